@@ -1,0 +1,231 @@
+"""`CachedTransformer`: what the user holds, a stand-in for the model in a pipeline."""
+
+from __future__ import annotations
+
+import copy
+import math
+import warnings
+from collections.abc import Iterator, Mapping
+from contextlib import AbstractContextManager
+from typing import Any
+
+import torch
+from torch import nn
+from torch.fx import GraphModule
+
+from .config import CacheConfig
+from .contexts import Context, Contexts
+from .errors import (
+    FxcacheError,
+    GradientWarning,
+    PassthroughWarning,
+    TrajectoryWarning,
+)
+from .policies.clock import LIVE, STEP
+from .signature import Call, ForwardInputs, flatten
+from .stats import ContextStats, SegmentStats, Stats
+from .variants import Variant, Variants
+
+
+class CachedTransformer(nn.Module):
+    """A model with its cache compiled in. Made by `fxcache.transform`.
+
+    Calls, attributes, `config`, `dtype`, `device` and the state dict are the original's. The forward is
+    captured on the first call of each kind (structure, constants, dtypes, devices, ranks); the original
+    is left as it was and stays reachable as `original`.
+    """
+
+    def __init__(
+        self,
+        original: nn.Module,
+        config: CacheConfig,
+        *,
+        scope: str = "model",
+        timestep: str | None = None,
+        on_unsupported: str = "raise",
+        max_contexts: int = 64,
+    ) -> None:
+        super().__init__()
+        self.original = original
+        self.cache_config = config
+        self._options = {
+            "scope": scope,
+            "timestep": timestep,
+            "on_unsupported": on_unsupported,
+            "max_contexts": max_contexts,
+        }
+        self._inputs = ForwardInputs.of(original, timestep)
+        self._variants = Variants(original, config, scope, self._inputs)
+        self._contexts = Contexts(max_contexts)
+        self._passthrough = on_unsupported == "passthrough"
+        self._unsupported: str | None = None
+        self._warned: set[type] = set()
+        self.training = original.training
+
+    # ------------------------------------------------------------------ the call
+
+    def forward(self, *args: Any, **kwargs: Any) -> Any:
+        """As the original's forward."""
+        if self._unsupported is not None or not self.cache_config.enabled:
+            self._contexts.current().uncached_steps += 1
+            return self.original(*args, **kwargs)
+        if torch.is_grad_enabled() and self._needs_gradient(args, kwargs):
+            self._warn(GradientWarning, "called with gradients enabled: it runs uncached")
+            return self.original(*args, **kwargs)
+        bound = self._inputs.bind(args, kwargs)
+        call = flatten(bound, self.original.training)
+        try:
+            variant = self._variants.of(call, bound)
+        except FxcacheError as error:
+            if not self._passthrough:
+                raise
+            self._run_uncached(error)
+            return self.original(*args, **kwargs)
+        flat = self._step(variant, call)
+        return variant.program.capture.output.fill(flat)
+
+    def prepare(self, example_inputs: Mapping[str, Any]) -> None:
+        """Capture and transform for calls like `example_inputs`, without running one."""
+        bound = self._inputs.bind((), example_inputs)
+        try:
+            self._variants.of(flatten(bound, self.original.training), bound)
+        except FxcacheError as error:
+            if not self._passthrough:
+                raise
+            self._run_uncached(error)
+
+    def _step(self, variant: Variant, call: Call) -> tuple[Any, ...]:
+        context = self._contexts.current()
+        if variant.program.timestep is None:
+            self._warn(
+                TrajectoryWarning,
+                "has no timestep input, so a new trajectory cannot be detected: call reset() between runs",
+            )
+        with torch.no_grad():
+            state = context.tensors(variant, call)
+            try:
+                return variant.run(*call.tensors, *state)
+            except BaseException:
+                context.forget()  # a half-made step must leave nothing that a later one could use
+                raise
+
+    def _run_uncached(self, error: FxcacheError) -> None:
+        self._unsupported = str(error)
+        message = f"{type(self.original).__name__} runs uncached: {error}"
+        warnings.warn(message, PassthroughWarning, stacklevel=4)
+
+    def _needs_gradient(self, args: Any, kwargs: Mapping[str, Any]) -> bool:
+        inputs = (*args, *kwargs.values())
+        return any(isinstance(v, torch.Tensor) and v.requires_grad for v in inputs) or any(
+            p.requires_grad for p in self.original.parameters()
+        )
+
+    def _warn(self, kind: type[Warning], what: str) -> None:
+        if kind not in self._warned:
+            self._warned.add(kind)
+            warnings.warn(f"{type(self.original).__name__} {what}", kind, stacklevel=5)
+
+    # ------------------------------------------------------------------ contexts
+
+    def cache_context(self, name: str, **information: Any) -> AbstractContextManager[None]:
+        """Within the block, calls use the state `name` (diffusers wraps cond and uncond passes so)."""
+        return self._contexts.named(name)
+
+    def reset(self) -> None:
+        """Forget all states: the next call of every context starts a new trajectory."""
+        self._contexts.reset()
+
+    def _reset_stateful_cache(self, recurse: bool = True) -> None:
+        # diffusers calls this when a pipeline is done; the record stays for `stats()`.
+        self._contexts.finish()
+
+    # ------------------------------------------------------------------ what happened
+
+    def stats(self) -> Stats:
+        """What was cached in the last trajectory of each context. Reads the device; do not call it in
+        the sampling loop where that matters."""
+        return Stats({name: self._context_stats(c) for name, c in self._contexts.items()})
+
+    def _context_stats(self, context: Context) -> ContextStats:
+        if context.variant is None:
+            segments = (SegmentStats((False,) * context.uncached_steps, {}),)
+            return ContextStats(segments, None, None, 0)
+        count = len(context.variant.program.segments)
+        segments = tuple(_segment_stats(context, i) for i in range(count))
+        done, saved = self._count_flops(context, segments)
+        size = sum(t.numel() * t.element_size() for t in context.state.values())
+        return ContextStats(segments, done, saved, size)
+
+    def _count_flops(
+        self, context: Context, segments: tuple[SegmentStats, ...]
+    ) -> tuple[int | None, int | None]:
+        step = context.flops()
+        if step is None:
+            return None, None
+        steps = len(segments[0].hits)
+        done = step.trunk * steps
+        for i, segment in enumerate(segments):
+            hits = sum(segment.hits)
+            done += step.skip[i] * hits + step.compute[i] * (steps - hits)
+        return done, step.computed * steps - done
+
+    @property
+    def graph(self) -> GraphModule | None:
+        """The outer graph of the first captured variant; its stages are its submodules."""
+        variants = self._variants.all()
+        return variants[0].program.graph if variants else None
+
+    # ------------------------------------------------------------------ standing in for the original
+
+    def __getattr__(self, name: str) -> Any:
+        try:
+            return super().__getattr__(name)
+        except AttributeError:
+            if name == "original":
+                raise
+            return getattr(self.original, name)
+
+    def train(self, mode: bool = True) -> CachedTransformer:
+        self.original.train(mode)
+        self.training = mode
+        return self
+
+    def state_dict(self, *args: Any, **kwargs: Any) -> Any:
+        return self.original.state_dict(*args, **kwargs)
+
+    def load_state_dict(self, *args: Any, **kwargs: Any) -> Any:
+        return self.original.load_state_dict(*args, **kwargs)
+
+    def named_parameters(
+        self, prefix: str = "", recurse: bool = True, remove_duplicate: bool = True
+    ) -> Iterator[tuple[str, nn.Parameter]]:
+        return self.original.named_parameters(prefix, recurse, remove_duplicate)
+
+    def named_buffers(
+        self, prefix: str = "", recurse: bool = True, remove_duplicate: bool = True
+    ) -> Iterator[tuple[str, torch.Tensor]]:
+        return self.original.named_buffers(prefix, recurse, remove_duplicate)
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> CachedTransformer:
+        return CachedTransformer(copy.deepcopy(self.original, memo), self.cache_config, **self._options)
+
+    def __reduce__(self) -> Any:
+        return _rebuild, (self.original, self.cache_config, self._options)
+
+    def __repr__(self) -> str:
+        return f"CachedTransformer({type(self.original).__name__}, {self.cache_config})"
+
+
+def _rebuild(original: nn.Module, config: CacheConfig, options: dict[str, Any]) -> CachedTransformer:
+    return CachedTransformer(original, config, **options)
+
+
+def _segment_stats(context: Context, index: int) -> SegmentStats:
+    clock = context.state.get(f"clock_{index}")
+    if clock is None:
+        return SegmentStats((), {})
+    log = context.state[f"log_{index}"]
+    steps = min(int(clock[LIVE, STEP].item()), log.shape[1])
+    hits, diffs = log[:, :steps].tolist()
+    decided = {i: d for i, d in enumerate(diffs) if not math.isnan(d)}
+    return SegmentStats(tuple(bool(h) for h in hits), decided)

@@ -1,0 +1,210 @@
+"""Capture: one call of a model's forward → an `fx.GraphModule` with the model's own modules in it.
+
+The glue between modules becomes functional ATen nodes; each leaf module stays what it is, a
+`call_module` on the original. Leaves are the items of the model's module lists (the candidate blocks)
+and every module that holds no such list. Because leaves stay the originals, parameters, state-dict
+keys, LoRA loaded later, quantised or hooked linears, `.to()` and offloading keep working.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import sympy
+import torch
+from torch import nn
+from torch._dynamo.source import ConstantSource
+from torch._export.utils import _compiling_state_context
+from torch._subclasses.fake_tensor import FakeTensorMode
+from torch.fx import GraphModule, Node
+from torch.fx.experimental.proxy_tensor import make_fx
+from torch.fx.experimental.symbolic_shapes import (
+    DimDynamic,
+    ShapeEnv,
+    StatelessSymbolicContext,
+)
+
+from .errors import BlockMutationError, CaptureError
+from .guards import ShapeGuards, ValueGuards
+from .leaf import LeafRecord, Recording, Structure, recording
+from .modulelists import find_leaves
+from .pristine import pristine
+from .reads import ListsAsReads, ValueReads
+from .rewrite_leaves import finish_graph, guard_program
+from .signature import arguments_structure, tensor_names
+
+_LOCK = threading.RLock()  # a trace reroutes module calls of its thread; one at a time
+
+
+@dataclass(frozen=True)
+class Capture:
+    """A captured forward.
+
+    graph: placeholders are the flat input tensors, the output is the flat tuple of output tensors.
+    inputs: the name of each flat input; `output` rebuilds the model's own return value.
+    how: "symbolic" (sizes free where the model allows), "static" (fake tensors, these sizes only) or
+    "real" (these sizes, and `values` guards what the glue read).
+    """
+
+    model: nn.Module
+    graph: GraphModule
+    inputs: tuple[str, ...]
+    output: Structure
+    leaves: Mapping[str, nn.Module]
+    shapes: ShapeGuards
+    values: ValueGuards | None
+    how: str
+
+
+def capture(
+    model: nn.Module, bound: Mapping[str, Any], tensors: list[torch.Tensor], depth: int = 0
+) -> Capture:
+    """Capture the call `model(**bound)`.
+
+    Args:
+        model: the module whose forward is traced. It is left as it was.
+        bound: all arguments by name.
+        tensors: the flat tensors of `bound`, as `signature.flatten` orders them.
+        depth: how many nested levels of module lists to open; 0 takes the outermost lists' items.
+
+    Raises:
+        CaptureError: no way of tracing worked; it holds the reason for each.
+        BlockMutationError: a block writes to its inputs.
+    """
+    attempts: dict[str, str] = {}
+    ways: tuple[tuple[str, Callable[..., Capture]], ...] = (
+        ("symbolic", _capture_fake),
+        ("static", _capture_fake),
+        ("real", _capture_real),
+    )
+    with _LOCK, torch.no_grad():
+        for how, attempt in ways:
+            try:
+                with pristine(model):
+                    return attempt(model, bound, tensors, find_leaves(model, depth), how)
+            except BlockMutationError:
+                raise
+            except Exception as error:  # whatever the model's own code raises under tracing
+                attempts[how] = f"{type(error).__name__}: {str(error).strip().splitlines()[:1]}"
+    raise CaptureError(type(model).__name__, attempts)
+
+
+def _forward_of(model: nn.Module, bound: Mapping[str, Any]) -> Callable[..., Any]:
+    # Hooks on the root (offloading) act around the whole call, not inside the graph: `cached` runs
+    # them. So the class's forward is traced, unless somebody replaced it on purpose.
+    own = model.__dict__.get("forward")
+    hooked = hasattr(model, "_hf_hook") or hasattr(model, "_diffusers_hook")
+    arguments = arguments_structure(bound)
+    run = own if own is not None and not hooked else type(model).forward.__get__(model)
+
+    def forward(*flat: torch.Tensor) -> Any:
+        return run(**arguments.fill(flat))
+
+    return forward
+
+
+def _trace(
+    forward: Callable[..., Any],
+    leaves: Mapping[str, nn.Module],
+    flat: list[torch.Tensor],
+    reads: ValueReads | None,
+) -> tuple[GraphModule, Recording, Structure]:
+    output: list[Structure] = []
+
+    def body(*values: torch.Tensor) -> list[Any]:
+        if reads is None:
+            result = forward(*values)
+        else:
+            with reads, ListsAsReads():
+                result = forward(*values)
+        structure, dynamic = Structure.of(result)
+        output.append(structure)
+        return dynamic
+
+    functional = torch.func.functionalize(body, remove="mutations")
+    with recording(leaves) as session:
+        traced = make_fx(
+            functional,
+            tracing_mode="real" if reads is not None else "fake",
+            _allow_non_fake_inputs=True,
+            _error_on_data_dependent_ops=reads is None,
+        )(*flat)
+    return traced, session, output[-1]
+
+
+def _capture_fake(
+    model: nn.Module,
+    bound: Mapping[str, Any],
+    tensors: list[torch.Tensor],
+    leaves: Mapping[str, nn.Module],
+    how: str,
+) -> Capture:
+    symbolic = how == "symbolic"
+    env = ShapeEnv(
+        duck_shape=False,  # equal sizes stay different symbols until the model itself compares them
+        allow_scalar_outputs=symbolic,
+        allow_dynamic_output_shape_ops=symbolic,
+    )
+    mode = FakeTensorMode(shape_env=env if symbolic else None, allow_non_fake_inputs=True)
+    flat = [_fake(mode, t, f"input{i}", symbolic) for i, t in enumerate(tensors)]
+    dims = [[_expression(s) for s in t.shape] for t in flat]
+    # Models ask `torch.compiler.is_compiling()` before they look at values or memoise tensors; there
+    # is no public way to say so outside `torch.export`.
+    with _compiling_state_context():
+        traced, session, output = _trace(_forward_of(model, bound), leaves, flat, None)
+    return _finished(model, bound, traced, session, output, ShapeGuards.of(env, dims), None, how)
+
+
+def _fake(mode: FakeTensorMode, tensor: torch.Tensor, name: str, symbolic: bool) -> torch.Tensor:
+    if not symbolic:
+        return mode.from_tensor(tensor, static_shapes=True)
+    # Size 1 means broadcasting; a graph traced for it holds for no other size.
+    sizes = [DimDynamic.STATIC if s in (0, 1) else DimDynamic.DYNAMIC for s in tensor.shape]
+    context = StatelessSymbolicContext(dynamic_sizes=sizes)
+    return mode.from_tensor(tensor, source=ConstantSource(name), symbolic_context=context)
+
+
+def _expression(size: Any) -> sympy.Expr:
+    return size.node.expr if isinstance(size, torch.SymInt) else sympy.Integer(size)
+
+
+def _capture_real(
+    model: nn.Module,
+    bound: Mapping[str, Any],
+    tensors: list[torch.Tensor],
+    leaves: Mapping[str, nn.Module],
+    how: str,
+) -> Capture:
+    reads = ValueReads()
+    flat = [t.detach() for t in tensors]
+    traced, session, output = _trace(_forward_of(model, bound), leaves, flat, reads)
+    values = guard_program(traced, reads.found, session.calls, leaves) if reads.found else None
+    dims = [[sympy.Integer(s) for s in t.shape] for t in tensors]
+    shapes = ShapeGuards(tuple(tuple(row) for row in dims), ())
+    return _finished(model, bound, traced, session, output, shapes, values, how)
+
+
+def _finished(
+    model: nn.Module,
+    bound: Mapping[str, Any],
+    traced: GraphModule,
+    session: Recording,
+    output: Structure,
+    shapes: ShapeGuards,
+    values: ValueGuards | None,
+    how: str,
+) -> Capture:
+    names = tuple(tensor_names(bound))
+    calls: list[LeafRecord] = session.calls
+    graph = finish_graph(traced, model, calls, names)
+    used = {n.target for n in graph.graph.nodes if n.op == "call_module"}
+    leaves = {name: leaf for name, leaf in session.leaves.items() if name in used}
+    return Capture(model, graph, names, output, leaves, shapes, values, how)
+
+
+def nodes_of(capture: Capture) -> list[Node]:
+    """The graph's nodes in execution order."""
+    return list(capture.graph.graph.nodes)

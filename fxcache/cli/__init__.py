@@ -1,0 +1,16 @@
+"""The command line: one file per command, all of them listed here."""
+
+from __future__ import annotations
+
+import click
+
+from .sample import sample
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(package_name="fxcache")
+def main() -> None:
+    """fxcache: block caching for diffusion transformers, compiled into the model's graph."""
+
+
+main.add_command(sample)

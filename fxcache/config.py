@@ -1,0 +1,177 @@
+"""What to cache and when to reuse it: one frozen, validated dataclass."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from . import notation
+from .errors import ConfigError, MaskTooShortError, SignalRequiredError
+from .forecasters import Forecaster, forecaster_from_dict, forecaster_to_dict
+
+Policy = Literal["dynamic", "static"]
+
+
+@dataclass(frozen=True)
+class CacheConfig:
+    """Settings of the block cache (DBCache; terms as in cache-dit and ParaAttention).
+
+    fn_compute_blocks: Fn, blocks at the front that every step runs; their residual is the signal.
+        0 only where no signal is needed (a static steps mask).
+    bn_compute_blocks: Bn, blocks at the back that every step runs.
+    max_warmup_steps: W, steps at the start of a trajectory that compute.
+    warmup_interval: within the warmup only every I-th step must compute.
+    max_cached_steps: M, at most so many hits in a trajectory; None is no limit.
+    max_continuous_cached_steps: MC, at most so many hits in a row; None is no limit.
+    residual_diff_threshold: R, a hit needs the relative L1 change of the front residual below this;
+        0 never hits.
+    max_accumulated_residual_diff: no hit once the diffs of the trajectory add up to this.
+    steps_mask: per step 1 (compute) or 0 (may cache); also a string such as "1101".
+    steps_mask_policy: what a 0 means: "dynamic" checks the residual, "static" hits unchecked.
+    forecaster: what a hit replays: None the stored residual, or e.g. `TaylorSeer(order=1)`.
+    enabled: False is the uncached baseline, written `C0_Q0_NONE`.
+
+    Raises `ConfigError` (and `SignalRequiredError`) when built with a value that cannot work.
+    """
+
+    fn_compute_blocks: int = 8
+    bn_compute_blocks: int = 0
+    max_warmup_steps: int = 8
+    warmup_interval: int = 1
+    max_cached_steps: int | None = None
+    max_continuous_cached_steps: int | None = None
+    residual_diff_threshold: float = 0.08
+    max_accumulated_residual_diff: float | None = None
+    steps_mask: tuple[int, ...] | None = None
+    steps_mask_policy: Policy = "dynamic"
+    forecaster: Forecaster | None = None
+    enabled: bool = True
+
+    def __post_init__(self) -> None:
+        for name, least in (
+            ("fn_compute_blocks", 0),
+            ("bn_compute_blocks", 0),
+            ("max_warmup_steps", 0),
+            ("warmup_interval", 1),
+        ):
+            _need_int(name, getattr(self, name), least)
+        for name in ("max_cached_steps", "max_continuous_cached_steps"):
+            if getattr(self, name) is not None:
+                _need_int(name, getattr(self, name), 1)
+        _need_number("residual_diff_threshold", self.residual_diff_threshold, above_zero=False)
+        if self.max_accumulated_residual_diff is not None:
+            _need_number(
+                "max_accumulated_residual_diff", self.max_accumulated_residual_diff, above_zero=True
+            )
+        if self.steps_mask is not None:
+            object.__setattr__(self, "steps_mask", _read_mask(self.steps_mask))
+        if self.steps_mask_policy not in ("dynamic", "static"):
+            raise ConfigError("steps_mask_policy", self.steps_mask_policy, 'be "dynamic" or "static"')
+        if self.forecaster is not None and not isinstance(self.forecaster, Forecaster):
+            raise ConfigError(
+                "forecaster", self.forecaster, "be None or a forecaster such as TaylorSeer(order=1)"
+            )
+        if not isinstance(self.enabled, bool):
+            raise ConfigError("enabled", self.enabled, "be True or False")
+        if self.enabled and self.fn_compute_blocks == 0 and not self.static:
+            raise SignalRequiredError
+
+    @property
+    def static(self) -> bool:
+        """Whether a steps mask decides alone, with no look at the residual."""
+        return self.steps_mask is not None and self.steps_mask_policy == "static"
+
+    def for_steps(self, steps: int) -> CacheConfig:
+        """This config, checked against the number of steps that will be run.
+
+        Raises `MaskTooShortError` when a steps mask covers fewer.
+        """
+        if self.steps_mask is not None and len(self.steps_mask) < steps:
+            raise MaskTooShortError(len(self.steps_mask), steps)
+        return self
+
+    def replace(self, **changes: Any) -> CacheConfig:
+        """A copy with some fields changed, validated again."""
+        return dataclasses.replace(self, **changes)
+
+    @classmethod
+    def from_string(cls, text: str) -> CacheConfig:
+        """Read the benchmark's notation, `F8B0_W8M0MC3_T1O1_R0.12` or `C0_Q0_NONE`.
+
+        Raises `NotationError` for anything else.
+        """
+        return cls(**notation.parse(text))
+
+    def __str__(self) -> str:
+        return notation.write(self)
+
+    @classmethod
+    def from_dict(cls, fields: Mapping[str, Any]) -> CacheConfig:
+        """Build from plain values; `forecaster` may be a mapping such as `{"name": "taylorseer"}`."""
+        known = {f.name for f in dataclasses.fields(cls)}
+        for name in fields:
+            if name not in known:
+                raise ConfigError(name, fields[name], f"no such field; fields are {', '.join(sorted(known))}")
+        values = dict(fields)
+        if isinstance(values.get("forecaster"), Mapping):
+            values["forecaster"] = forecaster_from_dict(values["forecaster"])
+        return cls(**values)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values that JSON and YAML can hold; `from_dict` reads them back."""
+        values = {f.name: getattr(self, f.name) for f in dataclasses.fields(self)}
+        if self.forecaster is not None:
+            values["forecaster"] = forecaster_to_dict(self.forecaster)
+        if self.steps_mask is not None:
+            values["steps_mask"] = list(self.steps_mask)
+        return values
+
+    @classmethod
+    def from_yaml(cls, source: str | Path) -> CacheConfig:
+        """Read a YAML file, or YAML text that holds a mapping of the fields."""
+        import yaml
+
+        path = Path(source)
+        is_file = isinstance(source, Path) or "\n" not in source and path.suffix in (".yaml", ".yml")
+        fields = yaml.safe_load(path.read_text() if is_file else str(source))
+        if isinstance(fields, str):
+            return cls.from_string(fields)
+        if not isinstance(fields, Mapping):
+            raise ConfigError("from_yaml", source, "hold a mapping of CacheConfig's fields")
+        return cls.from_dict(fields)
+
+
+def as_config(value: CacheConfig | str | Mapping[str, Any] | None) -> CacheConfig:
+    """The config that a user means: a config, the notation, a mapping, or None for the defaults."""
+    if isinstance(value, CacheConfig):
+        return value
+    if isinstance(value, str):
+        return CacheConfig.from_string(value)
+    if isinstance(value, Mapping):
+        return CacheConfig.from_dict(value)
+    if value is None:
+        return CacheConfig()
+    raise ConfigError("config", value, "be a CacheConfig, a string in the notation, or a mapping")
+
+
+def _need_int(name: str, value: Any, least: int) -> None:
+    if isinstance(value, bool) or not isinstance(value, int) or value < least:
+        none = " (or None for no limit)" if name.startswith("max_c") else ""
+        raise ConfigError(name, value, f"must be a whole number of at least {least}{none}")
+
+
+def _need_number(name: str, value: Any, above_zero: bool) -> None:
+    numeric = isinstance(value, (int, float)) and not isinstance(value, bool)
+    if not numeric or not math.isfinite(value) or value < 0 or (above_zero and value == 0):
+        raise ConfigError(name, value, f"must be a finite number {'above' if above_zero else 'of at least'} 0")
+
+
+def _read_mask(mask: str | Sequence[int]) -> tuple[int, ...]:
+    entries = tuple(int(c) if c in "01" else -1 for c in mask) if isinstance(mask, str) else tuple(mask)
+    if not entries or any(e not in (0, 1) for e in entries):
+        raise ConfigError("steps_mask", mask, "must hold one 0 (may cache) or 1 (compute) for each step")
+    return tuple(int(e) for e in entries)

@@ -1,0 +1,143 @@
+"""One class per user mistake. Each message says what was wrong, where, and what to do."""
+
+from __future__ import annotations
+
+
+class FxcacheError(Exception):
+    """Base of every error that fxcache raises on purpose."""
+
+
+class ConfigError(FxcacheError, ValueError):
+    """A `CacheConfig` field has a value that cannot work."""
+
+    def __init__(self, field: str, value: object, need: str) -> None:
+        self.field = field
+        super().__init__(f"CacheConfig.{field} = {value!r}: {need}")
+
+
+class NotationError(FxcacheError, ValueError):
+    """A string is not in the benchmark's notation."""
+
+    def __init__(self, text: str, why: str) -> None:
+        super().__init__(
+            f"cannot read {text!r} as a cache setting: {why}. "
+            "Write it like 'F8B0_W8M0MC3_T1O1_R0.12', or 'C0_Q0_NONE' for no cache."
+        )
+
+
+class MaskTooShortError(FxcacheError, ValueError):
+    """`steps_mask` covers fewer steps than will be run."""
+
+    def __init__(self, length: int, steps: int) -> None:
+        super().__init__(
+            f"steps_mask has {length} entries but {steps} steps will be run: "
+            "give one entry (1 compute, 0 may cache) for each step."
+        )
+
+
+class TooManyBlocksError(FxcacheError, ValueError):
+    """Fn + Bn is more than the model has blocks."""
+
+    def __init__(self, fn: int, bn: int, blocks: int, where: str) -> None:
+        super().__init__(
+            f"fn_compute_blocks={fn} + bn_compute_blocks={bn} is more than the {blocks} blocks of "
+            f"{where}: lower one of them so that Fn + Bn <= {blocks}."
+        )
+
+
+class NoBlocksError(FxcacheError):
+    """No chain of repeated blocks was found."""
+
+    def __init__(self, model: str, found: str) -> None:
+        super().__init__(
+            f"{model} has no chain of repeated blocks that fxcache can cache ({found}). A chain is "
+            "two or more modules of an nn.ModuleList, each consuming what the one before produced. "
+            'Use on_unsupported="passthrough" to run it uncached.'
+        )
+
+
+class CaptureError(FxcacheError):
+    """The model's forward could not be traced."""
+
+    def __init__(self, model: str, attempts: dict[str, str]) -> None:
+        self.attempts = attempts
+        tried = "".join(f"\n  - {how}: {why}" for how, why in attempts.items())
+        super().__init__(
+            f"the forward of {model} cannot be captured as a graph. Tried:{tried}\n"
+            'Use on_unsupported="passthrough" to run it uncached.'
+        )
+
+
+class BlockMutationError(FxcacheError):
+    """A block writes to something that lives on after it: skipping it would change results."""
+
+    def __init__(self, block: str, what: str) -> None:
+        super().__init__(
+            f"block '{block}' {what}; a block with side effects must not be skipped. "
+            "Call the model without that input, or leave this model uncached."
+        )
+
+
+class OpaqueInputError(FxcacheError, TypeError):
+    """An input is an object that fxcache cannot compare between calls."""
+
+    def __init__(self, name: str, kind: str) -> None:
+        super().__init__(
+            f"input '{name}' holds a {kind}, which fxcache cannot check for changes between calls. "
+            "Pass tensors, numbers, strings, None, or lists, tuples and dicts of them."
+        )
+
+
+class StaleGraphError(FxcacheError):
+    """The model was changed in the middle of a call."""
+
+
+class GraphSpecError(FxcacheError):
+    """A pass produced a graph that breaks the specification. A bug of fxcache, not of the user."""
+
+    def __init__(self, after: str, what: str) -> None:
+        super().__init__(
+            f"the graph after '{after}' is broken: {what}. This is a defect of fxcache; please report "
+            'it with the output of fxcache.explain(). on_unsupported="passthrough" runs uncached.'
+        )
+
+
+class NoTimestepError(FxcacheError, ValueError):
+    """The named timestep input is not an input of the model."""
+
+    def __init__(self, name: str, inputs: tuple[str, ...]) -> None:
+        super().__init__(
+            f"timestep={name!r} is not an input of the model's forward; its inputs are {', '.join(inputs)}."
+        )
+
+
+class SignalRequiredError(FxcacheError, ValueError):
+    """Fn = 0 although the decision needs the front blocks' residual."""
+
+    def __init__(self) -> None:
+        super().__init__(
+            "fn_compute_blocks=0 leaves no residual to compare. Use fn_compute_blocks >= 1, or a "
+            'steps_mask with steps_mask_policy="static".'
+        )
+
+
+class PassthroughWarning(UserWarning):
+    """A model runs uncached because it could not be transformed."""
+
+
+class GradientWarning(UserWarning):
+    """A cached model is called under autograd and therefore runs uncached."""
+
+
+class TrajectoryWarning(UserWarning):
+    """New trajectories cannot be detected; `reset()` must be called between runs."""
+
+
+class TooManyContextsError(FxcacheError):
+    """More contexts hold state than the limit allows."""
+
+    def __init__(self, limit: int) -> None:
+        super().__init__(
+            f"{limit} cache contexts hold state already. Call reset() when a request is done, reuse "
+            "context names, or raise max_contexts in fxcache.transform()."
+        )

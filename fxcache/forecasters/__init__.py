@@ -1,0 +1,53 @@
+"""Forecasters: what a hit replays for each cached value.
+
+Each is a frozen dataclass with two pure functions, `update` and `predict`, inlined into the graph by
+the `insert_forecast` pass. A new method is one file here and one line in `FORECASTERS`.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+from typing import Any
+
+from .base import Forecaster, Times
+from .hicache import HiCache
+from .newton import Newton
+from .reuse import Reuse
+from .taylorseer import TaylorSeer
+
+FORECASTERS: tuple[type[Forecaster], ...] = (Reuse, TaylorSeer, Newton, HiCache)
+
+
+def forecaster_from_dict(fields: Mapping[str, Any]) -> Forecaster:
+    """`{"name": "taylorseer", "order": 2}` → `TaylorSeer(order=2)`. Raises `ConfigError`."""
+    from ..errors import ConfigError
+
+    values = dict(fields)
+    name = values.pop("name", None)
+    for kind in FORECASTERS:
+        if name == kind.__name__.lower():
+            try:
+                return kind(**values)
+            except TypeError as error:
+                raise ConfigError("forecaster", dict(fields), str(error)) from error
+    names = ", ".join(kind.__name__.lower() for kind in FORECASTERS)
+    raise ConfigError("forecaster", dict(fields), f"'name' must be one of {names}")
+
+
+def forecaster_to_dict(forecaster: Forecaster) -> dict[str, Any]:
+    """Plain values that `forecaster_from_dict` reads back."""
+    return {"name": type(forecaster).__name__.lower(), **dataclasses.asdict(forecaster)}
+
+
+__all__ = [
+    "FORECASTERS",
+    "Forecaster",
+    "HiCache",
+    "Newton",
+    "Reuse",
+    "TaylorSeer",
+    "Times",
+    "forecaster_from_dict",
+    "forecaster_to_dict",
+]

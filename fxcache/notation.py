@@ -1,0 +1,93 @@
+"""The benchmark's notation of a cache setting, both ways: `F8B0_W8M0MC3_T1O1_R0.12`.
+
+F Fn_compute_blocks, B Bn_compute_blocks, W max_warmup_steps, M max_cached_steps (0: no limit),
+MC max_continuous_cached_steps (0: no limit), T TaylorSeer on or off, O its order, R threshold.
+`C0_Q0_NONE` is no cache. What the benchmark has no letter for follows as parts of its own:
+`_I2` warmup interval, `_A0.5` accumulated diff, `_S1101d` / `_S1101s` steps mask (dynamic, static),
+`_X{...}` another forecaster.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from typing import TYPE_CHECKING, Any
+
+from .errors import NotationError
+from .forecasters import TaylorSeer, forecaster_from_dict, forecaster_to_dict
+
+if TYPE_CHECKING:
+    from .config import CacheConfig
+
+NONE = "C0_Q0_NONE"
+NUMBER = r"[0-9]+(?:\.[0-9]+)?(?:e-?[0-9]+)?"
+PATTERN = re.compile(
+    r"F(?P<F>\d+)B(?P<B>\d+)_W(?P<W>\d+)M(?P<M>\d+)MC(?P<MC>\d+)_T(?P<T>[01])O(?P<O>\d+)"
+    rf"_R(?P<R>{NUMBER})(?:_I(?P<I>\d+))?(?:_A(?P<A>{NUMBER}))?(?:_S(?P<S>[01]+)(?P<P>[ds]))?"
+    r"(?:_X(?P<X>\{.*\}))?"
+)
+
+
+def parse(text: str) -> dict[str, Any]:
+    """Fields of a `CacheConfig` from its notation. Raises `NotationError`."""
+    if text == NONE:
+        return {"enabled": False}
+    match = PATTERN.fullmatch(text)
+    if match is None:
+        raise NotationError(text, "it does not follow the pattern")
+    part = match.groupdict()
+    fields: dict[str, Any] = {
+        "fn_compute_blocks": int(part["F"]),
+        "bn_compute_blocks": int(part["B"]),
+        "max_warmup_steps": int(part["W"]),
+        "max_cached_steps": int(part["M"]) or None,
+        "max_continuous_cached_steps": int(part["MC"]) or None,
+        "residual_diff_threshold": float(part["R"]),
+    }
+    if part["T"] == "1":
+        if part["O"] == "0":
+            raise NotationError(text, "TaylorSeer (T1) needs an order of at least 1")
+        fields["forecaster"] = TaylorSeer(order=int(part["O"]))
+    if part["I"]:
+        fields["warmup_interval"] = int(part["I"])
+    if part["A"]:
+        fields["max_accumulated_residual_diff"] = float(part["A"])
+    if part["S"]:
+        fields["steps_mask"] = part["S"]
+        fields["steps_mask_policy"] = "static" if part["P"] == "s" else "dynamic"
+    if part["X"]:
+        try:
+            fields["forecaster"] = forecaster_from_dict(json.loads(part["X"]))
+        except ValueError as error:
+            raise NotationError(text, str(error)) from error
+    return fields
+
+
+def write(config: CacheConfig) -> str:
+    """The notation of `config`."""
+    if not config.enabled:
+        return NONE
+    taylor = config.forecaster if isinstance(config.forecaster, TaylorSeer) else None
+    plain = taylor is not None and taylor == TaylorSeer(order=taylor.order)
+    order = taylor.order if taylor is not None and plain else 1
+    text = (
+        f"F{config.fn_compute_blocks}B{config.bn_compute_blocks}"
+        f"_W{config.max_warmup_steps}M{config.max_cached_steps or 0}"
+        f"MC{config.max_continuous_cached_steps or 0}"
+        f"_T{int(plain)}O{order}_R{_number(config.residual_diff_threshold)}"
+    )
+    if config.warmup_interval != 1:
+        text += f"_I{config.warmup_interval}"
+    if config.max_accumulated_residual_diff is not None:
+        text += f"_A{_number(config.max_accumulated_residual_diff)}"
+    if config.steps_mask is not None:
+        text += f"_S{''.join(map(str, config.steps_mask))}{config.steps_mask_policy[0]}"
+    if config.forecaster is not None and not plain:
+        text += "_X" + json.dumps(forecaster_to_dict(config.forecaster), separators=(",", ":"))
+    return text
+
+
+def _number(value: float) -> str:
+    whole = float(value)
+    text = repr(int(whole) if whole.is_integer() and whole < 1e15 else whole)
+    return text.replace("e+", "e")

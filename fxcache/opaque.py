@@ -1,0 +1,37 @@
+"""Objects that are neither tensors, numbers nor containers: KV caches, block masks, processors.
+
+They travel through the graph by reference. Two questions matter: did a call write to one, and is a
+later call given the same one.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+
+PLAIN = (type(None), bool, int, float, complex, str, bytes, torch.dtype, torch.device, torch.layout)
+
+
+def is_opaque(value: Any) -> bool:
+    """Whether `value` is an object that only travels by reference."""
+    from .leaf import DYNAMIC, Slot, Structure
+
+    return not isinstance(value, (*PLAIN, *DYNAMIC, Slot, Structure))
+
+
+def fingerprint(value: Any, depth: int = 4) -> Any:
+    """A value that changes when anything reachable from `value` within `depth` is written to."""
+    if isinstance(value, torch.Tensor):
+        return ("tensor", id(value), 0 if value.is_inference() else value._version)
+    if isinstance(value, PLAIN):
+        return value
+    if depth == 0:
+        return id(value)
+    if isinstance(value, (list, tuple, set, frozenset)):
+        return (id(value), *(fingerprint(v, depth - 1) for v in value))
+    if isinstance(value, dict):
+        return (id(value), *((k, fingerprint(v, depth - 1)) for k, v in value.items()))
+    if isinstance(value, torch.nn.Module) or callable(value):
+        return id(value)
+    return (id(value), fingerprint(getattr(value, "__dict__", {}), depth - 1))

@@ -1,0 +1,76 @@
+"""The decision of one step: hit or compute (DBCache's rules; the order is that of the docs)."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from .clock import ACCUMULATED, COMPUTED, HITS, RUN, STEP
+
+COMPUTE, MAY_CACHE, PAST_END = 1.0, 0.0, 2.0  # entries of a steps mask, and of what follows it
+
+
+def cache_check(
+    now: Tensor,
+    diff: Tensor | None,
+    mask: Tensor | None,
+    threshold: float,
+    warmup: int,
+    interval: int,
+    max_cached: int | None,
+    max_continuous: int | None,
+    max_accumulated: float | None,
+    static: bool,
+) -> tuple[Tensor, Tensor]:
+    """Whether this step may replay the cache.
+
+    Args:
+        now: the clock's live row at the beginning of the step.
+        diff: relative change of the front residual, or None where the mask decides alone.
+        mask: [steps + 1] float64, one entry a step and `PAST_END`, or None.
+        threshold, warmup, interval, max_cached, max_continuous, max_accumulated: as in `CacheConfig`.
+        static: whether a mask's 0 is a hit with no check.
+
+    Returns:
+        hit: 0-dim bool. record: 0-dim float32, the diff where it was what decided, else NaN.
+    """
+    computed = now[COMPUTED] > 0
+    allowed = computed
+    if warmup > 0:
+        early = now[STEP] < warmup
+        if interval > 1:
+            early = early & (now[STEP] % interval == 0)
+        allowed = allowed & ~early
+    if max_cached is not None:
+        allowed = allowed & (now[HITS] < max_cached)
+    if max_continuous is not None:
+        allowed = allowed & (now[RUN] < max_continuous)
+    if max_accumulated is not None:
+        allowed = allowed & (now[ACCUMULATED] < max_accumulated)
+    forced = None
+    if mask is not None:
+        place = now[STEP].to(torch.int64).clamp(max=mask.shape[0] - 1)
+        entry = mask.index_select(0, place.reshape(1)).reshape(())
+        if static:
+            forced = computed & (entry == MAY_CACHE)
+            allowed = allowed & (entry == PAST_END)
+        else:
+            allowed = allowed & (entry != COMPUTE)
+    unknown = torch.full_like(now[STEP], float("nan"), dtype=torch.float32)
+    if diff is None:
+        return (forced if forced is not None else torch.zeros_like(computed)), unknown
+    hit = allowed & (diff < threshold)  # a NaN compares false: it computes
+    return (hit if forced is None else hit | forced), torch.where(allowed, diff, unknown)
+
+
+def mask_entries(mask: tuple[int, ...]) -> tuple[float, ...]:
+    """A steps mask as the tensor that `cache_check` reads."""
+    return (*(COMPUTE if m else MAY_CACHE for m in mask), PAST_END)
+
+
+def effective_warmup(warmup: int, mask: tuple[int, ...] | None) -> int:
+    """With a mask, the warmup is cut to the mask's leading run of computed steps."""
+    if mask is None:
+        return warmup
+    leading = mask.index(0) if 0 in mask else len(mask)
+    return min(warmup, leading)

@@ -1,0 +1,98 @@
+"""The clock: the numbers that a trajectory remembers, as one small float64 tensor.
+
+Row LIVE holds the numbers after the last step; START what a new trajectory begins with; RISE and HIT
+are what a rising first step and a hit add. They are rows of one state tensor so that a step needs few
+small operators, and so that the exported package carries its own starting values.
+"""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor
+
+from ..forecasters.base import PAST, Times
+
+# Columns. PAST_AT .. PAST_AT + PAST - 1: positions of the last computed steps, most recent first.
+TIMESTEP, DIRECTION, STEP, HITS, RUN, ACCUMULATED, COMPUTED, PAST_AT = range(8)
+WIDTH = PAST_AT + PAST
+# Rows.
+LIVE, START, RISE, HIT = range(4)
+
+
+def initial_clock() -> tuple[tuple[float, ...], ...]:
+    """Rows of a clock before the first step."""
+    start = [0.0] * WIDTH
+    start[TIMESTEP], start[DIRECTION] = math.inf, -1.0
+    rise = [0.0] * WIDTH
+    rise[DIRECTION], rise[STEP] = 2.0, 1.0
+    hit = [0.0] * WIDTH
+    hit[STEP] = hit[HITS] = hit[RUN] = 1.0
+    return tuple(start), tuple(start), tuple(rise), tuple(hit)
+
+
+def begin_step(clock: Tensor, timestep: Tensor) -> Tensor:
+    """The live row at the beginning of this step, restarted where a new trajectory begins.
+
+    Timesteps move one way within a trajectory (down, for almost every model). A step that does not
+    move that way starts a new one. A rising second step may be either a model whose time rises or a
+    new trajectory after one step: it computes, and time is taken to rise from there on.
+
+    Args:
+        clock: [4, WIDTH] float64.
+        timestep: any shape and number type; its mean counts.
+
+    Returns:
+        [WIDTH] float64.
+    """
+    live = clock[LIVE]
+    time = timestep.to(torch.float64).mean().to(clock.device)
+    move = time - live[TIMESTEP]
+    restart = move * live[DIRECTION] <= 0
+    second = (live[STEP] == 1) & (live[DIRECTION] < 0)
+    rising = restart & second & (move > 0)
+    begun = torch.where(restart, clock[START], live) + rising * clock[RISE]
+    return torch.cat((time.reshape(1), begun[1:]))
+
+
+def continue_step(clock: Tensor) -> Tensor:
+    """The live row, for a model without a timestep: only `reset()` starts a new trajectory."""
+    return clock[LIVE].clone()
+
+
+def commit_hit(clock: Tensor, now: Tensor, record: Tensor) -> None:
+    """Count a hit, in place."""
+    advanced = now + clock[HIT]
+    clock[LIVE].copy_(advanced)
+    clock[LIVE, ACCUMULATED].add_(torch.nan_to_num(record, 0.0, 0.0, 0.0))
+
+
+def commit_miss(clock: Tensor, now: Tensor, record: Tensor, distance: str) -> None:
+    """Count a computed step, in place, and remember where it was."""
+    position = now[TIMESTEP] if distance == "timestep" else now[STEP]
+    counts = torch.stack(
+        (
+            now[STEP] + 1,
+            now[HITS],
+            torch.zeros_like(now[RUN]),
+            now[ACCUMULATED] + torch.nan_to_num(record, 0.0, 0.0, 0.0),
+            now[COMPUTED] + 1,
+            position,
+        )
+    )
+    clock[LIVE].copy_(torch.cat((now[:STEP], counts, now[PAST_AT:-1])))
+    clock[START, DIRECTION].copy_(now[DIRECTION])
+
+
+def times(now: Tensor, distance: str) -> Times:
+    """Where this step stands, for a forecaster."""
+    position = now[TIMESTEP] if distance == "timestep" else now[STEP]
+    return Times(position, tuple(now[PAST_AT + i] for i in range(PAST)), now[COMPUTED])
+
+
+def log_step(log: Tensor, now: Tensor, hit: float, record: Tensor) -> None:
+    """Write whether this step was a hit, and its diff, at the step's place in `log` [2, capacity]."""
+    place = now[STEP].to(torch.int64).clamp(max=log.shape[1] - 1).reshape(1)
+    entry = torch.stack((torch.full_like(record, hit), record)).reshape(2, 1)
+    log.index_copy_(1, place, entry)

@@ -1,0 +1,197 @@
+"""Turn a raw trace into a captured graph: leaf calls become `call_module` on the original modules."""
+
+from __future__ import annotations
+
+import operator
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+import torch.utils._pytree as pytree
+from torch import nn
+from torch.fx import Graph, GraphModule, Node
+
+from .errors import CaptureError
+from .guards import ValueGuards
+from .leaf import LeafRecord, Slot, Structure, leaf_call
+from .opaque import is_opaque
+
+# Checks on sizes that depend on data; the operators that use those sizes check them as well.
+ASSERTIONS = (
+    torch.ops.aten._assert_scalar.default,
+    torch.ops.aten._assert_async.msg,
+    torch.ops.aten.sym_constrain_range_for_size.default,
+    torch.ops.aten.sym_constrain_range.default,
+)
+
+
+def finish_graph(
+    traced: GraphModule, model: nn.Module, calls: list[LeafRecord], names: tuple[str, ...]
+) -> GraphModule:
+    """The captured graph, its modules and parameters those of `model`."""
+    graph = traced.graph
+    holder = nn.Module()  # collects what the graph refers to, under the model's own names
+    for node in list(graph.nodes):
+        if node.op == "call_function" and node.target is leaf_call:
+            _insert_module_call(graph, node, calls[node.args[0]], holder)
+        elif node.op == "call_function" and node.target in ASSERTIONS:
+            graph.erase_node(node)
+    _name_attributes(graph, traced, model, holder)
+    for node, name in zip(graph.find_nodes(op="placeholder"), names, strict=True):
+        node._rename(_identifier(name))
+        node.target = node.name
+    owned = Graph()  # a graph belongs to one module: the trace's stays with the trace
+    owned.output(tuple(owned.graph_copy(graph, {})))
+    result = GraphModule(holder, owned, class_name="Captured" + type(model).__name__)
+    result.graph.eliminate_dead_code()
+    result.graph.lint()
+    result.recompile()
+    return result
+
+
+def _identifier(name: str) -> str:
+    return "".join(c if c.isalnum() else "_" for c in name).strip("_")
+
+
+def _insert_module_call(graph: Graph, node: Node, record: LeafRecord, holder: nn.Module) -> None:
+    operands = node.args[1:]
+    constants = [_as_argument(c, holder, graph, node) for c in record.arguments.constants]
+    args, kwargs = Structure(constants, record.arguments.spec).fill(operands)
+    put_submodule(holder, record.name, record.module)
+    with graph.inserting_before(node):
+        call = graph.create_node(
+            "call_module", record.name, args, kwargs, name=record.name.replace(".", "_")
+        )
+    outputs = record.outputs
+    assert outputs is not None
+    call.meta = dict(node.meta)
+    call.meta["val"] = outputs.fill(node.meta["val"])
+    paths = dict(_slot_paths(outputs))
+    for user in list(node.users):
+        _redirect(graph, user, call, paths[user.args[1]])
+    graph.erase_node(node)
+
+
+def _as_argument(constant: Any, holder: nn.Module, graph: Graph, before: Node) -> Any:
+    """Constants that code generation cannot print travel as attributes of the graph module."""
+    if isinstance(constant, Structure):
+        return Structure(
+            [_as_argument(c, holder, graph, before) for c in constant.constants], constant.spec
+        )
+    if isinstance(constant, Slot) or not is_opaque(constant):
+        return constant
+    name = f"_object_{sum(1 for n in vars(holder) if n.startswith('_object_'))}"
+    setattr(holder, name, constant)
+    with graph.inserting_before(before):
+        return graph.create_node("get_attr", name)
+
+
+def _slot_paths(outputs: Structure) -> list[tuple[int, tuple[Any, ...]]]:
+    marked = pytree.tree_unflatten(outputs.constants, outputs.spec)
+    found: list[tuple[int, tuple[Any, ...]]] = []
+    for path, leaf in pytree.tree_flatten_with_path(marked)[0]:
+        if isinstance(leaf, Slot):
+            found.append((leaf.index, path))
+        elif isinstance(leaf, Structure):  # a torch.Size
+            found += [(i, (*path, *rest)) for i, rest in _slot_paths(leaf)]
+    return found
+
+
+def _redirect(graph: Graph, user: Node, call: Node, path: tuple[Any, ...]) -> None:
+    """`user` is `getitem(leaf_call, k)`; make it take the same value out of the module's result."""
+    current = call
+    with graph.inserting_before(user):
+        for key in path:
+            if isinstance(key, pytree.GetAttrKey):
+                current = graph.call_function(getattr, (current, key.name))
+            else:
+                index = key.idx if isinstance(key, pytree.SequenceKey) else key.key
+                current = graph.call_function(operator.getitem, (current, index))
+    if current is not call:
+        current.meta = dict(user.meta)
+    user.replace_all_uses_with(current)
+    graph.erase_node(user)
+
+
+def put_submodule(holder: nn.Module, name: str, module: nn.Module) -> None:
+    """Register `module` in `holder` under a dotted name."""
+    *parents, last = name.split(".")
+    for parent in parents:
+        if parent not in holder._modules:
+            holder.add_module(parent, nn.Module())
+        holder = holder.get_submodule(parent)
+    if last not in holder._modules:
+        holder.add_module(last, module)
+
+
+def _name_attributes(graph: Graph, traced: GraphModule, model: nn.Module, holder: nn.Module) -> None:
+    """Constants that are the model's own tensors are read from the model, under their own names."""
+    own: dict[int, tuple[str, torch.Tensor]] = {}
+    for name, tensor in [*model.named_parameters(), *model.named_buffers()]:
+        own[id(tensor)] = (name, tensor)
+    for node in graph.find_nodes(op="get_attr"):
+        if hasattr(holder, str(node.target)):
+            continue
+        value = _attribute(traced, str(node.target))
+        if id(value) in own:
+            name = own[id(value)][0]
+            put_tensor(holder, name, value)
+            node.target = name
+            node._rename(name.replace(".", "_"))
+        else:
+            setattr(holder, str(node.target), value)
+
+
+def put_tensor(holder: nn.Module, name: str, tensor: torch.Tensor) -> None:
+    """Register a parameter or buffer in `holder` under a dotted name."""
+    *parents, last = name.split(".")
+    for parent in parents:
+        if parent not in holder._modules:
+            holder.add_module(parent, nn.Module())
+        holder = holder.get_submodule(parent)
+    if hasattr(holder, last):  # reached through a leaf module, which owns it already
+        return
+    if isinstance(tensor, nn.Parameter):
+        holder.register_parameter(last, tensor)
+    else:
+        holder.register_buffer(last, tensor)
+
+
+def _attribute(module: nn.Module, name: str) -> Any:
+    value: Any = module
+    for part in name.split("."):
+        value = getattr(value, part)
+    return value
+
+
+def guard_program(
+    traced: GraphModule,
+    found: Mapping[Node, torch.Tensor],
+    calls: list[LeafRecord],
+    leaves: Mapping[str, nn.Module],
+) -> ValueGuards:
+    """The part of the trace that computes the values in `found`, as a program of its own."""
+    needed: set[Node] = set()
+    stack = list(found)
+    while stack:
+        node = stack.pop()
+        if node in needed:
+            continue
+        if node.op == "call_function" and node.target is leaf_call:
+            name = calls[node.args[0]].name
+            raise CaptureError("the model", {"real": f"the glue reads values computed by '{name}'"})
+        needed.add(node)
+        stack.extend(node.all_input_nodes)
+    program = Graph()
+    copies: dict[Node, Node] = {}
+    sources: list[int] = []
+    for i, node in enumerate(traced.graph.find_nodes(op="placeholder")):
+        copies[node] = program.node_copy(node)
+        if node in needed:
+            sources.append(i)
+    for node in traced.graph.nodes:
+        if node in needed and node.op != "placeholder":
+            copies[node] = program.node_copy(node, lambda n: copies[n])
+    program.output(tuple(copies[n] for n in found))
+    module = GraphModule(traced, program, class_name="ValueGuards")
+    return ValueGuards(module, tuple(found.values()), tuple(sources), tuple(n.name for n in found))

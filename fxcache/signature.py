@@ -1,0 +1,135 @@
+"""Calls of a forward: canonical argument structure, flat tensors, and the keys that tell calls apart.
+
+A *structure key* holds everything about a call that a captured graph bakes in (names, constants,
+dtypes, devices, ranks, memory layout, autocast, training mode). A *call key* adds the shapes.
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+import torch.utils._pytree as pytree
+from torch import nn
+
+from .leaf import Structure
+from .opaque import PLAIN, fingerprint, is_opaque
+
+TIMESTEP_NAMES = ("timestep", "timesteps", "decoder_noise_time", "bb_ca_time", "t", "sigma", "time")
+
+
+@dataclass(frozen=True)
+class ForwardInputs:
+    """Names of a forward's parameters, in order, and which of them is the timestep."""
+
+    names: tuple[str, ...]
+    timestep: str | None
+
+    @staticmethod
+    def of(model: nn.Module, timestep: str | None = None) -> ForwardInputs:
+        from .errors import NoTimestepError
+
+        parameters = inspect.signature(type(model).forward).parameters
+        variadic = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
+        names = tuple(n for n, p in parameters.items() if p.kind not in variadic)[1:]
+        if timestep is not None and timestep not in names:
+            raise NoTimestepError(timestep, names)
+        found = timestep or next((n for n in TIMESTEP_NAMES if n in names), None)
+        return ForwardInputs(names, found)
+
+    def bind(self, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> dict[str, Any]:
+        """All arguments by name; a number given as the timestep becomes a tensor."""
+        bound = dict(zip(self.names, args, strict=False)) if args else {}
+        if len(args) > len(self.names):
+            raise TypeError(f"forward takes at most {len(self.names)} arguments, {len(args)} given")
+        bound.update(kwargs)
+        step = bound.get(self.timestep) if self.timestep else None
+        if isinstance(step, (int, float)) and not isinstance(step, bool):
+            bound[self.timestep] = _as_tensor(step, bound)  # type: ignore[index]
+        return bound
+
+
+def _as_tensor(step: float, bound: Mapping[str, Any]) -> torch.Tensor:
+    # A number would be a constant of the graph, and every step another graph.
+    device = next((v.device for v in bound.values() if isinstance(v, torch.Tensor)), None)
+    dtype = torch.int64 if isinstance(step, int) else torch.float32
+    return torch.tensor(step, dtype=dtype, device=device)
+
+
+@dataclass(frozen=True)
+class Call:
+    """One call, flattened: `key` (hashable) and the tensors in a fixed order."""
+
+    key: tuple[Any, ...]
+    tensors: list[torch.Tensor]
+
+
+def flatten(bound: Mapping[str, Any], training: bool) -> Call:
+    """Flatten bound arguments quickly; this runs on every call."""
+    tensors: list[torch.Tensor] = []
+    key: list[Any] = [training, torch.is_inference_mode_enabled()]
+    if torch.is_autocast_enabled("cpu") or torch.is_autocast_enabled("cuda"):
+        key.append(_autocast())
+    for name, value in bound.items():
+        if isinstance(value, torch.Tensor):
+            tensors.append(value)
+            key.append((name, _tensor_key(value)))
+        elif value is None or isinstance(value, PLAIN):
+            key.append((name, type(value), value))
+        else:
+            key.append((name, _tree_key(value, tensors)))
+    return Call(tuple(key), tensors)
+
+
+def _autocast() -> tuple[Any, ...]:
+    kinds = ("cpu", "cuda")
+    return tuple((torch.is_autocast_enabled(k), torch.get_autocast_dtype(k)) for k in kinds)
+
+
+def _tensor_key(value: torch.Tensor) -> tuple[Any, ...]:
+    layout = True if value.is_contiguous() else value.stride()
+    return (value.dtype, value.device, layout, value.shape)
+
+
+def _tree_key(value: Any, tensors: list[torch.Tensor]) -> tuple[Any, ...]:
+    leaves, spec = pytree.tree_flatten(value)
+    keys: list[Any] = [spec]
+    for leaf in leaves:
+        if isinstance(leaf, torch.Tensor):
+            tensors.append(leaf)
+            keys.append(_tensor_key(leaf))
+        elif is_opaque(leaf):
+            keys.append(fingerprint(leaf))
+        else:
+            keys.append((type(leaf), leaf))
+    return tuple(keys)
+
+
+def structure_key(key: tuple[Any, ...]) -> tuple[Any, ...]:
+    """`key` without the sizes, which a symbolic capture may leave open."""
+
+    def strip(part: Any) -> Any:
+        if isinstance(part, torch.Size):
+            return len(part)
+        return tuple(strip(p) for p in part) if type(part) is tuple else part
+
+    return tuple(strip(part) for part in key)
+
+
+def tensor_names(bound: Mapping[str, Any]) -> list[str]:
+    """A readable name for each flat tensor, in the order of `flatten`: `x`, `samples[0]`, `d['k']`."""
+    names: list[str] = []
+    for name, value in bound.items():
+        for path, leaf in pytree.tree_flatten_with_path(value)[0]:
+            if isinstance(leaf, torch.Tensor):
+                names.append(name + pytree.keystr(path))
+    return names
+
+
+def arguments_structure(bound: Mapping[str, Any]) -> Structure:
+    """The structure of the arguments, its slots in the order of `flatten`."""
+    structure, _ = Structure.of(dict(bound))
+    return structure

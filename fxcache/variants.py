@@ -1,0 +1,195 @@
+"""Variants: the transformed graphs of one model, one for each kind of call."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import sympy
+import torch
+from torch import nn
+
+from .capture import capture
+from .config import CacheConfig
+from .errors import CaptureError, NoBlocksError
+from .flops import Described, StepFlops, count_step
+from .guards import ShapeGuards
+from .ir import Program
+from .passes import run_passes
+from .signature import Call, ForwardInputs, structure_key
+
+MAX_VALUE_VARIANTS = 16  # graphs for one signature that differ only in values that the glue read
+
+
+@dataclass(eq=False)
+class Variant:
+    """One transformed graph and the calls that it serves.
+
+    run: takes the flat inputs and the state tensors; gives the flat outputs.
+    """
+
+    program: Program
+    run: Callable[..., tuple[Any, ...]]
+    guards: ShapeGuards
+    watched: tuple[tuple[dict[str, Any], str, Any], ...]
+    symbols: dict[tuple[Any, ...], dict[sympy.Symbol, sympy.Integer]] = field(default_factory=dict)
+    _inputs: dict[tuple[Any, ...], tuple[Described, ...]] = field(default_factory=dict)
+    _flops: dict[tuple[Any, ...], StepFlops | None] = field(default_factory=dict)
+
+    def intact(self) -> bool:
+        """Whether the model still holds the modules and tensors that the graph was made of."""
+        return all(owner.get(name) is value for owner, name, value in self.watched)
+
+    def accepts(self, call: Call) -> bool:
+        """Whether the sizes and the values that were read at capture are those of `call`."""
+        if call.key not in self.symbols:
+            bound = self.guards.bind([t.shape for t in call.tensors])
+            if bound is None:
+                return False
+            self.symbols[call.key] = bound
+            self._inputs[call.key] = tuple((tuple(t.shape), t.dtype, t.device) for t in call.tensors)
+        values = self.program.capture.values
+        return values is None or values.hold(call.tensors)
+
+    def allocate(self, call: Call) -> dict[str, torch.Tensor]:
+        """Fresh state for the sizes of `call`."""
+        symbols = self.symbols[call.key]
+        shapes: Mapping[str, tuple[int, ...]] = {}
+        if any(s.sizes(symbols) is None for s in self.program.state):
+            shapes = self._measure(call)
+        return {s.name: s.allocate(symbols, shapes.get(s.name)) for s in self.program.state}
+
+    def flops(self, call_key: tuple[Any, ...]) -> StepFlops | None:
+        """FLOPs of a step at the sizes of a call that was accepted, counted when first asked for."""
+        if call_key not in self._flops:
+            inputs, symbols = self._inputs[call_key], self.symbols[call_key]
+            self._flops[call_key] = count_step(self.program, inputs, symbols)
+        return self._flops[call_key]
+
+    def _measure(self, call: Call) -> dict[str, tuple[int, ...]]:
+        """Shapes of state that depend on data, from running the captured graph once."""
+        wanted = {s.name: s for s in self.program.state}
+        found: dict[str, tuple[int, ...]] = {}
+        nodes = measured_nodes(self.program)
+
+        class Watch(torch.fx.Interpreter):
+            def run_node(self, n: torch.fx.Node) -> Any:
+                value = super().run_node(n)
+                for name in nodes.get(n.name, ()):
+                    found[name] = tuple(value.shape)
+                return value
+
+        Watch(self.program.capture.graph).run(*call.tensors)
+        return {name: shape for name, shape in found.items() if name in wanted}
+
+
+def measured_nodes(program: Program) -> dict[str, list[str]]:
+    """For each value of the captured graph, the state tensors that are shaped like it."""
+    nodes: dict[str, list[str]] = {}
+    for segment in program.segments:
+        if segment.fn:
+            primary = segment.blocks[segment.fn - 1].primary
+            assert primary is not None
+            nodes.setdefault(primary.name, []).append(f"previous_{segment.index}")
+    for state in program.state:
+        value, _, _ = state.name.rpartition("_factor_")
+        if value:
+            nodes.setdefault(value, []).append(state.name)
+    return nodes
+
+
+class Variants:
+    """Finds, or makes, the variant for a call."""
+
+    def __init__(
+        self, model: nn.Module, config: CacheConfig, scope: str, inputs: ForwardInputs
+    ) -> None:
+        self._model = model
+        self._config = config
+        self._scope = scope
+        self._inputs = inputs
+        self._by_structure: dict[tuple[Any, ...], list[Variant]] = {}
+        self._by_call: dict[tuple[Any, ...], Variant] = {}
+
+    def of(self, call: Call, bound: Mapping[str, Any]) -> Variant:
+        """The variant that serves `call`; captures when there is none. Raises `CaptureError`."""
+        known = self._by_call.get(call.key)
+        if known is not None:
+            if not known.intact():
+                self.clear()
+            elif known.accepts(call):
+                return known
+        structure = structure_key(call.key)
+        found = self._by_structure.setdefault(structure, [])
+        variant = next((v for v in found if v.intact() and v.accepts(call)), None)
+        if variant is None:
+            self._refuse_endless(found)
+            variant = self._make(call, bound)
+            found.append(variant)
+        self._by_call[call.key] = variant
+        return variant
+
+    def all(self) -> list[Variant]:
+        return [v for found in self._by_structure.values() for v in found]
+
+    def clear(self) -> None:
+        self._by_structure.clear()
+        self._by_call.clear()
+
+    def _refuse_endless(self, found: Sequence[Variant]) -> None:
+        by_value = [v for v in found if v.program.capture.values is not None]
+        if len(by_value) >= MAX_VALUE_VARIANTS:
+            guards = by_value[-1].program.capture.values
+            reads = ", ".join(guards.reads) if guards is not None else ""
+            why = f"its Python code reads tensor values that change on every call ({reads})"
+            raise CaptureError(type(self._model).__name__, {"real": why})
+
+    def _make(self, call: Call, bound: Mapping[str, Any]) -> Variant:
+        program = transform_call(
+            self._model, self._config, self._scope, self._inputs, bound, call.tensors
+        )
+        assert program.graph is not None
+        guards = program.capture.shapes.also(program.assumed)
+        variant = Variant(program, program.graph.forward, guards, _watch(self._model, program))
+        if not variant.accepts(call):
+            raise CaptureError(type(self._model).__name__, {"guards": "they reject the captured call"})
+        return variant
+
+
+def transform_call(
+    model: nn.Module,
+    config: CacheConfig,
+    scope: str,
+    inputs: ForwardInputs,
+    bound: Mapping[str, Any],
+    tensors: list[torch.Tensor],
+) -> Program:
+    """Capture one call and run the passes; opens nested module lists where the outer ones hold no chain."""
+    for depth in (0, 1):
+        captured = capture(model, bound, tensors, depth)
+        timestep = inputs.timestep if inputs.timestep in captured.inputs else None
+        try:
+            return run_passes(Program(captured, config, scope, timestep))
+        except NoBlocksError:
+            if depth == 1:
+                raise
+    raise AssertionError("unreachable")
+
+
+def _watch(model: nn.Module, program: Program) -> tuple[tuple[dict[str, Any], str, Any], ...]:
+    """What must stay in its place for the graph to mean the model: leaves, and tensors of the glue."""
+    watched: list[tuple[dict[str, Any], str, Any]] = []
+    for name, leaf in program.capture.leaves.items():
+        parent, _, last = name.rpartition(".")
+        watched.append((model.get_submodule(parent)._modules, last, leaf))  # type: ignore[arg-type]
+    for node in program.capture.graph.graph.find_nodes(op="get_attr"):
+        parent, _, last = str(node.target).rpartition(".")
+        try:
+            owner = model.get_submodule(parent)
+        except AttributeError:
+            continue
+        for table in (owner._parameters, owner._buffers):
+            if last in table:
+                watched.append((table, last, table[last]))  # type: ignore[arg-type]
+    return tuple(watched)

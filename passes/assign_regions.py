@@ -1,0 +1,71 @@
+"""Assign every node to a region: trunk before segment j (2j), middle of segment j (2j + 1), the rest.
+
+Regions run in order and the middles are what a hit skips. A node that only a middle needs moves into
+it, so that a hit does not pay for it; a node that depends on a middle but feeds none of its blocks
+moves behind it, where it also runs on a hit.
+"""
+
+from __future__ import annotations
+
+from torch.fx import Node
+
+from ..dataflow import takes_out
+from ..ir import Program
+
+
+def assign_regions(program: Program) -> Program:
+    """Fill `regions`, for every node but placeholders and the output."""
+    graph = program.capture.graph.graph
+    last = 2 * len(program.segments)
+    fixed = _block_regions(program)
+    earliest: dict[Node, int] = {}
+    for node in graph.nodes:
+        above = max((earliest[n] for n in node.all_input_nodes), default=0)
+        earliest[node] = fixed.get(node, above)
+    regions: dict[Node, int] = {}
+    for node in reversed(graph.nodes):
+        if node.op in ("placeholder", "output"):
+            continue
+        if takes_out(node):  # decided with the call that it belongs to
+            continue
+        users = {regions[u] if u.op != "output" else last for u in _final_users(node)}
+        region = fixed.get(node, _place(earliest[node], users or {last}))
+        regions[node] = region
+        for user in _taken_out(node):
+            regions[user] = region
+    return program.replace(regions=regions)
+
+
+def _block_regions(program: Program) -> dict[Node, int]:
+    fixed: dict[Node, int] = {}
+    for segment in program.segments:
+        total = len(segment.blocks)
+        for i, block in enumerate(segment.blocks):
+            step = 0 if i < segment.fn else 2 if i >= total - segment.bn else 1
+            fixed[block.node] = 2 * segment.index + step
+    return fixed
+
+
+def _place(earliest: int, users: set[int]) -> int:
+    first = min(users)
+    if first <= earliest:
+        return earliest
+    in_middle = first % 2 == 1
+    if in_middle and users != {first}:  # also needed after that middle: run it before
+        return first - 1
+    return first
+
+
+def _taken_out(node: Node) -> list[Node]:
+    found: list[Node] = []
+    stack = [u for u in node.users if takes_out(u)]
+    while stack:
+        user = stack.pop()
+        found.append(user)
+        stack.extend(u for u in user.users if takes_out(u))
+    return found
+
+
+def _final_users(node: Node) -> list[Node]:
+    items = _taken_out(node)
+    return [u for n in (node, *items) for u in n.users if not takes_out(u)]

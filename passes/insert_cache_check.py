@@ -1,0 +1,88 @@
+"""Insert the decision at the end of each front: trajectory, residual diff, cache check."""
+
+from __future__ import annotations
+
+import operator
+
+import torch
+
+from ..ir import Program, Trunk
+from ..policies.cache_check import cache_check, effective_warmup, mask_entries
+from ..policies.clock import WIDTH, begin_step, continue_step, initial_clock
+from ..policies.residual_diff import residual_diff
+from ..state import StateTensor
+
+LOG_CAPACITY = 1024  # steps of one trajectory whose hits and diffs are kept for `stats()`
+
+
+def insert_cache_check(program: Program) -> Program:
+    """Each front also gives `now`, `hit`, `record` and the residual; adds the state that needs."""
+    assert program.partition is not None
+    state: list[StateTensor] = []
+    for index, trunk in enumerate(program.partition.trunks[:-1]):
+        state += _insert(program, trunk, index)
+    return program.replace(state=(*program.state, *state))
+
+
+def _insert(program: Program, trunk: Trunk, index: int) -> list[StateTensor]:
+    config, builder = program.config, trunk.builder
+    device = _device(program)
+    height = len(initial_clock())
+    clock = StateTensor(f"clock_{index}", (height, WIDTH), torch.float64, device, initial_clock())
+    log = StateTensor(f"log_{index}", (2, LOG_CAPACITY), torch.float32, device)
+    state = [clock, log]
+
+    clock_node = builder.input(clock.name)
+    if program.timestep is None:
+        now = builder.call(continue_step, clock_node)
+    else:
+        timestep = builder.input(_placeholder(program, program.timestep))
+        now = builder.call(begin_step, clock_node, timestep)
+
+    diff = None
+    if trunk.residual is not None:
+        value = trunk.residual.meta.get("val")
+        primary = program.segments[index].blocks[program.segments[index].fn - 1].primary
+        assert primary is not None
+        previous = StateTensor.like(f"previous_{index}", value if value is not None else primary.meta["val"])
+        state.append(previous)
+        diff = builder.call(residual_diff, trunk.residual, builder.input(previous.name))
+        builder.outputs[f"residual_{index}"] = trunk.residual
+
+    mask_node = None
+    if config.steps_mask is not None:
+        entries = mask_entries(config.steps_mask)
+        mask = StateTensor(f"mask_{index}", (len(entries),), torch.float64, device, (entries,))
+        state.append(mask)
+        mask_node = builder.input(mask.name)
+
+    check = builder.call(
+        cache_check,
+        now,
+        diff,
+        mask_node,
+        threshold=float(config.residual_diff_threshold),
+        warmup=effective_warmup(config.max_warmup_steps, config.steps_mask),
+        interval=config.warmup_interval,
+        max_cached=config.max_cached_steps,
+        max_continuous=config.max_continuous_cached_steps,
+        max_accumulated=config.max_accumulated_residual_diff,
+        static=config.static,
+    )
+    builder.outputs[f"now_{index}"] = now
+    builder.outputs[f"hit_{index}"] = builder.call(operator.getitem, check, 0)
+    builder.outputs[f"record_{index}"] = builder.call(operator.getitem, check, 1)
+    return state
+
+
+def _device(program: Program) -> torch.device:
+    """The device of the first block's primary stream: state lives where the blocks run."""
+    primary = program.chain[0].primary
+    assert primary is not None
+    return primary.meta["val"].device
+
+
+def _placeholder(program: Program, timestep: str) -> str:
+    """Name of the graph input that carries the timestep."""
+    nodes = program.capture.graph.graph.find_nodes(op="placeholder")
+    return nodes[program.capture.inputs.index(timestep)].name

@@ -1,0 +1,67 @@
+"""Join the stages with one conditional per segment: the outer graph."""
+
+from __future__ import annotations
+
+import operator
+
+from torch import nn
+from torch.fx import Graph, GraphModule, Node
+
+from ..ir import Program, Stage
+from ..policies.conditional import conditional
+
+
+def insert_conditional(program: Program) -> Program:
+    """Finish every stage and build the outer graph over them."""
+    assert program.partition is not None
+    root = program.capture.graph
+    graph = Graph()
+    values: dict[str, Node] = {}
+    for node in root.graph.find_nodes(op="placeholder"):
+        values[node.name] = graph.placeholder(node.name)
+        values[node.name].meta = dict(node.meta)
+    for tensor in program.state:
+        values[tensor.name] = graph.placeholder(tensor.name)
+    stages: dict[str, Stage] = {}
+    trunks, middles = program.partition.trunks, program.partition.middles
+    for index, trunk in enumerate(trunks):
+        stage = trunk.builder.finish(root)
+        stages[stage.name] = stage
+        _call(graph, stage, values)
+        if index == len(middles):
+            break
+        middle = middles[index]
+        operands = tuple(dict.fromkeys((*middle.skip.inputs, *middle.compute.inputs)))
+        skip = middle.skip.finish(root, operands)
+        compute = middle.compute.finish(root, operands)
+        stages[skip.name], stages[compute.name] = skip, compute
+        _branch(graph, values, f"hit_{index}", skip, compute)
+    graph.output(tuple(values[name] for name in stages["back"].outputs))
+    holder = nn.Module()
+    for stage in stages.values():
+        holder.add_module(stage.name, stage.graph)
+    model = type(program.capture.model).__name__
+    outer = GraphModule(holder, graph, class_name=f"Cached{model}")
+    outer.graph.lint()
+    return program.replace(stages=stages, graph=outer)
+
+
+def _call(graph: Graph, stage: Stage, values: dict[str, Node]) -> None:
+    call = graph.call_module(stage.name, tuple(values[name] for name in stage.inputs))
+    _unpack(graph, call, stage.outputs, values)
+
+
+def _branch(
+    graph: Graph, values: dict[str, Node], hit: str, skip: Stage, compute: Stage
+) -> None:
+    branches = [graph.get_attr(stage.name) for stage in (skip, compute)]
+    operands = tuple(values[name] for name in skip.inputs)
+    call = graph.call_function(conditional, (values[hit], *branches, operands))
+    _unpack(graph, call, compute.outputs, values)
+
+
+def _unpack(graph: Graph, call: Node, names: tuple[str, ...], values: dict[str, Node]) -> None:
+    for i, name in enumerate(names):
+        item = graph.call_function(operator.getitem, (call, i))
+        item._rename(name)
+        values[name] = item

@@ -1,0 +1,114 @@
+"""Insert what a computed step remembers and what a hit replays, for every output of every middle."""
+
+from __future__ import annotations
+
+import operator
+
+import torch
+from torch.fx import Node
+
+from ..forecasters import Forecaster, Reuse
+from ..ir import Middle, Program
+from ..policies.clock import commit_hit, commit_miss, log_step, times
+from ..policies.conditional import own, store
+from ..stagebuilder import StageBuilder
+from ..state import StateTensor
+
+REUSE = Reuse()
+
+
+def insert_forecast(program: Program) -> Program:
+    """Complete both branches of every segment; adds the forecast factors to the state."""
+    assert program.partition is not None
+    forecaster = program.config.forecaster or REUSE
+    state: list[StateTensor] = []
+    for index, middle in enumerate(program.partition.middles):
+        has_residual = program.partition.trunks[index].residual is not None
+        state += _complete(middle, forecaster, index, has_residual)
+    return program.replace(state=(*program.state, *state))
+
+
+def _complete(
+    middle: Middle, forecaster: Forecaster, index: int, has_residual: bool
+) -> list[StateTensor]:
+    compute, skip = middle.compute, middle.skip
+    state: list[StateTensor] = []
+    clocks = {b: _times(b, forecaster, index) for b in (compute, skip)}
+    for node in middle.outputs:
+        factors = _remember(middle, node, forecaster, clocks[compute], state)
+        _replay(middle, node, forecaster, clocks[skip], factors)
+    if has_residual:
+        previous = compute.input(f"previous_{index}")
+        compute.call(store, previous, compute.input(f"residual_{index}"))
+    _count(compute, index, forecaster, hit=False)
+    _count(skip, index, forecaster, hit=True)
+    return state
+
+
+def _times(builder: StageBuilder, forecaster: Forecaster, index: int) -> Node | None:
+    if isinstance(forecaster, Reuse):
+        return None
+    return builder.call(times, builder.input(f"now_{index}"), forecaster.distance)
+
+
+def _caches(middle: Middle, node: Node, forecaster: Forecaster) -> tuple[Forecaster, bool]:
+    """The forecaster of an output, and whether it works on the residual."""
+    if not node.meta["val"].is_floating_point():
+        return REUSE, False
+    return forecaster, middle.skeletons[node.name] is not None and forecaster.calibrate == "residual"
+
+
+def _remember(
+    middle: Middle, node: Node, forecaster: Forecaster, clock: Node | None, state: list[StateTensor]
+) -> tuple[StateTensor, ...]:
+    compute = middle.compute
+    value = compute.outputs.pop(node.name)
+    if not isinstance(node.meta["val"], torch.Tensor):  # a size: the skeleton's is the same
+        compute.outputs[node.name] = value
+        return ()
+    method, on_residual = _caches(middle, node, forecaster)
+    skeletons = middle.skeletons[node.name]
+    cached = compute.call(torch.sub, value, skeletons[0]) if skeletons and on_residual else value
+    factors = tuple(
+        StateTensor.like(f"{node.name}_factor_{i}", node.meta["val"]) for i in range(method.snapshots)
+    )
+    state.extend(factors)
+    slots = [compute.input(f.name) for f in factors]
+    updated = [cached]
+    if not isinstance(method, Reuse):
+        new = compute.call(method.update, slots, cached, clock)
+        updated = [compute.call(operator.getitem, new, i) for i in range(len(slots))]
+    for slot, factor in zip(slots, updated, strict=True):
+        compute.call(store, slot, factor)
+    compute.outputs[node.name] = compute.call(own, value)
+    return factors
+
+
+def _replay(
+    middle: Middle,
+    node: Node,
+    forecaster: Forecaster,
+    clock: Node | None,
+    factors: tuple[StateTensor, ...],
+) -> None:
+    skip, skeletons = middle.skip, middle.skeletons[node.name]
+    if not factors:
+        assert skeletons is not None
+        skip.outputs[node.name] = skeletons[1]
+        return
+    method, on_residual = _caches(middle, node, forecaster)
+    slots = [skip.input(f.name) for f in factors]
+    forecast = slots[0] if isinstance(method, Reuse) else skip.call(method.predict, slots, clock)
+    if skeletons and on_residual:
+        forecast = skip.call(torch.add, skeletons[1], forecast)
+    skip.outputs[node.name] = skip.call(own, forecast)
+
+
+def _count(builder: StageBuilder, index: int, forecaster: Forecaster, hit: bool) -> None:
+    clock, log = builder.input(f"clock_{index}"), builder.input(f"log_{index}")
+    now, record = builder.input(f"now_{index}"), builder.input(f"record_{index}")
+    builder.call(log_step, log, now, float(hit), record)
+    if hit:
+        builder.call(commit_hit, clock, now, record)
+    else:
+        builder.call(commit_miss, clock, now, record, forecaster.distance)

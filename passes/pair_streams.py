@@ -1,0 +1,135 @@
+"""Pair each block's outputs with its inputs: the streams; find the primary one; cut off refiners.
+
+A stream is a value carried from block to block: output k of one block that becomes parameter p of the
+next. For blocks of one class this dataflow says which parameter an output continues; equal shapes
+alone would not (hidden states and encoder hidden states can have the same).
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections import Counter
+from typing import Any
+
+from torch.fx import Node
+
+from ..dataflow import ancestors, argument_values, equalities, numel, output_values, same_shape
+from ..ir import Block, Program
+
+Pairing = dict[int, Any]  # index of an output value → path of the argument that it continues
+
+
+def pair_streams(program: Program) -> Program:
+    """Fill `carries` and `primary` of every block and drop a prefix that is not part of the chain."""
+    chain = list(program.chain)
+    pairings = _pairings(chain)
+    blocks = [dataclasses.replace(b, carries=_carries(b, pairings.get(b.kind))) for b in chain]
+    blocks = _with_primary(program, blocks)
+    chain_blocks = tuple(blocks[_start(program, blocks) :])
+    pairs = (pair for b in chain_blocks for pair in b.carries.items())
+    assumed = {condition for pair in pairs for condition in equalities(*pair)}
+    return program.replace(chain=chain_blocks, assumed=tuple(assumed))
+
+
+def _pairings(chain: list[Block]) -> dict[type, Pairing]:
+    """For each class, from the places where two of its blocks follow each other."""
+    votes: dict[type, Counter[tuple[int, Any]]] = {}
+    for block, following in zip(chain, chain[1:], strict=False):
+        if block.kind is not following.kind:
+            continue
+        count = votes.setdefault(block.kind, Counter())
+        for k, value in enumerate(output_values(block.node)):
+            for path, argument in argument_values(following.node):
+                if argument is value:
+                    count[(k, path)] += 1000  # handed on as it is: outweighs any flow through glue
+                elif value in ancestors([argument], stop=lambda n: n.op == "call_module"):
+                    count[(k, path)] += 1
+    return {kind: _best(count) for kind, count in votes.items()}
+
+
+def _best(votes: Counter[tuple[int, Any]]) -> Pairing:
+    pairing: Pairing = {}
+    for (k, path), _ in votes.most_common():
+        if k not in pairing and path not in pairing.values():
+            pairing[k] = path
+    return pairing
+
+
+def _carries(block: Block, pairing: Pairing | None) -> dict[Node, Node]:
+    arguments = argument_values(block.node)
+    values = output_values(block.node)
+    carries: dict[Node, Node] = {}
+    if pairing is not None:
+        by_path = dict(arguments)
+        for k, path in pairing.items():
+            if k < len(values) and path in by_path and same_shape(values[k], by_path[path]):
+                carries[values[k]] = by_path[path]
+        return carries
+    # The only block of its class in a row: an output continues the first argument shaped like it.
+    free = [node for _, node in arguments]
+    for value in values:
+        match = next((a for a in free if same_shape(value, a)), None)
+        if match is not None:
+            carries[value] = match
+            free.remove(match)
+    return carries
+
+
+def _with_primary(program: Program, blocks: list[Block]) -> list[Block]:
+    """Follow the stream that reaches the model's output back to the first block."""
+    sample = _sample_lineage(program, blocks)
+    output = program.capture.graph.graph.output_node()
+    wanted: list[Node] = list(output.all_input_nodes)
+    result: list[Block] = []
+    for block in reversed(blocks):
+        calls = {b.node for b in blocks if b.node is not block.node}
+        reached = ancestors(wanted, stop=lambda n, calls=calls: n in calls)
+        values = output_values(block.node)
+        candidates = [v for v in values if v in reached] or values
+        direct = [v for v in candidates if v in wanted]
+        primary = max(direct or candidates, key=lambda v: (v in sample, numel(v)), default=None)
+        result.append(dataclasses.replace(block, primary=primary))
+        carried = block.carries.get(primary) if primary is not None else None
+        wanted = [carried] if carried is not None else [a for _, a in argument_values(block.node)]
+    return result[::-1]
+
+
+def _sample_lineage(program: Program, blocks: list[Block]) -> set[Node]:
+    """Output values on streams that start from the model's first floating input, the noisy sample."""
+    graph = program.capture.graph.graph
+    calls = {b.node for b in blocks}
+    sample = next(
+        (p for p in graph.find_nodes(op="placeholder") if p.meta["val"].is_floating_point()), None
+    )
+    lineage: set[Node] = {sample} if sample is not None else set()
+    for block in blocks:
+        for value, carried in block.carries.items():
+            if ancestors([carried], stop=calls.__contains__) & lineage:
+                lineage.add(value)
+        # a value reached through the call itself would count every stream: stop at calls above
+    return lineage
+
+
+def _start(program: Program, blocks: list[Block]) -> int:
+    """Where the chain really starts: behind refiners that only prepare what it takes in.
+
+    At a change of list the part before is cut off when the primary stream does not come from it, or
+    when the stream is joined there by values that bypass it and it is the much smaller part.
+    """
+    calls = {b.node for b in blocks}
+    for k in range(len(blocks) - 1, 0, -1):
+        before, block = blocks[k - 1], blocks[k]
+        if before.module_list == block.module_list:
+            continue
+        carried = block.carries.get(block.primary) if block.primary is not None else None
+        if carried is None:
+            continue
+        reached = ancestors([carried], stop=calls.__contains__)
+        if before.node not in reached:
+            return k
+        bypass = any(n.op == "placeholder" and n.meta["val"].is_floating_point() for n in reached)
+        prefix = sum(b.parameters for b in blocks[:k])
+        rest = sum(b.parameters for b in blocks[k:])
+        if bypass and 2 * prefix <= rest:
+            return k
+    return 0

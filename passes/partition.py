@@ -1,0 +1,128 @@
+"""Cut the captured graph into stages: trunks that always run, and a middle per segment.
+
+The front residual and the skeletons are made here, where the original nodes are still at hand: a
+middle's skeleton is the middle with every block replaced by the identity on its streams.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch.fx import Node
+
+from ..dataflow import same_shape
+from ..stagebuilder import Identity, OpaqueValueError, StageBuilder, is_free
+from ..ir import Middle, Partition, Program, Segment, Trunk
+
+
+def partition(program: Program) -> Program:
+    """Fill `partition` with builders of every stage, ready for nodes to be inserted."""
+    crossing = _crossing(program)
+    trunks = tuple(
+        _trunk(program, j, crossing) for j in range(len(program.segments) + 1)
+    )
+    middles = tuple(_middle(program, segment, crossing) for segment in program.segments)
+    return program.replace(partition=Partition(trunks, middles))
+
+
+def _crossing(program: Program) -> dict[int, list[Node]]:
+    """For each region, its values that later regions or the model's output use, in order."""
+    regions = program.regions
+    crossing: dict[int, list[Node]] = {}
+    for node in program.capture.graph.graph.nodes:
+        if node not in regions or is_free(node):
+            continue
+        region = regions[node]
+        later = (u.op == "output" or regions[u] != region for u in node.users)
+        if any(later):
+            crossing.setdefault(region, []).append(node)
+    return crossing
+
+
+def _trunk(program: Program, j: int, crossing: dict[int, list[Node]]) -> Trunk:
+    regions = program.regions
+    last = j == len(program.segments)
+    name = "back" if last else "front" if len(program.segments) == 1 else f"front_{j}"
+    builder = StageBuilder(name, lambda n: regions.get(n) == 2 * j)
+    _copy_in_order(program, builder, 2 * j, crossing)
+    residual = None
+    if last:
+        builder.outputs.clear()
+        output = program.capture.graph.graph.output_node()
+        for i, node in enumerate(output.args[0]):  # type: ignore[arg-type]
+            builder.outputs[f"output_{i}"] = builder.value(node)  # type: ignore[arg-type]
+    else:
+        residual = _front_residual(program.segments[j], builder)
+    return Trunk(builder, residual)
+
+
+def _copy_in_order(
+    program: Program, builder: StageBuilder, region: int, crossing: dict[int, list[Node]]
+) -> None:
+    needed = set(crossing.get(region, ()))
+    nodes = [n for n, r in program.regions.items() if r == region]
+    wanted = _needed(needed, set(nodes))
+    for node in program.capture.graph.graph.nodes:
+        if node in wanted and not is_free(node):
+            builder.value(node)
+    for node in crossing.get(region, ()):
+        builder.outputs[node.name] = builder.value(node)
+
+
+def _needed(starts: set[Node], inside: set[Node]) -> set[Node]:
+    found: set[Node] = set()
+    stack = [n for n in starts if n in inside]
+    while stack:
+        node = stack.pop()
+        if node not in found:
+            found.add(node)
+            stack.extend(n for n in node.all_input_nodes if n in inside)
+    return found
+
+
+def _front_residual(segment: Segment, builder: StageBuilder) -> Node | None:
+    """Primary stream after the front blocks minus its skeleton; None where Fn is 0."""
+    if segment.fn == 0:
+        return None
+    front = segment.blocks[: segment.fn]
+    primary = front[-1].primary
+    if primary is None:
+        return None
+    value = builder.value(primary)
+    identity = Identity.on(front)
+    try:
+        skeleton = builder.value(primary, identity)
+    except OpaqueValueError:
+        return value
+    return builder.call(torch.sub, value, skeleton)
+
+
+def _middle(program: Program, segment: Segment, crossing: dict[int, list[Node]]) -> Middle:
+    region = 2 * segment.index + 1
+    suffix = "" if len(program.segments) == 1 else f"_{segment.index}"
+    regions = program.regions
+
+    def inside(node: Node) -> bool:
+        return regions.get(node) == region
+
+    compute = StageBuilder("compute" + suffix, inside)
+    skip = StageBuilder("skip" + suffix, inside)
+    _copy_in_order(program, compute, region, crossing)
+    identity = Identity.on(segment.middle)
+    outputs = crossing.get(region, [])
+    skeletons: dict[str, tuple[Node, Node] | None] = {}
+    for node in outputs:
+        skeletons[node.name] = _skeleton(node, identity, compute, skip)
+    return Middle(compute, skip, tuple(outputs), skeletons)
+
+
+def _skeleton(
+    node: Node, identity: Identity, compute: StageBuilder, skip: StageBuilder
+) -> tuple[Node, Node] | None:
+    """The skeleton's value of a middle output in both branches; None where it has none."""
+    try:
+        probe = StageBuilder("probe", compute._inside)
+        if not same_shape(probe.value(node, identity), node):
+            return None
+    except OpaqueValueError:
+        return None
+    return compute.value(node, identity), skip.value(node, identity)
