@@ -11,19 +11,21 @@ import torch
 from torch.fx import Node
 
 
-def output_values(call: Node) -> list[Node]:
-    """The tensors that a module call gives back: the call itself, or what is taken out of its result."""
+def output_values(call: Node) -> dict[Any, Node]:
+    """The tensors that a module call gives back, by their place in its result.
+
+    The call itself, or what the graph takes out of its structured result.
+    """
     if isinstance(call.meta.get("val"), torch.Tensor):
-        return [call]
-    found: list[Node] = []
-    stack = [u for u in call.users if takes_out(u)]
+        return {(): call}
+    found: dict[Any, Node] = {}
+    stack: list[tuple[tuple[Any, ...], Node]] = [((u.args[1],), u) for u in call.users if takes_out(u)]
     while stack:
-        node = stack.pop()
+        path, node = stack.pop()
         if isinstance(node.meta.get("val"), torch.Tensor):
-            found.append(node)
-        stack.extend(u for u in node.users if takes_out(u))
-    order = {n: i for i, n in enumerate(call.graph.nodes)}
-    return sorted(found, key=order.__getitem__)
+            found[path] = node
+        stack.extend(((*path, u.args[1]), u) for u in node.users if takes_out(u))
+    return dict(sorted(found.items(), key=lambda item: str(item[0])))
 
 
 def takes_out(node: Node) -> bool:

@@ -29,6 +29,7 @@ from torch.fx.experimental.proxy_tensor import (
 )
 
 from .errors import BlockMutationError
+from .likeness import call_key
 from .opaque import fingerprint, is_opaque
 
 DYNAMIC = (torch.Tensor, torch.SymInt, torch.SymFloat, torch.SymBool)
@@ -96,6 +97,7 @@ class Recording:
 
     leaves: Mapping[str, nn.Module]
     calls: list[LeafRecord] = field(default_factory=list)
+    described: dict[Any, tuple[Structure, tuple[Any, ...]]] = field(default_factory=dict)
     thread: int = field(default_factory=threading.get_ident)
 
     def call(self, name: str, module: nn.Module, args: Any, kwargs: Any) -> Any:
@@ -107,6 +109,20 @@ class Recording:
         outputs = self.calls[-1].outputs
         assert outputs is not None
         return outputs.fill(results)
+
+    def describe(self, index: int, operands: tuple[Any, ...]) -> tuple[Any, ...]:
+        """`run`, on fake tensors: repeated blocks given like arguments give back like results."""
+        record = self.calls[index]
+        key = call_key(record.module, record.arguments, operands)
+        if key is None:
+            return self.run(index, operands)
+        if key not in self.described:
+            results = self.run(index, operands)
+            assert record.outputs is not None
+            self.described[key] = (record.outputs, results)
+            return results
+        record.outputs, results = self.described[key]
+        return tuple(_another(r) for r in results)
 
     def run(self, index: int, operands: tuple[Any, ...]) -> tuple[Any, ...]:
         """Run the recorded module on `operands` and give back its dynamic outputs, flat."""
@@ -123,6 +139,15 @@ class Recording:
         if fingerprint(opaque) != before_call:
             raise BlockMutationError(record.name, "writes to an object passed to it (a KV cache?)")
         return tuple(_unaliased(results, operands))
+
+
+def _another(result: Any) -> Any:
+    """A fake tensor like `result`, or the same symbolic number."""
+    if not isinstance(result, torch.Tensor):
+        return result
+    return torch.empty_strided(
+        result.shape, result.stride(), dtype=result.dtype, device=result.device
+    )
 
 
 def _version(value: Any) -> int:
@@ -168,7 +193,7 @@ def _below_autograd(index: int, *operands: Any) -> tuple[Any, ...]:
 @leaf_call.py_impl(FakeTensorMode)
 def _run_fake(mode: FakeTensorMode, index: int, *operands: Any) -> tuple[Any, ...]:
     with mode:
-        return _current[-1].run(index, operands)
+        return _current[-1].describe(index, operands)
 
 
 @leaf_call.py_impl(ProxyTorchDispatchMode)

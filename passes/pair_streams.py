@@ -16,7 +16,7 @@ from torch.fx import Node
 from ..dataflow import ancestors, argument_values, equalities, numel, output_values, same_shape
 from ..ir import Block, Program
 
-Pairing = dict[int, Any]  # index of an output value → path of the argument that it continues
+Pairing = dict[Any, Any]  # place of an output in the result → path of the argument it continues
 
 
 def pair_streams(program: Program) -> Program:
@@ -33,12 +33,12 @@ def pair_streams(program: Program) -> Program:
 
 def _pairings(chain: list[Block]) -> dict[type, Pairing]:
     """For each class, from the places where two of its blocks follow each other."""
-    votes: dict[type, Counter[tuple[int, Any]]] = {}
+    votes: dict[type, Counter[tuple[Any, Any]]] = {}
     for block, following in zip(chain, chain[1:], strict=False):
         if block.kind is not following.kind:
             continue
         count = votes.setdefault(block.kind, Counter())
-        for k, value in enumerate(output_values(block.node)):
+        for k, value in output_values(block.node).items():
             for path, argument in argument_values(following.node):
                 if argument is value:
                     count[(k, path)] += 1000  # handed on as it is: outweighs any flow through glue
@@ -47,7 +47,7 @@ def _pairings(chain: list[Block]) -> dict[type, Pairing]:
     return {kind: _best(count) for kind, count in votes.items()}
 
 
-def _best(votes: Counter[tuple[int, Any]]) -> Pairing:
+def _best(votes: Counter[tuple[Any, Any]]) -> Pairing:
     pairing: Pairing = {}
     for (k, path), _ in votes.most_common():
         if k not in pairing and path not in pairing.values():
@@ -62,12 +62,12 @@ def _carries(block: Block, pairing: Pairing | None) -> dict[Node, Node]:
     if pairing is not None:
         by_path = dict(arguments)
         for k, path in pairing.items():
-            if k < len(values) and path in by_path and same_shape(values[k], by_path[path]):
+            if k in values and path in by_path and same_shape(values[k], by_path[path]):
                 carries[values[k]] = by_path[path]
         return carries
     # The only block of its class in a row: an output continues the first argument shaped like it.
     free = [node for _, node in arguments]
-    for value in values:
+    for value in values.values():
         match = next((a for a in free if same_shape(value, a)), None)
         if match is not None:
             carries[value] = match
@@ -84,7 +84,7 @@ def _with_primary(program: Program, blocks: list[Block]) -> list[Block]:
     for block in reversed(blocks):
         calls = {b.node for b in blocks if b.node is not block.node}
         reached = ancestors(wanted, stop=lambda n, calls=calls: n in calls)
-        values = output_values(block.node)
+        values = list(output_values(block.node).values())
         candidates = [v for v in values if v in reached] or values
         direct = [v for v in candidates if v in wanted]
         primary = max(direct or candidates, key=lambda v: (v in sample, numel(v)), default=None)
