@@ -24,7 +24,7 @@ from .errors import (
 from .policies.clock import LIVE, STEP
 from .signature import Call, ForwardInputs, flatten
 from .stats import ContextStats, SegmentStats, Stats
-from .variants import Variant, Variants
+from .variants import Lowering, Variant, Variants, eager
 
 
 class CachedTransformer(nn.Module):
@@ -44,6 +44,7 @@ class CachedTransformer(nn.Module):
         timestep: str | None = None,
         on_unsupported: str = "raise",
         max_contexts: int = 64,
+        lower: Lowering = eager,
     ) -> None:
         super().__init__()
         self.original = original
@@ -53,9 +54,10 @@ class CachedTransformer(nn.Module):
             "timestep": timestep,
             "on_unsupported": on_unsupported,
             "max_contexts": max_contexts,
+            "lower": lower,
         }
         self._inputs = ForwardInputs.of(original, timestep)
-        self._variants = Variants(original, config, scope, self._inputs)
+        self._variants = Variants(original, config, scope, self._inputs, lower)
         self._contexts = Contexts(max_contexts)
         self._passthrough = on_unsupported == "passthrough"
         self._unsupported: str | None = None
@@ -205,6 +207,10 @@ class CachedTransformer(nn.Module):
         self, prefix: str = "", recurse: bool = True, remove_duplicate: bool = True
     ) -> Iterator[tuple[str, torch.Tensor]]:
         return self.original.named_buffers(prefix, recurse, remove_duplicate)
+
+    def lowered(self, lower: Lowering) -> CachedTransformer:
+        """The same model and config, its graphs run by another backend; contexts start empty."""
+        return CachedTransformer(self.original, self.cache_config, **{**self._options, "lower": lower})
 
     def __deepcopy__(self, memo: dict[int, Any]) -> CachedTransformer:
         return CachedTransformer(copy.deepcopy(self.original, memo), self.cache_config, **self._options)

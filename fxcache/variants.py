@@ -19,7 +19,14 @@ from .ir import Program
 from .passes import run_passes
 from .signature import Call, ForwardInputs, structure_key
 
+Lowering = Callable[[Program], Callable[..., tuple[Any, ...]]]
 MAX_VALUE_VARIANTS = 16  # graphs for one signature that differ only in values that the glue read
+
+
+def eager(program: Program) -> Callable[..., tuple[Any, ...]]:
+    """The lowering that runs the graph as it is."""
+    assert program.graph is not None
+    return program.graph.forward
 
 
 @dataclass(eq=False)
@@ -103,8 +110,14 @@ class Variants:
     """Finds, or makes, the variant for a call."""
 
     def __init__(
-        self, model: nn.Module, config: CacheConfig, scope: str, inputs: ForwardInputs
+        self,
+        model: nn.Module,
+        config: CacheConfig,
+        scope: str,
+        inputs: ForwardInputs,
+        lower: Lowering,
     ) -> None:
+        self._lower = lower
         self._model = model
         self._config = config
         self._scope = scope
@@ -149,9 +162,8 @@ class Variants:
         program = transform_call(
             self._model, self._config, self._scope, self._inputs, bound, call.tensors
         )
-        assert program.graph is not None
         guards = program.capture.shapes.also(program.assumed)
-        variant = Variant(program, program.graph.forward, guards, _watch(self._model, program))
+        variant = Variant(program, self._lower(program), guards, _watch(self._model, program))
         if not variant.accepts(call):
             raise CaptureError(type(self._model).__name__, {"guards": "they reject the captured call"})
         return variant
