@@ -11,16 +11,17 @@ from typing import Any
 
 import torch
 from torch import nn
-from torch.fx import GraphModule
 
 from .config import CacheConfig
 from .contexts import Context, Contexts
 from .errors import (
     FxcacheError,
     GradientWarning,
+    NotCapturedError,
     PassthroughWarning,
     TrajectoryWarning,
 )
+from .printing import CachedGraph
 from .policies.clock import LIVE, STEP
 from .signature import Call, ForwardInputs, flatten
 from .stats import ContextStats, SegmentStats, Stats
@@ -172,10 +173,15 @@ class CachedTransformer(nn.Module):
         return done, step.computed * steps - done
 
     @property
-    def graph(self) -> GraphModule | None:
-        """The outer graph of the first captured variant; its stages are its submodules."""
+    def graph(self) -> CachedGraph:
+        """The graph of the first captured kind of call: prints the outer graph and its stages.
+
+        Raises `NotCapturedError` before the first call.
+        """
         variants = self._variants.all()
-        return variants[0].program.graph if variants else None
+        if not variants:
+            raise NotCapturedError
+        return CachedGraph(variants[0].program)
 
     # ------------------------------------------------------------------ standing in for the original
 

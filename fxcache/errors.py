@@ -141,3 +141,19 @@ class TooManyContextsError(FxcacheError):
             f"{limit} cache contexts hold state already. Call reset() when a request is done, reuse "
             "context names, or raise max_contexts in fxcache.transform()."
         )
+
+
+class BackendError(FxcacheError, ValueError):
+    """A backend cannot do what was asked of it."""
+
+    def __init__(self, asked: str, need: str) -> None:
+        super().__init__(f"fxcache.compile with {asked}: it must {need}")
+
+
+class NotCapturedError(FxcacheError):
+    """There is no graph yet."""
+
+    def __init__(self) -> None:
+        super().__init__(
+            "no call was captured yet: call the model once, or give example_inputs to fxcache.transform()."
+        )

@@ -109,6 +109,7 @@ def _redirect(graph: Graph, user: Node, call: Node, path: tuple[Any, ...]) -> No
                 current = graph.call_function(operator.getitem, (current, index))
     if current is not call:
         current.meta = dict(user.meta)
+        current._rename("_".join([call.name, *(_identifier(str(k)) for k in path)]))
     user.replace_all_uses_with(current)
     graph.erase_node(user)
 

@@ -21,15 +21,16 @@ def insert_forecast(program: Program) -> Program:
     """Complete both branches of every segment; adds the forecast factors to the state."""
     assert program.partition is not None
     forecaster = program.config.forecaster or REUSE
+    accumulate = program.config.max_accumulated_residual_diff is not None
     state: list[StateTensor] = []
     for index, middle in enumerate(program.partition.middles):
         has_residual = program.partition.trunks[index].residual is not None
-        state += _complete(middle, forecaster, index, has_residual)
+        state += _complete(middle, forecaster, index, has_residual, accumulate)
     return program.replace(state=(*program.state, *state))
 
 
 def _complete(
-    middle: Middle, forecaster: Forecaster, index: int, has_residual: bool
+    middle: Middle, forecaster: Forecaster, index: int, has_residual: bool, accumulate: bool
 ) -> list[StateTensor]:
     compute, skip = middle.compute, middle.skip
     state: list[StateTensor] = []
@@ -40,8 +41,14 @@ def _complete(
     if has_residual:
         previous = compute.input(f"previous_{index}")
         compute.call(store, previous, compute.input(f"residual_{index}"))
-    _count(compute, index, forecaster, hit=False)
-    _count(skip, index, forecaster, hit=True)
+    clock, log, now, record = (f"{n}_{index}" for n in ("clock", "log", "now", "record"))
+    for builder, hit in ((compute, False), (skip, True)):
+        numbers, given = builder.input(clock), (builder.input(now), builder.input(record))
+        builder.call(log_step, builder.input(log), given[0], float(hit), given[1])
+        if hit:
+            builder.call(commit_hit, numbers, *given, accumulate)
+        else:
+            builder.call(commit_miss, numbers, *given, forecaster.distance)
     return state
 
 
@@ -102,13 +109,3 @@ def _replay(
     if skeletons and on_residual:
         forecast = skip.call(torch.add, skeletons[1], forecast)
     skip.outputs[node.name] = skip.call(own, forecast)
-
-
-def _count(builder: StageBuilder, index: int, forecaster: Forecaster, hit: bool) -> None:
-    clock, log = builder.input(f"clock_{index}"), builder.input(f"log_{index}")
-    now, record = builder.input(f"now_{index}"), builder.input(f"record_{index}")
-    builder.call(log_step, log, now, float(hit), record)
-    if hit:
-        builder.call(commit_hit, clock, now, record)
-    else:
-        builder.call(commit_miss, clock, now, record, forecaster.distance)

@@ -34,33 +34,33 @@ def cache_check(
     Returns:
         hit: 0-dim bool. record: 0-dim float32, the diff where it was what decided, else NaN.
     """
-    computed = now[COMPUTED] > 0
+    numbers = now.unbind(0)
+    step = numbers[STEP]
+    computed = numbers[COMPUTED] > 0
     allowed = computed
     if warmup > 0:
-        early = now[STEP] < warmup
-        if interval > 1:
-            early = early & (now[STEP] % interval == 0)
-        allowed = allowed & ~early
-    if max_cached is not None:
-        allowed = allowed & (now[HITS] < max_cached)
-    if max_continuous is not None:
-        allowed = allowed & (now[RUN] < max_continuous)
-    if max_accumulated is not None:
-        allowed = allowed & (now[ACCUMULATED] < max_accumulated)
+        allowed = allowed & ((step >= warmup) if interval == 1 else _past_warmup(step, warmup, interval))
+    for limit, column in ((max_cached, HITS), (max_continuous, RUN), (max_accumulated, ACCUMULATED)):
+        if limit is not None:
+            allowed = allowed & (numbers[column] < limit)
     forced = None
     if mask is not None:
-        place = now[STEP].to(torch.int64).clamp(max=mask.shape[0] - 1)
+        place = step.to(torch.int64).clamp(max=mask.shape[0] - 1)
         entry = mask.index_select(0, place.reshape(1)).reshape(())
         if static:
             forced = computed & (entry == MAY_CACHE)
             allowed = allowed & (entry == PAST_END)
         else:
             allowed = allowed & (entry != COMPUTE)
-    unknown = torch.full_like(now[STEP], float("nan"), dtype=torch.float32)
     if diff is None:
+        unknown = torch.full_like(step, float("nan"), dtype=torch.float32)
         return (forced if forced is not None else torch.zeros_like(computed)), unknown
     hit = allowed & (diff < threshold)  # a NaN compares false: it computes
-    return (hit if forced is None else hit | forced), torch.where(allowed, diff, unknown)
+    return (hit if forced is None else hit | forced), torch.where(allowed, diff, float("nan"))
+
+
+def _past_warmup(step: Tensor, warmup: int, interval: int) -> Tensor:
+    return (step >= warmup) | (step % interval != 0)
 
 
 def mask_entries(mask: tuple[int, ...]) -> tuple[float, ...]:

@@ -1,8 +1,9 @@
 """The clock: the numbers that a trajectory remembers, as one small float64 tensor.
 
-Row LIVE holds the numbers after the last step; START what a new trajectory begins with; RISE and HIT
-are what a rising first step and a hit add. They are rows of one state tensor so that a step needs few
-small operators, and so that the exported package carries its own starting values.
+Row LIVE holds the numbers after the last step; START and RISEN what a trajectory begins with; HIT is
+what a hit adds. They are rows of one state tensor so that a step needs few small operators (on a model
+with little to compute these are what a hit costs), and so that the exported package carries its own
+starting values.
 """
 
 from __future__ import annotations
@@ -18,18 +19,18 @@ from ..forecasters.base import PAST, Times
 TIMESTEP, DIRECTION, STEP, HITS, RUN, ACCUMULATED, COMPUTED, PAST_AT = range(8)
 WIDTH = PAST_AT + PAST
 # Rows.
-LIVE, START, RISE, HIT = range(4)
+LIVE, START, RISEN, HIT = range(4)
 
 
 def initial_clock() -> tuple[tuple[float, ...], ...]:
     """Rows of a clock before the first step."""
     start = [0.0] * WIDTH
     start[TIMESTEP], start[DIRECTION] = math.inf, -1.0
-    rise = [0.0] * WIDTH
-    rise[DIRECTION], rise[STEP] = 2.0, 1.0
+    risen = [0.0] * WIDTH
+    risen[DIRECTION], risen[STEP] = 1.0, 1.0
     hit = [0.0] * WIDTH
     hit[STEP] = hit[HITS] = hit[RUN] = 1.0
-    return tuple(start), tuple(start), tuple(rise), tuple(hit)
+    return tuple(start), tuple(start), tuple(risen), tuple(hit)
 
 
 def begin_step(clock: Tensor, timestep: Tensor) -> Tensor:
@@ -46,13 +47,14 @@ def begin_step(clock: Tensor, timestep: Tensor) -> Tensor:
     Returns:
         [WIDTH] float64.
     """
-    live = clock[LIVE]
-    time = timestep.to(torch.float64).mean().to(clock.device)
-    move = time - live[TIMESTEP]
-    restart = move * live[DIRECTION] <= 0
-    second = (live[STEP] == 1) & (live[DIRECTION] < 0)
-    rising = restart & second & (move > 0)
-    begun = torch.where(restart, clock[START], live) + rising * clock[RISE]
+    live, start, risen, _ = clock.unbind(0)
+    numbers = live.unbind(0)
+    time = timestep.mean(dtype=torch.float64).to(clock.device)
+    move = time - numbers[TIMESTEP]
+    restart = move * numbers[DIRECTION] <= 0
+    second_falling = numbers[STEP] * numbers[DIRECTION] == -1
+    begin = torch.where(second_falling & (move > 0), risen, start)
+    begun = torch.where(restart, begin, live)
     return torch.cat((time.reshape(1), begun[1:]))
 
 
@@ -61,11 +63,12 @@ def continue_step(clock: Tensor) -> Tensor:
     return clock[LIVE].clone()
 
 
-def commit_hit(clock: Tensor, now: Tensor, record: Tensor) -> None:
-    """Count a hit, in place."""
+def commit_hit(clock: Tensor, now: Tensor, record: Tensor, accumulate: bool) -> None:
+    """Count a hit, in place; `accumulate` adds up the diffs."""
     advanced = now + clock[HIT]
+    if accumulate:
+        advanced[ACCUMULATED] += torch.nan_to_num(record, 0.0, 0.0, 0.0)
     clock[LIVE].copy_(advanced)
-    clock[LIVE, ACCUMULATED].add_(torch.nan_to_num(record, 0.0, 0.0, 0.0))
 
 
 def commit_miss(clock: Tensor, now: Tensor, record: Tensor, distance: str) -> None:
@@ -82,7 +85,6 @@ def commit_miss(clock: Tensor, now: Tensor, record: Tensor, distance: str) -> No
         )
     )
     clock[LIVE].copy_(torch.cat((now[:STEP], counts, now[PAST_AT:-1])))
-    clock[START, DIRECTION].copy_(now[DIRECTION])
 
 
 def times(now: Tensor, distance: str) -> Times:

@@ -1,0 +1,1 @@
+"""Backends: ways of running a transformed graph other than eagerly."""

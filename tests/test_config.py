@@ -1,0 +1,111 @@
+"""The config: validation, notation, dictionaries, YAML."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import yaml
+from hypothesis import given, settings
+
+from fxcache import CacheConfig, TaylorSeer
+from fxcache.errors import ConfigError, MaskTooShortError, NotationError, SignalRequiredError
+from tests.strategies import any_forecaster, configs
+
+
+@settings(max_examples=300, deadline=None)
+@given(config=configs(forecaster=any_forecaster))
+def test_notation_dictionary_and_yaml_round_trip(config: CacheConfig) -> None:
+    assert CacheConfig.from_string(str(config)) == config
+    assert CacheConfig.from_dict(config.to_dict()) == config
+    assert CacheConfig.from_yaml(yaml.safe_dump(config.to_dict()) + "\n") == config
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "C0_Q0_NONE",
+        "F1B0_W4M0MC0_T0O1_R0.08",
+        "F8B0_W8M0MC3_T1O1_R0.12",
+        "F4B2_W0M7MC4_T1O2_R1",
+        "F8B0_W8M0MC0_T0O1_R0.08_I2_A0.5_S1101d",
+    ],
+)
+def test_the_benchmarks_names_are_written_as_they_were_read(text: str) -> None:
+    assert str(CacheConfig.from_string(text)) == text
+
+
+def test_notation_means_what_the_benchmark_says() -> None:
+    assert CacheConfig.from_string("F8B0_W8M0MC3_T1O1_R0.12") == CacheConfig(
+        fn_compute_blocks=8,
+        bn_compute_blocks=0,
+        max_warmup_steps=8,
+        max_cached_steps=None,
+        max_continuous_cached_steps=3,
+        residual_diff_threshold=0.12,
+        forecaster=TaylorSeer(order=1),
+    )
+
+
+@pytest.mark.parametrize("text", ["", "F8", "F8B0_W8M0MC3_T1O0_R0.1", "F8B0_W8M0MC3_T2O1_R0.12", "x_R1"])
+def test_unknown_notation_is_refused(text: str) -> None:
+    with pytest.raises(NotationError, match="F8B0_W8M0MC3_T1O1_R0.12"):
+        CacheConfig.from_string(text)
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [
+        ("fn_compute_blocks", -1),
+        ("fn_compute_blocks", 1.5),
+        ("fn_compute_blocks", True),
+        ("bn_compute_blocks", -1),
+        ("max_warmup_steps", -1),
+        ("warmup_interval", 0),
+        ("max_cached_steps", 0),
+        ("max_continuous_cached_steps", -2),
+        ("residual_diff_threshold", -0.1),
+        ("residual_diff_threshold", float("nan")),
+        ("residual_diff_threshold", "0.1"),
+        ("max_accumulated_residual_diff", 0.0),
+        ("steps_mask", ()),
+        ("steps_mask", (0, 2)),
+        ("steps_mask", "10x"),
+        ("steps_mask_policy", "sometimes"),
+        ("forecaster", "taylor"),
+        ("enabled", 1),
+    ],
+)
+def test_a_value_that_cannot_work_names_its_field(field: str, value: object) -> None:
+    with pytest.raises(ConfigError, match=field):
+        CacheConfig(**{field: value})  # type: ignore[arg-type]
+
+
+def test_no_front_blocks_needs_a_decision_without_a_signal() -> None:
+    with pytest.raises(SignalRequiredError, match="steps_mask"):
+        CacheConfig(fn_compute_blocks=0)
+    CacheConfig(fn_compute_blocks=0, steps_mask="1001", steps_mask_policy="static")
+
+
+def test_a_mask_shorter_than_the_run_is_refused() -> None:
+    config = CacheConfig(steps_mask="1100")
+    assert config.for_steps(4) is config
+    with pytest.raises(MaskTooShortError, match="4 entries but 28 steps"):
+        config.for_steps(28)
+
+
+def test_unknown_fields_and_forecasters_are_refused() -> None:
+    with pytest.raises(ConfigError, match="no such field"):
+        CacheConfig.from_dict({"fn": 1})
+    with pytest.raises(ConfigError, match="taylorseer"):
+        CacheConfig.from_dict({"forecaster": {"name": "oracle"}})
+    with pytest.raises(ConfigError, match="order"):
+        TaylorSeer(order=0)
+
+
+def test_yaml_files(tmp_path: Path) -> None:
+    path = tmp_path / "cache.yaml"
+    path.write_text("fn_compute_blocks: 2\nforecaster: {name: taylorseer, order: 2}\n")
+    assert CacheConfig.from_yaml(path) == CacheConfig(fn_compute_blocks=2, forecaster=TaylorSeer(order=2))
+    path.write_text("F1B0_W4M0MC0_T0O1_R0.08\n")
+    assert CacheConfig.from_yaml(path).fn_compute_blocks == 1
