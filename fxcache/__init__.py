@@ -6,6 +6,7 @@
 
 from .api import transform
 from .cached import CachedTransformer
+from .compiling import compile
 from .config import CacheConfig
 from .errors import FxcacheError
 from .explaining import Explanation, explain
@@ -26,6 +27,7 @@ __all__ = [
     "Reuse",
     "Stats",
     "TaylorSeer",
+    "compile",
     "explain",
     "transform",
 ]

@@ -3,52 +3,120 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass, field
 from typing import Any, Literal
 
 import torch
+from torch import nn
+from torch.fx import GraphModule
 
 from ..errors import BackendError
 from ..ir import Program, Stage
 from ..joining import Runner, host_path, host_runner
-from ..variants import Lowering
 
 Mode = Literal["fused", "single", "staged", "reduce-overhead"]
 MODES: tuple[Mode, ...] = ("fused", "single", "staged", "reduce-overhead")
 
 
-def inductor(mode: Mode = "fused", dynamic: bool | None = None, **options: Any) -> Lowering:
-    """The lowering for a mode.
+@dataclass(frozen=True)
+class Inductor:
+    """The lowering to TorchInductor; call it with a program.
 
-    fused: front, hit (skip and back) and miss (compute and back) compiled as three whole graphs.
-    single: one graph, the conditional inside it.
-    staged: as fused, but a miss runs its blocks one by one, each class compiled once.
-    reduce-overhead: as fused, each stage recorded as a CUDA graph.
+    mode:
+        fused: front, hit (skip and back) and miss (compute and back) compiled as three whole graphs, the
+            decision on the host. The fastest steps.
+        single: one graph, the conditional inside it.
+        staged: as fused, but a miss runs its blocks one by one, each class compiled once: the compile
+            time hardly depends on the depth.
+        reduce-overhead: as fused, each stage recorded as a CUDA graph.
+    dynamic: as in `torch.compile`; None compiles for other sizes when they come.
+    options: further arguments of `torch.compile`.
+
+    Raises `BackendError` for an unknown mode, or for CUDA graphs without CUDA.
     """
-    if mode not in MODES:
-        raise BackendError(f"mode={mode!r}", f"be one of {', '.join(MODES)}")
-    if mode == "reduce-overhead" and not torch.cuda.is_available():
-        raise BackendError('mode="reduce-overhead"', "have a CUDA device: it records CUDA graphs")
-    lowerings: dict[Mode, Callable[..., Runner]] = {
-        "fused": _fused,
-        "single": _single,
-        "staged": _staged,
-        "reduce-overhead": _recorded,
-    }
-    chosen = lowerings[mode]
-    return lambda program: chosen(program, dynamic, options)
+
+    mode: Mode = "fused"
+    dynamic: bool | None = None
+    options: dict[str, Any] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        if self.mode not in MODES:
+            raise BackendError(f"mode={self.mode!r}", f"be one of {', '.join(MODES)}")
+        if self.mode == "reduce-overhead" and not torch.cuda.is_available():
+            raise BackendError('mode="reduce-overhead"', "run on CUDA, whose graphs it records; use fused")
+
+    def __call__(self, program: Program) -> Runner:
+        if self.mode == "single":
+            assert program.graph is not None
+            return self.compiled(program.graph)
+        path = host_path(program)
+        if self.mode == "staged":
+            return host_runner(program, path, self._stage_by_blocks(program))
+        if self.mode == "reduce-overhead":
+            return host_runner(program, path, self._recorded)
+        return host_runner(program, path, lambda stage: self.compiled(stage.graph))
+
+    def compiled(self, function: Callable[..., Any], **more: Any) -> Runner:
+        """`function` compiled without a graph break."""
+        options = {**self.options, **more}
+        return torch.compile(function, fullgraph=True, dynamic=self.dynamic, **options)
+
+    def _stage_by_blocks(self, program: Program) -> Callable[[Stage], Runner]:
+        """Stages with middle blocks run eagerly around compiled blocks; the others compile whole."""
+        middle = {b.name for s in program.segments for b in s.middle}
+        calls: dict[tuple[Any, ...], Runner] = {}
+
+        def lower(stage: Stage) -> Runner:
+            nodes = stage.graph.graph.find_nodes(op="call_module")
+            blocks = [str(n.target) for n in nodes if n.target in middle]
+            if not blocks:
+                return self.compiled(stage.graph)
+            return with_blocks(stage.graph, blocks, lambda block: self._block(block, calls))
+
+        return lower
+
+    def _block(self, block: nn.Module, calls: dict[tuple[Any, ...], Runner]) -> Runner:
+        # One compiled function for each class: parameters are inputs of the compiled code, so that all
+        # blocks of a class that are built alike share it.
+        key = (type(block),)
+        if key not in calls:
+            calls[key] = self.compiled(_call_block)
+        compiled = calls[key]
+        return lambda *args, **kwargs: compiled(block, args, kwargs)
+
+    def _recorded(self, stage: Stage) -> Runner:
+        """A stage as a CUDA graph; its outputs are taken out of the graph's memory before it runs again."""
+        run = self.compiled(stage.graph, mode="reduce-overhead")
+        last = not any(name.startswith(("now_", "hit_")) for name in stage.outputs)
+
+        def step(*values: Any) -> tuple[Any, ...]:
+            if not last:  # a step begins with its front: what the last step gave may be overwritten
+                torch.compiler.cudagraph_mark_step_begin()
+            results = run(*values)
+            # The final outputs live on in the caller, beyond the next replay.
+            return tuple(r.clone() for r in results) if last else results
+
+        return step
 
 
-def _compile(function: Callable[..., Any], dynamic: bool | None, options: dict[str, Any]) -> Runner:
-    return torch.compile(function, fullgraph=True, dynamic=dynamic, **options)
+def _call_block(block: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+    return block(*args, **kwargs)
 
 
-def _single(program: Program, dynamic: bool | None, options: dict[str, Any]) -> Runner:
-    assert program.graph is not None
-    return _compile(program.graph, dynamic, options)
-
-
-def _fused(program: Program, dynamic: bool | None, options: dict[str, Any]) -> Runner:
-    def compiled(stage: Stage) -> Runner:
-        return _compile(stage.graph, dynamic, options)
-
-    return host_runner(program, host_path(program), compiled)
+def with_blocks(
+    graph: GraphModule, names: list[str], lower: Callable[[nn.Module], Runner]
+) -> Runner:
+    """`graph` with the calls of some of its modules replaced by what `lower` makes of them."""
+    runners = {name: lower(graph.get_submodule(name)) for name in names}
+    copy = GraphModule(graph, torch.fx.Graph(), class_name=graph.__class__.__name__ + "ByBlocks")
+    new = torch.fx.Graph()
+    env: dict[torch.fx.Node, torch.fx.Node] = {}
+    for node in graph.graph.nodes:
+        if node.op == "call_module" and node.target in runners:
+            args = torch.fx.map_arg(node.args, lambda n: env[n])
+            kwargs = torch.fx.map_arg(node.kwargs, lambda n: env[n])
+            env[node] = new.call_function(runners[str(node.target)], args, kwargs)
+        else:
+            env[node] = new.node_copy(node, lambda n: env[n])
+    copy = GraphModule(graph, new, class_name=type(graph).__name__ + "ByBlocks")
+    return copy.forward
