@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import click
 
+from .bench import bench
 from .sample import sample
 
 
@@ -14,3 +15,4 @@ def main() -> None:
 
 
 main.add_command(sample)
+main.add_command(bench)

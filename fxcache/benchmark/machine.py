@@ -1,0 +1,50 @@
+"""On what a run was made, for its report."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import platform
+import shlex
+from collections.abc import Sequence
+from pathlib import Path
+
+import torch
+
+PACKAGES = ("fxcache", "torch", "diffusers", "transformers", "torchmetrics", "cache-dit")
+
+
+def versions() -> dict[str, str]:
+    """Versions of Python and of the packages that matter and are installed."""
+    found = {"python": platform.python_version()}
+    for name in PACKAGES:
+        try:
+            found[name] = importlib.metadata.version(name)
+        except importlib.metadata.PackageNotFoundError:
+            continue
+    return found
+
+
+def describe(device: torch.device) -> str:
+    """The device in words: a GPU's name, or the processor's and how many threads are used."""
+    if device.type == "cuda":
+        return torch.cuda.get_device_name(device)
+    threads = torch.get_num_threads()
+    return f"{_processor()}, {threads} thread{'s' if threads > 1 else ''}"
+
+
+def _processor() -> str:
+    info = Path("/proc/cpuinfo")
+    lines = info.read_text().splitlines() if info.is_file() else []
+    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
+    return names[0] if names else platform.processor() or platform.machine()
+
+
+def command(*words: str, options: Sequence[tuple[str, object]]) -> str:
+    """A command line that can be typed again; options that are None or False are left out."""
+    parts = ["fxcache", *words]
+    for name, value in options:
+        if value is True:
+            parts.append(name)
+        elif value is not None and value is not False:
+            parts += [name, str(value)]
+    return shlex.join(parts)

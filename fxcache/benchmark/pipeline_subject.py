@@ -1,0 +1,79 @@
+"""Any diffusers pipeline folder as the subject of a benchmark."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from diffusers.pipelines.pipeline_utils import DiffusionPipeline
+from PIL import Image
+from torch import nn
+
+from .errors import MissingPathError, PipelineError, PromptError
+from .prompts import Prompt
+from .subject import read_dtype
+
+TRANSFORMER = "transformer"  # diffusers' name for it; a second one is transformer_2
+
+
+class PipelineSubject:
+    """A text-to-image pipeline loaded from a local folder; one picture a call, as in the document."""
+
+    batch = 1
+    texts: Sequence[str] = ()
+
+    def __init__(
+        self, path: Path, device: torch.device, dtype: str | None, arguments: Mapping[str, Any]
+    ) -> None:
+        if not (path / "model_index.json").is_file():
+            raise MissingPathError(
+                "--model",
+                path,
+                "no diffusers pipeline there (a folder with model_index.json), and not 'embedded'",
+            )
+        kind = read_dtype(dtype, str(path)) if dtype else None
+        self.name = str(path)
+        self.device = device
+        self._arguments = dict(arguments)
+        self._pipe = _load(path, kind).to(device)
+        self._pipe.set_progress_bar_config(disable=True)
+        self.models: Mapping[str, nn.Module] = {
+            name: part
+            for name, part in self._pipe.components.items()
+            if name.startswith(TRANSFORMER) and isinstance(part, nn.Module)
+        }
+        if not self.models:
+            raise PipelineError(
+                path, f"{type(self._pipe).__name__} has no transformer; there is nothing to cache"
+            )
+
+    def use(self, models: Mapping[str, nn.Module]) -> None:
+        for name, model in models.items():
+            setattr(self._pipe, name, model)
+
+    def check(self, texts: Sequence[str]) -> None:
+        if not texts:
+            raise PromptError(self.name, "give a file of them with --prompts FILE")
+
+    def draw(self, prompts: Sequence[Prompt], steps: int) -> list[Image.Image]:
+        output = self._pipe(
+            prompt=[p.text for p in prompts],
+            num_inference_steps=steps,
+            generator=[torch.Generator().manual_seed(p.seed) for p in prompts],
+            output_type="pil",
+            **self._arguments,
+        )
+        images: list[Image.Image] | None = getattr(output, "images", None)
+        if images is None:
+            raise PipelineError(self.name, f"{type(self._pipe).__name__} gives no pictures (output.images)")
+        return images
+
+
+def _load(path: Path, dtype: torch.dtype | None) -> DiffusionPipeline:
+    options = {} if dtype is None else {"torch_dtype": dtype}
+    try:
+        return DiffusionPipeline.from_pretrained(path, local_files_only=True, **options)
+    except (OSError, ValueError, AttributeError, ImportError) as error:
+        raise PipelineError(path, f"cannot be loaded: {' '.join(str(error).split())}") from error

@@ -1,0 +1,72 @@
+"""What is benchmarked: something that draws pictures with diffusion transformers inside it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, Protocol
+
+import torch
+from PIL import Image
+from torch import nn
+
+from .prompts import Prompt
+
+EMBEDDED = "embedded"
+
+
+class Subject(Protocol):
+    """A pipeline whose transformers can be exchanged.
+
+    name: as given on the command line. models: the original transformers by component name.
+    batch: pictures per call unless the user says otherwise. texts: prompts used without a file.
+    """
+
+    name: str
+    models: Mapping[str, nn.Module]
+    device: torch.device
+    batch: int
+    texts: Sequence[str]
+
+    def use(self, models: Mapping[str, nn.Module]) -> None:
+        """Draw with these in the places of `models`."""
+        ...
+
+    def check(self, texts: Sequence[str]) -> None:
+        """Raise `PromptError` where a prompt cannot be drawn."""
+        ...
+
+    def draw(self, prompts: Sequence[Prompt], steps: int) -> list[Image.Image]:
+        """One picture per prompt, in one call. Its noise depends on the prompt's seed alone."""
+        ...
+
+
+def load_subject(
+    model: str, device: torch.device, dtype: str | None, arguments: Mapping[str, Any]
+) -> Subject:
+    """The embedded model, or the pipeline in a folder.
+
+    Args:
+        model: "embedded", or the path of a diffusers pipeline folder.
+        dtype: a torch dtype's name; None for what the weights are stored in (float32 if embedded).
+        arguments: further arguments of every pipeline call, such as `guidance_scale`.
+
+    Raises `MissingPathError`, `PipelineError`.
+    """
+    if model == EMBEDDED:
+        from .embedded_subject import EmbeddedSubject
+
+        return EmbeddedSubject(device, dtype, arguments)
+    from .pipeline_subject import PipelineSubject
+
+    return PipelineSubject(Path(model), device, dtype, arguments)
+
+
+def read_dtype(name: str, where: str) -> torch.dtype:
+    """`"bfloat16"` → `torch.bfloat16`. Raises `PipelineError`."""
+    from .errors import PipelineError
+
+    dtype = getattr(torch, name, None)
+    if not isinstance(dtype, torch.dtype):
+        raise PipelineError(where, f"--dtype {name} is not a torch dtype; use bfloat16, float16 or float32")
+    return dtype

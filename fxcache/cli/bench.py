@@ -1,0 +1,101 @@
+"""`fxcache bench`: the DrawBench benchmark as three commands."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import click
+import yaml
+
+from ..errors import FxcacheError
+
+FOLDER = click.Path(path_type=Path)
+
+
+@click.group()
+def bench() -> None:
+    """The DrawBench benchmark: run settings, measure pictures, write the report."""
+
+
+@bench.command()
+@click.option("--sweep", default="default", show_default=True, help="default, taylorseer, or a YAML file.")
+@click.option(
+    "--model", default="embedded", show_default=True, help="embedded, or a diffusers pipeline folder."
+)
+@click.option(
+    "--prompts", type=FOLDER, help="A prompt a line (.txt, .csv, .jsonl); the embedded model has its own."
+)
+@click.option(
+    "--seeds", default=1, show_default=True, help="Pictures of each prompt, each with its own seed."
+)
+@click.option(
+    "--first-seed", default=0, show_default=True, help="Seed of the first picture; picture i has seed + i."
+)
+@click.option("--steps", default=50, show_default=True, help="Denoising steps.")
+@click.option("--batch", type=int, help="Pictures a call: 1 unless the model is embedded, then 10.")
+@click.option("--out", required=True, type=FOLDER, help="Folder of the run.")
+@click.option("--resume", is_flag=True, help="Go on with a run that was interrupted.")
+@click.option("--device", help="Default: the GPU of this process, else the CPU.")
+@click.option("--dtype", help="bfloat16, float16, float32. Default: the weights' own.")
+@click.option(
+    "--arg", "arguments", multiple=True, metavar="NAME=VALUE", help="Argument of the pipeline's call."
+)
+def run(out: Path, resume: bool, **options: Any) -> None:
+    """Draw every prompt with every setting; say what each cost.
+
+    Share the work: torchrun --nproc-per-node 2 --no-python fxcache bench run ...
+    """
+    from ..benchmark.start import RunOptions, start
+
+    arguments = _arguments(options.pop("arguments"))
+    with_errors(lambda: start(RunOptions(out=out, resume=resume, arguments=arguments, **options)))
+
+
+@bench.command()
+@click.option("--run", "root", required=True, type=FOLDER, help="Folder of a run.")
+@click.option("--clip-model", type=FOLDER, help="Folder of a CLIP model, for the CLIP score.")
+@click.option("--image-reward", type=FOLDER, help="Folder with ImageReward.pt and med_config.json.")
+@click.option(
+    "--image-reward-python", type=FOLDER, help="Python of the environment that has image-reward installed."
+)
+@click.option("--lpips", type=click.Choice(["alex", "vgg", "squeeze"]), help="LPIPS with this network.")
+@click.option("--device", help="Default: the GPU, else the CPU.")
+def metrics(root: Path, **options: Any) -> None:
+    """Compare the pictures of a run with the uncached ones and with the prompts."""
+    from ..benchmark.measure import MetricOptions, measure
+
+    with_errors(lambda: measure(MetricOptions(root=root, **options)))
+
+
+@bench.command()
+@click.option("--run", "root", required=True, type=FOLDER, help="Folder of a run.")
+def report(root: Path) -> None:
+    """Write a run's tables, plots, picture strips and HTML page into its report/ folder."""
+    from ..benchmark.report import report as write
+
+    with_errors(lambda: write(root))
+
+
+@bench.command()
+def document() -> None:
+    """Re-derive the DrawBench document: the mean cached steps that its TFLOPs imply, and their limit."""
+    from ..benchmark.document import derive, table
+
+    with_errors(lambda: click.echo(table(derive())))
+
+
+def with_errors(action: Any) -> None:
+    """Run, turning a user's mistake into one line."""
+    try:
+        action()
+    except FxcacheError as error:
+        raise click.ClickException(str(error)) from error
+
+
+def _arguments(pairs: Sequence[str]) -> dict[str, Any]:
+    for pair in pairs:
+        if "=" not in pair:
+            raise click.BadParameter(f"{pair!r} is not NAME=VALUE", param_hint="--arg")
+    return {name: yaml.safe_load(value) for name, _, value in (p.partition("=") for p in pairs)}
