@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import math
 import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import AbstractContextManager
@@ -22,9 +21,8 @@ from .errors import (
     TrajectoryWarning,
 )
 from .printing import CachedGraph
-from .policies.clock import LIVE, STEP
 from .signature import Call, ForwardInputs, flatten
-from .stats import ContextStats, SegmentStats, Stats
+from .stats import ContextStats, SegmentStats, Stats, context_stats
 from .variants import Lowering, Variant, Variants, eager
 
 
@@ -50,7 +48,7 @@ class CachedTransformer(nn.Module):
         super().__init__()
         self.original = original
         self.cache_config = config
-        self._options = {
+        self._options: dict[str, Any] = {
             "scope": scope,
             "timestep": timestep,
             "on_unsupported": on_unsupported,
@@ -70,7 +68,7 @@ class CachedTransformer(nn.Module):
     def forward(self, *args: Any, **kwargs: Any) -> Any:
         """As the original's forward."""
         if self._unsupported is not None or not self.cache_config.enabled:
-            self._contexts.current().uncached_steps += 1
+            self._contexts.count_uncached()
             return self.original(*args, **kwargs)
         if torch.is_grad_enabled() and self._needs_gradient(args, kwargs):
             self._warn(GradientWarning, "called with gradients enabled: it runs uncached")
@@ -89,16 +87,21 @@ class CachedTransformer(nn.Module):
 
     def prepare(self, example_inputs: Mapping[str, Any]) -> None:
         """Capture and transform for calls like `example_inputs`, without running one."""
-        bound = self._inputs.bind((), example_inputs)
         try:
-            self._variants.of(flatten(bound, self.original.training), bound)
+            self.variant_for(example_inputs)
         except FxcacheError as error:
             if not self._passthrough:
                 raise
             self._run_uncached(error)
 
+    def variant_for(self, example_inputs: Mapping[str, Any]) -> tuple[Variant, Call]:
+        """The transformed graph that serves a call with `example_inputs`, and that call, flattened."""
+        bound = self._inputs.bind((), example_inputs)
+        call = flatten(bound, self.original.training)
+        return self._variants.of(call, bound), call
+
     def _step(self, variant: Variant, call: Call) -> tuple[Any, ...]:
-        context = self._contexts.current()
+        context = self._contexts.state_for(variant, call)
         if variant.program.timestep is None:
             self._warn(
                 TrajectoryWarning,
@@ -153,24 +156,7 @@ class CachedTransformer(nn.Module):
         if context.variant is None:
             segments = (SegmentStats((False,) * context.uncached_steps, {}),)
             return ContextStats(segments, None, None, 0)
-        count = len(context.variant.program.segments)
-        segments = tuple(_segment_stats(context, i) for i in range(count))
-        done, saved = self._count_flops(context, segments)
-        size = sum(t.numel() * t.element_size() for t in context.state.values())
-        return ContextStats(segments, done, saved, size)
-
-    def _count_flops(
-        self, context: Context, segments: tuple[SegmentStats, ...]
-    ) -> tuple[int | None, int | None]:
-        step = context.flops()
-        if step is None:
-            return None, None
-        steps = len(segments[0].hits)
-        done = step.trunk * steps
-        for i, segment in enumerate(segments):
-            hits = sum(segment.hits)
-            done += step.skip[i] * hits + step.compute[i] * (steps - hits)
-        return done, step.computed * steps - done
+        return context_stats(context.state, len(context.variant.program.segments), context.flops())
 
     @property
     def graph(self) -> CachedGraph:
@@ -230,14 +216,3 @@ class CachedTransformer(nn.Module):
 
 def _rebuild(original: nn.Module, config: CacheConfig, options: dict[str, Any]) -> CachedTransformer:
     return CachedTransformer(original, config, **options)
-
-
-def _segment_stats(context: Context, index: int) -> SegmentStats:
-    clock = context.state.get(f"clock_{index}")
-    if clock is None:
-        return SegmentStats((), {})
-    log = context.state[f"log_{index}"]
-    steps = min(int(clock[LIVE, STEP].item()), log.shape[1])
-    hits, diffs = log[:, :steps].tolist()
-    decided = {i: d for i, d in enumerate(diffs) if not math.isnan(d)}
-    return SegmentStats(tuple(bool(h) for h in hits), decided)

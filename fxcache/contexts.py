@@ -1,80 +1,90 @@
-"""Contexts: each request (and each half of classifier-free guidance) has a state of its own."""
+"""Contexts: whose call is it? Each thread, and each name within it, has trajectories of its own."""
 
 from __future__ import annotations
 
 import contextlib
+import itertools
 import threading
+import weakref
 from collections.abc import Iterator
 from contextvars import ContextVar
-from dataclasses import dataclass, field
-from typing import Any
 
-import torch
-
+from .conditioning import Roles
+from .context import Context
 from .errors import TooManyContextsError
-from .flops import StepFlops
 from .signature import Call
+from .trajectories import Trajectories
 from .variants import Variant
 
+__all__ = ["DEFAULT", "Context", "Contexts"]
+
 DEFAULT = "default"
-Key = tuple[int, str]  # thread, name: two requests in two threads may use the same names
+Key = tuple[int, str]  # number of the thread, name: two threads may use the same names
 
 
-@dataclass
-class Context:
-    """State of one context: tensors of the trajectory under way, or what is left of the last one."""
+class _ThreadMark:
+    """Lives in a thread's local storage: freed when the thread ends."""
 
-    variant: Variant | None = None
-    call_key: tuple[Any, ...] = ()
-    state: dict[str, torch.Tensor] = field(default_factory=dict)
-    uncached_steps: int = 0
-    _measured: tuple[Variant, tuple[Any, ...]] | None = None
-
-    def tensors(self, variant: Variant, call: Call) -> list[torch.Tensor]:
-        """State for this call; anything but the same variant at the same sizes starts clean."""
-        if self.variant is not variant or self.call_key != call.key:
-            self.forget()
-            self.state = variant.allocate(call)
-            self.variant, self.call_key = variant, call.key
-            self._measured = (variant, call.key)
-        return list(self.state.values())
-
-    def flops(self) -> StepFlops | None:
-        """FLOPs of a step of the last trajectory."""
-        return self._measured[0].flops(self._measured[1]) if self._measured else None
-
-    def forget(self) -> None:
-        """Drop the state, the record of the trajectory included."""
-        self.variant, self.call_key, self.state, self.uncached_steps = None, (), {}, 0
-
-    def finish(self) -> None:
-        """End the trajectory: free what is remembered, keep the small record for `stats()`."""
-        kept = ("clock_", "log_")
-        self.state = {name: t for name, t in self.state.items() if name.startswith(kept)}
-        self.call_key = ()
+    def __init__(self, number: int) -> None:
+        self.number = number
 
 
 class Contexts:
-    """All contexts of one transformed model, and which one is current."""
+    """All contexts of one transformed model, and which one is current.
+
+    limit: how many contexts may hold state at once. The state of a thread's contexts is freed when the
+    thread ends, that of all its contexts when a pipeline is done (`finish`).
+    """
 
     def __init__(self, limit: int) -> None:
         self.limit = limit
-        self._all: dict[Key, Context] = {}
-        self._lock = threading.Lock()
-        self._name: ContextVar[str] = ContextVar("fxcache_context", default=DEFAULT)
+        self._all: dict[Key, Trajectories] = {}
+        self._roles: weakref.WeakKeyDictionary[Variant, Roles] = weakref.WeakKeyDictionary()
+        self._lock = threading.RLock()
+        self._local = threading.local()
+        self._numbers = itertools.count()
+        self._name: ContextVar[str | None] = ContextVar("fxcache_context", default=None)
+
+    def state_for(self, variant: Variant, call: Call) -> Context:
+        """The state that `call` continues, in this thread and the enclosing `named` block.
+
+        Raises `TooManyContextsError` where that would be one context more than the limit.
+        """
+        roles = self._roles.get(variant)
+        if roles is None:
+            roles = self._roles[variant] = Roles.of(variant, call)
+        return self._trajectories().find(variant, call, roles)
 
     def current(self) -> Context:
-        """The context of this thread and the enclosing `named` block."""
-        key = (threading.get_ident(), self._name.get())
-        context = self._all.get(key)
-        return context if context is not None else self._add(key)
+        """State of the last call in this thread and the enclosing `named` block."""
+        return self._trajectories().current()
 
-    def _add(self, key: Key) -> Context:
+    def count_uncached(self) -> None:
+        """A step of the current context ran without the cache."""
+        self._trajectories().uncached_steps += 1
+
+    def _trajectories(self) -> Trajectories:
+        name = self._name.get()
+        key = (self._thread(), DEFAULT if name is None else name)
+        known = self._all.get(key)
+        return known if known is not None else self._add(key, vouched=name is not None)
+
+    def _thread(self) -> int:
+        mark = getattr(self._local, "mark", None)
+        if mark is None:
+            mark = self._local.mark = _ThreadMark(next(self._numbers))
+            ending = weakref.finalize(mark, _thread_ended, weakref.ref(self), mark.number)
+            ending.atexit = False
+        return mark.number
+
+    def _add(self, key: Key, vouched: bool) -> Trajectories:
         with self._lock:
-            live = sum(1 for c in self._all.values() if c.call_key)
-            if live >= self.limit:
+            if sum(t.live for t in self._all.values()) >= self.limit:
                 raise TooManyContextsError(self.limit)
-            return self._all.setdefault(key, Context())
+            spent = [k for k, t in self._all.items() if not t.live]
+            for old in spent[: max(len(self._all) - self.limit, 0)]:  # records, too, are bounded
+                del self._all[old]
+            return self._all.setdefault(key, Trajectories(vouched))
 
     @contextlib.contextmanager
     def named(self, name: str) -> Iterator[None]:
@@ -85,29 +95,42 @@ class Contexts:
         finally:
             self._name.reset(token)
 
-    def finish(self) -> None:
-        """End the trajectories of this thread's contexts (diffusers calls it after a pipeline)."""
-        thread = threading.get_ident()
-        for key, context in self._mine(thread):
-            if context.state or context.uncached_steps:
-                context.finish()
-            else:
-                self._all.pop(key, None)
+    def finish(self, thread: int | None = None) -> None:
+        """End the trajectories of a thread, by default this one (diffusers calls it after a pipeline)."""
+        number = self._thread() if thread is None else thread
+        with self._lock:
+            mine = [t for (owner, _), t in self._all.items() if owner == number]
+        for trajectories in mine:
+            trajectories.finish()
 
     def reset(self) -> None:
         """Forget everything of every context."""
         with self._lock:
             self._all.clear()
 
-    def _mine(self, thread: int) -> list[tuple[Key, Context]]:
-        with self._lock:
-            return [(key, c) for key, c in self._all.items() if key[0] == thread]
-
     def items(self) -> list[tuple[str, Context]]:
-        """(name, context); a name used by several threads is told apart by a number."""
+        """(label, state) of every trajectory.
+
+        The trajectory of a context's last call has the context's name, those called before it `name/2`
+        and so on; of a name that several threads use, the later ones are `name#1` and so on.
+        """
         with self._lock:
-            threads = list(dict.fromkeys(thread for thread, _ in self._all))
-            return [
-                (name if thread == threads[0] else f"{name}#{threads.index(thread)}", context)
-                for (thread, name), context in self._all.items()
-            ]
+            entries = list(self._all.items())
+        threads: dict[str, list[int]] = {}
+        labelled: list[tuple[str, Context]] = []
+        for (thread, name), trajectories in entries:
+            users = threads.setdefault(name, [])
+            users.append(thread)
+            label = name if len(users) == 1 else f"{name}#{len(users) - 1}"
+            contexts = trajectories.contexts()
+            if not contexts and trajectories.uncached_steps:
+                contexts = [Context(uncached_steps=trajectories.uncached_steps)]
+            for i, context in enumerate(contexts):
+                labelled.append((label if i == 0 else f"{label}/{i + 1}", context))
+        return labelled
+
+
+def _thread_ended(contexts: weakref.ref[Contexts], thread: int) -> None:
+    alive = contexts()
+    if alive is not None:
+        alive.finish(thread)

@@ -1,0 +1,114 @@
+"""`Trajectory`: one sampling run of one request, its state, and by what its next call is known."""
+
+from __future__ import annotations
+
+import weakref
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+from .conditioning import DIFFERENT, Kept, Roles
+from .context import Context
+from .moments import Moment
+from .signature import Call
+from .variants import Variant
+
+NEAR = 0.8  # relative distance up to which a sample may follow another; independent noise is at 1.4
+LEAP = 2.5  # a move in time is doubtful when it is so many times the one before
+FIRST_LEAP = 0.3  # a first move is doubtful when it is this share of the time
+
+
+@dataclass(eq=False)
+class Trajectory:
+    """One run.
+
+    suspects: inputs that differed from those of the trajectory that it may be a continuation of.
+    move: by how much time last moved; its sign is the direction.
+    waited: calls of others since the last of this one.
+    """
+
+    variant: Variant
+    call_key: tuple[object, ...]
+    kept: dict[int, Kept]
+    moment: Moment
+    suspects: tuple[int, ...] = ()
+    context: Context = field(default_factory=Context)
+    move: float = 0.0
+    waited: int = 0
+    over: bool = False
+
+    @staticmethod
+    def begin(
+        variant: Variant, call: Call, roles: Roles, moment: Moment, suspects: tuple[int, ...]
+    ) -> Trajectory:
+        kept = {i: Kept(call.tensors[i]) for i in roles.conditioning}
+        return Trajectory(variant, call.key, kept, moment, suspects)
+
+    def is_kind(self, variant: Variant, call: Call) -> bool:
+        """Whether `call` is the same kind of call of the same graph."""
+        return not self.over and self.variant is variant and self.call_key == call.key
+
+    def compare(self, call: Call) -> dict[int, int] | None:
+        """How each conditioning input compares; None where one differs."""
+        verdicts: dict[int, int] = {}
+        for i, kept in self.kept.items():
+            verdict = kept.compare(call.tensors[i])
+            if verdict == DIFFERENT:
+                return None
+            verdicts[i] = verdict
+        return verdicts
+
+    def continues_at(self, moment: Moment) -> bool:
+        """Whether time moves on from this trajectory's last call, the way it moved before."""
+        now, last = moment.time(), self.moment.time()
+        if now is None or last is None:
+            return False
+        return now != last and (now - last) * self.move >= 0
+
+    def leaps_to(self, moment: Moment) -> bool:
+        """Whether time moves on so far that this may be a run that was begun elsewhere."""
+        now, last = moment.time(), self.moment.time()
+        assert now is not None and last is not None
+        return abs(now - last) > (LEAP * abs(self.move) if self.move else FIRST_LEAP * abs(last))
+
+    def near(self, moment: Moment) -> bool:
+        """Whether the sample may be the one after this trajectory's last."""
+        return moment.distance(self.moment) < NEAR
+
+    def changing(self, call: Call) -> tuple[int, ...]:
+        """The inputs that changed, if only some did and none that had been the same object before."""
+        differing = tuple(i for i, k in self.kept.items() if k.compare(call.tensors[i]) == DIFFERENT)
+        proven = any(self.kept[i].proven for i in differing)
+        return () if proven or len(differing) == len(self.kept) else differing
+
+    def stop_watching(self, inputs: tuple[int, ...]) -> None:
+        """These inputs change from step to step: they tell nothing."""
+        self.suspects = ()
+        for i in inputs:
+            del self.kept[i]
+
+    def note(self, call: Call, verdicts: dict[int, int], moment: Moment, read_time: bool) -> None:
+        """`call` continues this trajectory; its conditioning compared as `verdicts`."""
+        for i, verdict in verdicts.items():
+            self.kept[i].note(call.tensors[i], verdict, self._ending)
+        if read_time:
+            now, last = moment.time(), self.moment.time()
+            if now is not None and last is not None:
+                self.move = now - last
+        self.moment = moment
+
+    def end(self) -> None:
+        """Free the state; the record stays for `stats()`."""
+        self.over = True
+        self.kept = {}
+        self.moment = Moment(None, None, (None, None))
+        self.context.finish()
+
+    def _ending(self) -> Callable[[object], None]:
+        mine = weakref.ref(self)
+
+        def gone(_: object) -> None:
+            trajectory = mine()
+            if trajectory is not None:
+                trajectory.end()
+
+        return gone
