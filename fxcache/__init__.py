@@ -10,7 +10,10 @@ from .compiling import compile
 from .config import CacheConfig
 from .errors import FxcacheError
 from .explaining import Explanation, explain
+from .exporting import export
 from .forecasters import Forecaster, HiCache, Newton, Reuse, TaylorSeer
+from .loading import PackagedTransformer, load
+from .pipelines import restore
 from .stats import ContextStats, Stats
 
 __version__ = "0.1.0"
@@ -24,10 +27,14 @@ __all__ = [
     "FxcacheError",
     "HiCache",
     "Newton",
+    "PackagedTransformer",
     "Reuse",
     "Stats",
     "TaylorSeer",
     "compile",
     "explain",
+    "export",
+    "load",
+    "restore",
     "transform",
 ]

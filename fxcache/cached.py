@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from contextlib import AbstractContextManager
 from typing import Any
 
@@ -14,19 +14,23 @@ from torch import nn
 from .config import CacheConfig
 from .contexts import Context, Contexts
 from .errors import (
+    AlreadyCachedError,
     FxcacheError,
     GradientWarning,
     NotCapturedError,
     PassthroughWarning,
+    TooManyContextsError,
     TrajectoryWarning,
 )
 from .printing import CachedGraph
+from .roothooks import has_root_hooks, hooked
 from .signature import Call, ForwardInputs, flatten
+from .standin import StandIn
 from .stats import ContextStats, SegmentStats, Stats, context_stats
 from .variants import Lowering, Variant, Variants, eager
 
 
-class CachedTransformer(nn.Module):
+class CachedTransformer(StandIn):
     """A model with its cache compiled in. Made by `fxcache.transform`.
 
     Calls, attributes, `config`, `dtype`, `device` and the state dict are the original's. The forward is
@@ -45,8 +49,9 @@ class CachedTransformer(nn.Module):
         max_contexts: int = 64,
         lower: Lowering = eager,
     ) -> None:
-        super().__init__()
-        self.original = original
+        if getattr(original, "is_cache_enabled", False):
+            raise AlreadyCachedError(type(original).__name__)
+        super().__init__(original)
         self.cache_config = config
         self._options: dict[str, Any] = {
             "scope": scope,
@@ -61,7 +66,6 @@ class CachedTransformer(nn.Module):
         self._passthrough = on_unsupported == "passthrough"
         self._unsupported: str | None = None
         self._warned: set[type] = set()
-        self.training = original.training
 
     # ------------------------------------------------------------------ the call
 
@@ -73,15 +77,23 @@ class CachedTransformer(nn.Module):
         if torch.is_grad_enabled() and self._needs_gradient(args, kwargs):
             self._warn(GradientWarning, "called with gradients enabled: it runs uncached")
             return self.original(*args, **kwargs)
-        bound = self._inputs.bind(args, kwargs)
-        call = flatten(bound, self.original.training)
+        run = self._run
         try:
-            variant = self._variants.of(call, bound)
+            if has_root_hooks(self.original):
+                run = hooked(self.original, run)
+            return run(*args, **kwargs)
+        except TooManyContextsError:
+            raise
         except FxcacheError as error:
             if not self._passthrough:
                 raise
             self._run_uncached(error)
-            return self.original(*args, **kwargs)
+        return self.original(*args, **kwargs)
+
+    def _run(self, *args: Any, **kwargs: Any) -> Any:
+        bound = self._inputs.bind(args, kwargs)
+        call = flatten(bound, self.original.training)
+        variant = self._variants.of(call, bound)
         flat = self._step(variant, call)
         return variant.program.capture.output.fill(flat)
 
@@ -137,6 +149,10 @@ class CachedTransformer(nn.Module):
         """Within the block, calls use the state `name` (diffusers wraps cond and uncond passes so)."""
         return self._contexts.named(name)
 
+    def enable_cache(self, config: Any) -> None:
+        """Refused: diffusers' own caches and this one would skip each other's blocks."""
+        raise AlreadyCachedError(type(self.original).__name__)
+
     def reset(self) -> None:
         """Forget all states: the next call of every context starts a new trajectory."""
         self._contexts.reset()
@@ -169,36 +185,7 @@ class CachedTransformer(nn.Module):
             raise NotCapturedError
         return CachedGraph(variants[0].program)
 
-    # ------------------------------------------------------------------ standing in for the original
-
-    def __getattr__(self, name: str) -> Any:
-        try:
-            return super().__getattr__(name)
-        except AttributeError:
-            if name == "original":
-                raise
-            return getattr(self.original, name)
-
-    def train(self, mode: bool = True) -> CachedTransformer:
-        self.original.train(mode)
-        self.training = mode
-        return self
-
-    def state_dict(self, *args: Any, **kwargs: Any) -> Any:
-        return self.original.state_dict(*args, **kwargs)
-
-    def load_state_dict(self, *args: Any, **kwargs: Any) -> Any:
-        return self.original.load_state_dict(*args, **kwargs)
-
-    def named_parameters(
-        self, prefix: str = "", recurse: bool = True, remove_duplicate: bool = True
-    ) -> Iterator[tuple[str, nn.Parameter]]:
-        return self.original.named_parameters(prefix, recurse, remove_duplicate)
-
-    def named_buffers(
-        self, prefix: str = "", recurse: bool = True, remove_duplicate: bool = True
-    ) -> Iterator[tuple[str, torch.Tensor]]:
-        return self.original.named_buffers(prefix, recurse, remove_duplicate)
+    # ------------------------------------------------------------------ copies
 
     def lowered(self, lower: Lowering) -> CachedTransformer:
         """The same model and config, its graphs run by another backend; contexts start empty."""

@@ -8,9 +8,11 @@ keys, LoRA loaded later, quantised or hooked linears, `.to()` and offloading kee
 
 from __future__ import annotations
 
+import contextlib
+import logging
 import threading
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import sympy
@@ -20,21 +22,22 @@ from torch._dynamo.source import ConstantSource
 from torch._export.utils import _compiling_state_context
 from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.fx import GraphModule, Node
-from torch.fx.experimental.proxy_tensor import make_fx
 from torch.fx.experimental.symbolic_shapes import (
     DimDynamic,
     ShapeEnv,
     StatelessSymbolicContext,
 )
 
+from .effects import Effect
 from .errors import BlockMutationError, CaptureError
 from .guards import ShapeGuards, ValueGuards
-from .leaf import LeafRecord, Recording, Structure, recording
+from .leaf import LeafReadsError, RefusedTrace, Structure
 from .modulelists import find_leaves
 from .pristine import pristine
-from .reads import ListsAsReads, ValueReads
-from .rewrite_leaves import finish_graph, guard_program
+from .rewrite_leaves import finish_graph
+from .separate_reads import separate_reads
 from .signature import arguments_structure, tensor_names
+from .tracing import Trace, trace
 
 _LOCK = threading.RLock()  # a trace reroutes module calls of its thread; one at a time
 
@@ -47,6 +50,8 @@ class Capture:
     inputs: the name of each flat input; `output` rebuilds the model's own return value.
     how: "symbolic" (sizes free where the model allows), "static" (fake tensors, these sizes only) or
     "real" (these sizes, and `values` guards what the glue read).
+    refused: why the ways tried before `how` did not work.
+    effects: what the forward sets on the leaves, to be in force while the graph runs.
     """
 
     model: nn.Module
@@ -57,6 +62,8 @@ class Capture:
     shapes: ShapeGuards
     values: ValueGuards | None
     how: str
+    refused: Mapping[str, str] = field(default_factory=dict)
+    effects: tuple[Effect, ...] = ()
 
 
 def capture(
@@ -83,13 +90,19 @@ def capture(
     with _LOCK, torch.no_grad():
         for how, attempt in ways:
             try:
-                with pristine(model):
-                    return attempt(model, bound, tensors, find_leaves(model, depth), how)
+                return replace(attempt(model, bound, tensors, depth, how), refused=attempts)
             except BlockMutationError:
                 raise
             except Exception as error:  # whatever the model's own code raises under tracing
-                attempts[how] = f"{type(error).__name__}: {str(error).strip().splitlines()[:1]}"
+                attempts[how] = _one_line(error)
     raise CaptureError(type(model).__name__, attempts)
+
+
+def _one_line(error: Exception) -> str:
+    if isinstance(error, (RefusedTrace, CaptureError)):
+        return str(error)
+    lines = str(error).strip().splitlines()
+    return f"{type(error).__name__}: {lines[0].strip()}" if lines else type(error).__name__
 
 
 def _forward_of(model: nn.Module, bound: Mapping[str, Any]) -> Callable[..., Any]:
@@ -106,40 +119,11 @@ def _forward_of(model: nn.Module, bound: Mapping[str, Any]) -> Callable[..., Any
     return forward
 
 
-def _trace(
-    forward: Callable[..., Any],
-    leaves: Mapping[str, nn.Module],
-    flat: list[torch.Tensor],
-    reads: ValueReads | None,
-) -> tuple[GraphModule, Recording, Structure]:
-    output: list[Structure] = []
-
-    def body(*values: torch.Tensor) -> list[Any]:
-        if reads is None:
-            result = forward(*values)
-        else:
-            with reads, ListsAsReads():
-                result = forward(*values)
-        structure, dynamic = Structure.of(result)
-        output.append(structure)
-        return dynamic
-
-    functional = torch.func.functionalize(body, remove="mutations")
-    with recording(leaves) as session:
-        traced = make_fx(
-            functional,
-            tracing_mode="real" if reads is not None else "fake",
-            _allow_non_fake_inputs=True,
-            _error_on_data_dependent_ops=reads is None,
-        )(*flat)
-    return traced, session, output[-1]
-
-
 def _capture_fake(
     model: nn.Module,
     bound: Mapping[str, Any],
     tensors: list[torch.Tensor],
-    leaves: Mapping[str, nn.Module],
+    depth: int,
     how: str,
 ) -> Capture:
     symbolic = how == "symbolic"
@@ -149,16 +133,28 @@ def _capture_fake(
         allow_dynamic_output_shape_ops=symbolic,
     )
     mode = FakeTensorMode(shape_env=env if symbolic else None, allow_non_fake_inputs=True)
-    flat = [_fake(mode, t, f"input{i}", symbolic) for i, t in enumerate(tensors)]
+    flat = [fake_input(mode, t, f"input{i}", symbolic) for i, t in enumerate(tensors)]
     dims = [[_expression(s) for s in t.shape] for t in flat]
     # Models ask `torch.compiler.is_compiling()` before they look at values or memoise tensors; there
     # is no public way to say so outside `torch.export`.
-    with _compiling_state_context():
-        traced, session, output = _trace(_forward_of(model, bound), leaves, flat, None)
-    return _finished(model, bound, traced, session, output, ShapeGuards.of(env, dims), None, how)
+    leaves = find_leaves(model, depth)
+    with pristine(model), _compiling_state_context(), _quiet():
+        traced = trace(_forward_of(model, bound), leaves, flat)
+    return _finished(model, bound, traced, leaves, ShapeGuards.of(env, dims), how)
 
 
-def _fake(mode: FakeTensorMode, tensor: torch.Tensor, name: str, symbolic: bool) -> torch.Tensor:
+@contextlib.contextmanager
+def _quiet() -> Iterator[None]:
+    """A way that does not work is no news: another is tried, and `CaptureError` names all."""
+    logger = logging.getLogger("torch._subclasses.fake_tensor")
+    before, logger.disabled = logger.disabled, True
+    try:
+        yield
+    finally:
+        logger.disabled = before
+
+
+def fake_input(mode: FakeTensorMode, tensor: torch.Tensor, name: str, symbolic: bool) -> torch.Tensor:
     if not symbolic:
         return mode.from_tensor(tensor, static_shapes=True)
     # Size 1 means broadcasting; a graph traced for it holds for no other size.
@@ -175,34 +171,46 @@ def _capture_real(
     model: nn.Module,
     bound: Mapping[str, Any],
     tensors: list[torch.Tensor],
-    leaves: Mapping[str, nn.Module],
+    depth: int,
     how: str,
 ) -> Capture:
-    reads = ValueReads()
-    flat = [t.detach() for t in tensors]
-    traced, session, output = _trace(_forward_of(model, bound), leaves, flat, reads)
-    values = guard_program(traced, reads.found, session.calls, leaves) if reads.found else None
+    opened: frozenset[str] = frozenset()
+    while True:
+        leaves = find_leaves(model, depth, opened)
+        try:
+            with pristine(model):
+                flat = [_private(t) for t in tensors]
+                traced = trace(_forward_of(model, bound), leaves, flat, model)
+            break
+        except LeafReadsError as error:  # trace into it, so that its reads are guarded
+            opened |= {error.name}
     dims = [[sympy.Integer(s) for s in t.shape] for t in tensors]
     shapes = ShapeGuards(tuple(tuple(row) for row in dims), ())
-    return _finished(model, bound, traced, session, output, shapes, values, how)
+    return _finished(model, bound, traced, leaves, shapes, how)
+
+
+def _private(tensor: torch.Tensor) -> torch.Tensor:
+    """A copy that the trace may write to, laid out like `tensor`."""
+    copy = tensor.detach().clone()
+    return copy if copy.stride() == tensor.stride() else tensor.detach()
 
 
 def _finished(
     model: nn.Module,
     bound: Mapping[str, Any],
-    traced: GraphModule,
-    session: Recording,
-    output: Structure,
+    traced: Trace,
+    leaves: Mapping[str, nn.Module],
     shapes: ShapeGuards,
-    values: ValueGuards | None,
     how: str,
 ) -> Capture:
     names = tuple(tensor_names(bound))
-    calls: list[LeafRecord] = session.calls
-    graph = finish_graph(traced, model, calls, names)
+    values = separate_reads(traced, model)
+    graph = finish_graph(traced.graph, model, traced.calls, names)
     used = {n.target for n in graph.graph.nodes if n.op == "call_module"}
-    leaves = {name: leaf for name, leaf in session.leaves.items() if name in used}
-    return Capture(model, graph, names, output, leaves, shapes, values, how)
+    kept = {name: leaf for name, leaf in leaves.items() if name in used}
+    return Capture(
+        model, graph, names, traced.output, kept, shapes, values, how, effects=traced.effects
+    )
 
 
 def nodes_of(capture: Capture) -> list[Node]:

@@ -157,3 +157,105 @@ class NotCapturedError(FxcacheError):
         super().__init__(
             "no call was captured yet: call the model once, or give example_inputs to fxcache.transform()."
         )
+
+
+class TensorRTMissingError(FxcacheError, ImportError):
+    """The TensorRT backend needs a package that is not installed, or cannot be imported."""
+
+    def __init__(self, why: str) -> None:
+        super().__init__(
+            f"the TensorRT backend needs torch-tensorrt: {why}. Install it with "
+            "pip install 'fxcache[tensorrt]', or 'fxcache[tensorrt-rtx]' for TensorRT-RTX."
+        )
+
+
+class TensorRTDeviceError(FxcacheError, RuntimeError):
+    """TensorRT engines run on an NVIDIA GPU, and there is none, or the model is not on it."""
+
+    def __init__(self, what: str, need: str) -> None:
+        super().__init__(f"TensorRT engines run on NVIDIA GPUs only: {what}. {need}")
+
+
+class EngineRangeError(FxcacheError, ValueError):
+    """Sizes for which no TensorRT engine can be built, or for which none was."""
+
+    def __init__(self, what: str, why: str) -> None:
+        super().__init__(
+            f"no TensorRT engine for {what}: {why}. Give fxcache.compile(backend='tensorrt') a dynamic= "
+            "range within what the model takes: input name -> dimension -> (lowest, highest)."
+        )
+
+
+class LeftoverOperatorsError(FxcacheError):
+    """`require_full=True`, but some operators would not run in a TensorRT engine."""
+
+    def __init__(self, stage: str, leftovers: dict[str, str]) -> None:
+        self.leftovers = leftovers
+        lines = "".join(f"\n  - {operator}: {why}" for operator, why in leftovers.items())
+        super().__init__(
+            f"stage '{stage}' does not fit into one TensorRT engine. Left in PyTorch:{lines}\n"
+            "Leave require_full=False to run these in PyTorch between engines."
+        )
+
+
+class LeftoverOperatorsWarning(UserWarning):
+    """Operators of a stage run in PyTorch, between TensorRT engines."""
+
+
+class PrecisionError(FxcacheError, ValueError):
+    """A precision that the engines cannot have."""
+
+    def __init__(self, asked: object, need: str) -> None:
+        super().__init__(f"precision={asked!r}: {need}")
+
+
+class PackageError(FxcacheError):
+    """A file is not a package that can be loaded here."""
+
+    def __init__(self, path: object, what: str, do: str) -> None:
+        super().__init__(f"cannot load '{path}': {what}. To mend it, {do}.")
+
+
+class PackageInputError(FxcacheError, ValueError):
+    """A loaded package is called with something that it was not exported for."""
+
+    def __init__(self, name: str, what: str) -> None:
+        super().__init__(f"input '{name}' {what}. Export a package for such calls with fxcache.export().")
+
+
+class ExportError(FxcacheError):
+    """A cached model cannot be exported as it is."""
+
+    def __init__(self, model: str, why: str) -> None:
+        super().__init__(f"{model} cannot be exported: {why}")
+
+
+class RootHookError(FxcacheError):
+    """A hook on the model takes the place of its forward."""
+
+    def __init__(self, model: str, hook: str) -> None:
+        super().__init__(
+            f"the hook '{hook}' on {model} replaces its forward, which the cached graph replaces, too. "
+            "Remove the hook (diffusers' own caches: disable_cache()), or leave this model uncached."
+        )
+
+
+class AlreadyCachedError(FxcacheError):
+    """A model would be cached twice."""
+
+    def __init__(self, model: str) -> None:
+        super().__init__(
+            f"{model} would have two caches, one of diffusers' (enable_cache) and one of fxcache, each "
+            "skipping blocks that the other counts on. Call disable_cache() or fxcache.restore() first."
+        )
+
+
+class NoDenoiserError(FxcacheError, ValueError):
+    """A pipeline has no component that could be cached."""
+
+    def __init__(self, pipeline: str, components: tuple[str, ...]) -> None:
+        super().__init__(
+            f"none of the components of {pipeline} ({', '.join(components)}) is a denoiser: a module with "
+            "a timestep input and a list of blocks. Transform the module itself, with timestep=..., and "
+            "put it in its place."
+        )

@@ -2,8 +2,14 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
+
+import torch
+
+from .flops import StepFlops
+from .policies.clock import LIVE, STEP
 
 STATE_UNITS = 1024**2
 
@@ -46,6 +52,40 @@ class ContextStats:
     @property
     def residual_diffs(self) -> Mapping[int, float]:
         return self.segments[0].residual_diffs if self.segments else {}
+
+
+def context_stats(
+    state: Mapping[str, torch.Tensor], segments: int, flops: StepFlops | None
+) -> ContextStats:
+    """Read a context's record out of its state tensors."""
+    found = tuple(_segment_stats(state, i) for i in range(segments))
+    done, saved = _count_flops(found, flops)
+    size = sum(t.numel() * t.element_size() for t in state.values())
+    return ContextStats(found, done, saved, size)
+
+
+def _segment_stats(state: Mapping[str, torch.Tensor], index: int) -> SegmentStats:
+    clock = state.get(f"clock_{index}")
+    if clock is None:
+        return SegmentStats((), {})
+    log = state[f"log_{index}"]
+    steps = min(int(clock[LIVE, STEP].item()), log.shape[1])
+    hits, diffs = log[:, :steps].tolist()
+    decided = {i: d for i, d in enumerate(diffs) if not math.isnan(d)}
+    return SegmentStats(tuple(bool(h) for h in hits), decided)
+
+
+def _count_flops(
+    segments: tuple[SegmentStats, ...], step: StepFlops | None
+) -> tuple[int | None, int | None]:
+    if step is None:
+        return None, None
+    steps = len(segments[0].hits)
+    done = step.trunk * steps
+    for i, segment in enumerate(segments):
+        hits = sum(segment.hits)
+        done += step.skip[i] * hits + step.compute[i] * (steps - hits)
+    return done, step.computed * steps - done
 
 
 @dataclass(frozen=True)

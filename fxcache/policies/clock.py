@@ -8,7 +8,7 @@ starting values.
 
 from __future__ import annotations
 
-import math
+
 
 import torch
 from torch import Tensor
@@ -21,11 +21,13 @@ WIDTH = PAST_AT + PAST
 # Rows.
 LIVE, START, RISEN, HIT = range(4)
 
+BEFORE_ANY = 1e300  # a timestep that every other is below; finite, so that JSON can hold it
+
 
 def initial_clock() -> tuple[tuple[float, ...], ...]:
     """Rows of a clock before the first step."""
     start = [0.0] * WIDTH
-    start[TIMESTEP], start[DIRECTION] = math.inf, -1.0
+    start[TIMESTEP], start[DIRECTION] = BEFORE_ANY, -1.0
     risen = [0.0] * WIDTH
     risen[DIRECTION], risen[STEP] = 1.0, 1.0
     hit = [0.0] * WIDTH

@@ -1,0 +1,160 @@
+"""What a package says of itself: a readable JSON entry, understood before any native code is loaded."""
+
+from __future__ import annotations
+
+import ast
+import json
+import operator
+import zipfile
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from .errors import PackageError
+
+FORMAT = 1  # raised when an older fxcache could not read a package any more
+ENTRY = "fxcache.json"
+
+
+@dataclass(frozen=True)
+class TensorEntry:
+    """A flat input, a state tensor or an output. shape: numbers, or expressions in input sizes."""
+
+    name: str
+    shape: tuple[int | str, ...]
+    dtype: str
+    device: str
+    initial: list[list[float]] | None = None
+
+
+@dataclass(frozen=True)
+class Manifest:
+    """The JSON entry of a package.
+
+    inputs: flat tensors in order. arguments: the forward's argument structure, tensors replaced by
+        {"tensor": i}; defaults: plain values of arguments that may be left out.
+    outputs: the structure of the result, likewise. conditions: what sizes must fulfil.
+    """
+
+    format: int
+    fxcache: str
+    torch: str
+    model: str
+    model_config: dict[str, Any]
+    config: dict[str, Any]
+    notation: str
+    segments: int
+    timestep: str | None
+    parameters: tuple[str, ...]
+    inputs: tuple[TensorEntry, ...]
+    arguments: dict[str, Any]
+    defaults: dict[str, Any]
+    outputs: Any
+    conditions: tuple[str, ...]
+    state: tuple[TensorEntry, ...]
+    flops: dict[str, Any] | None = None
+
+    def to_json(self) -> str:
+        return json.dumps(asdict(self), indent=1)
+
+    @staticmethod
+    def from_json(text: str) -> Manifest:
+        fields = json.loads(text)
+        for group in ("inputs", "state"):
+            fields[group] = tuple(_entry(e) for e in fields[group])
+        fields["conditions"] = tuple(fields["conditions"])
+        fields["parameters"] = tuple(fields["parameters"])
+        return Manifest(**fields)
+
+
+def _entry(fields: Mapping[str, Any]) -> TensorEntry:
+    return TensorEntry(**{**fields, "shape": tuple(fields["shape"])})
+
+
+def read_manifest(path: str | Path) -> Manifest:
+    """The manifest of a package, read without running anything of it.
+
+    Raises `PackageError` where the file is missing, no package, truncated, of a newer format or made
+    for another torch.
+    """
+    file = Path(path)
+    if not file.is_file():
+        raise PackageError(file, "there is no such file", "write one with fxcache.export()")
+    try:
+        with zipfile.ZipFile(file) as archive:
+            if archive.testzip() is not None:
+                raise PackageError(file, "it is damaged", "copy or export it again")
+            names = [n for n in archive.namelist() if n.endswith("/" + ENTRY)]
+            if not names:
+                raise PackageError(file, f"it holds no {ENTRY}", "give a file that fxcache.export() wrote")
+            text = archive.read(names[0]).decode()
+    except zipfile.BadZipFile as error:
+        raise PackageError(file, "it is no package, or it is truncated", "copy or export it again") from error
+    return _checked(file, text)
+
+
+def _checked(file: Path, text: str) -> Manifest:
+    found = json.loads(text).get("format")
+    if not isinstance(found, int) or found > FORMAT:
+        raise PackageError(
+            file, f"its format is {found} and this fxcache reads up to {FORMAT}", "upgrade fxcache"
+        )
+    manifest = Manifest.from_json(text)
+    if manifest.torch != torch.__version__:
+        raise PackageError(
+            file,
+            f"it was compiled for torch {manifest.torch} and this is {torch.__version__}",
+            "export it again with this torch",
+        )
+    return manifest
+
+
+OPERATORS: dict[type, Any] = {
+    ast.Add: operator.add,
+    ast.Sub: operator.sub,
+    ast.Mult: operator.mul,
+    ast.FloorDiv: operator.floordiv,
+    ast.Mod: operator.mod,
+    ast.Pow: operator.pow,
+    ast.Eq: operator.eq,
+    ast.NotEq: operator.ne,
+    ast.Lt: operator.lt,
+    ast.LtE: operator.le,
+    ast.Gt: operator.gt,
+    ast.GtE: operator.ge,
+}
+FUNCTIONS: dict[str, Any] = {"max": max, "min": min, "Max": max, "Min": min}
+
+
+def evaluate(expression: int | str, sizes: Mapping[str, int]) -> int:
+    """A size expression of a manifest, with arithmetic and comparisons only: nothing in it is run.
+
+    Raises `ValueError` for anything else.
+    """
+    if isinstance(expression, int):
+        return expression
+    return int(_evaluate(ast.parse(expression, mode="eval").body, sizes))
+
+
+def _evaluate(node: ast.expr, sizes: Mapping[str, int]) -> Any:
+    if isinstance(node, ast.Constant) and isinstance(node.value, (int, float)):
+        return node.value
+    if isinstance(node, ast.Name):
+        return sizes[node.id]
+    if isinstance(node, ast.UnaryOp) and isinstance(node.op, (ast.USub, ast.Not)):
+        value = _evaluate(node.operand, sizes)
+        return -value if isinstance(node.op, ast.USub) else not value
+    if isinstance(node, ast.BinOp) and type(node.op) in OPERATORS:
+        return OPERATORS[type(node.op)](_evaluate(node.left, sizes), _evaluate(node.right, sizes))
+    if isinstance(node, ast.BoolOp):
+        values = [_evaluate(v, sizes) for v in node.values]
+        return all(values) if isinstance(node.op, ast.And) else any(values)
+    if isinstance(node, ast.Compare) and len(node.ops) == 1 and type(node.ops[0]) in OPERATORS:
+        compare = OPERATORS[type(node.ops[0])]
+        return compare(_evaluate(node.left, sizes), _evaluate(node.comparators[0], sizes))
+    if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id in FUNCTIONS:
+        return FUNCTIONS[node.func.id](*(_evaluate(a, sizes) for a in node.args))
+    raise ValueError(f"not a size expression: {ast.dump(node)}")

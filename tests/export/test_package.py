@@ -1,0 +1,142 @@
+"""A package does what the module does: same hits, same results, its own state for each request."""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+from pathlib import Path
+
+import pytest
+import torch
+from torch import Tensor
+
+import fxcache
+from fxcache import CachedTransformer, PackagedTransformer
+from fxcache.loading import load
+from tests.toy import latents, timesteps, toy
+
+STEPS = 28
+
+
+def run(model: torch.nn.Module, seed: int, batch: int = 2, tokens: int = 5) -> list[Tensor]:
+    with torch.no_grad():
+        return [
+            model(hidden_states=x, timestep=t)
+            for x, t in zip(latents(STEPS, seed, batch, tokens), timesteps(STEPS, batch), strict=True)
+        ]
+
+
+@pytest.fixture(scope="module")
+def package(toy_package: Path) -> PackagedTransformer:
+    return load(toy_package)
+
+
+def test_a_trajectory_of_28_steps_equals_the_module(
+    package: PackagedTransformer, toy_model: CachedTransformer
+) -> None:
+    for seed in (0, 1):
+        for a, b in zip(run(package, seed), run(toy_model, seed), strict=True):
+            torch.testing.assert_close(a, b, rtol=1e-4, atol=1e-4)
+    packaged, module = package.stats()["default"], toy_model.stats()["default"]
+    assert packaged.hits == module.hits
+    assert packaged.residual_diffs == pytest.approx(module.residual_diffs, rel=1e-4)
+    assert packaged.flops_saved == module.flops_saved
+
+
+@pytest.mark.parametrize(("batch", "tokens"), [(2, 9), (3, 5), (4, 2)])
+def test_other_sizes(
+    package: PackagedTransformer, toy_model: CachedTransformer, batch: int, tokens: int
+) -> None:
+    for a, b in zip(run(package, 2, batch, tokens), run(toy_model, 2, batch, tokens), strict=True):
+        torch.testing.assert_close(a, b, rtol=1e-4, atol=1e-4)
+
+
+def test_interleaved_requests_equal_the_same_run_alone(package: PackagedTransformer) -> None:
+    package.reset()
+    alone = {seed: run(package, seed) for seed in (3, 4)}
+    package.reset()
+    together: dict[int, list[Tensor]] = {3: [], 4: []}
+    with torch.no_grad():
+        for i, t in enumerate(timesteps(STEPS, 2)):
+            for seed in (3, 4):
+                with package.cache_context(f"request {seed}"):
+                    x = latents(STEPS, seed, 2)[i]
+                    together[seed].append(package(hidden_states=x, timestep=t))
+    for seed in (3, 4):
+        assert all(torch.equal(a, b) for a, b in zip(together[seed], alone[seed], strict=True))
+    assert set(package.stats().contexts) == {"request 3", "request 4"}
+
+
+def test_state_may_be_kept_by_the_caller(package: PackagedTransformer) -> None:
+    package.reset()
+    wanted = run(package, 5)
+    x, t = latents(STEPS, 5, 2), timesteps(STEPS, 2)
+    state = package.new_state(package.input_sizes(x[0], t[0]))
+    with torch.no_grad():
+        got = [package.run(a, b, *state.values())[0] for a, b in zip(x, t, strict=True)]
+    assert all(torch.equal(a, b) for a, b in zip(got, wanted, strict=True))
+
+
+def test_a_pipelines_reset_keeps_the_record(package: PackagedTransformer) -> None:
+    package.reset()
+    run(package, 0)
+    before = package.stats()["default"]
+    package._reset_stateful_cache()
+    after = package.stats()["default"]
+    assert after.hits == before.hits and after.state_bytes < before.state_bytes
+
+
+@pytest.mark.full
+def test_the_embedded_flux_as_a_package_in_its_pipeline(tmp_path: Path) -> None:
+    from fxcache import embedded
+
+    pipe = embedded.load_pipeline()
+    cached = fxcache.transform(pipe.transformer, "F1B0_W4M0MC3_T1O1_R0.12")
+    prompt, pooled = embedded.class_embeddings([0, 1])
+    ids = torch.zeros(49, 3)
+    example = {
+        "hidden_states": torch.randn(2, 49, 16),
+        "timestep": torch.ones(2),
+        "guidance": None,
+        "pooled_projections": pooled,
+        "encoder_hidden_states": prompt,
+        "txt_ids": torch.zeros(2, 3),
+        "img_ids": ids,
+        "joint_attention_kwargs": {},
+        "return_dict": False,
+    }
+    path = fxcache.export(cached, tmp_path / "flux.pt2", example)
+    weights = sum(p.numel() * p.element_size() for p in pipe.transformer.parameters())
+    assert path.stat().st_size <= 1.05 * weights + 5 * 2**20
+    package = load(path)
+    labels = [1, 7]
+    pipe.transformer = cached
+    want = embedded.sample(pipe, labels, num_inference_steps=28)
+    hits = cached.stats()["cond"].hits
+    pipe.transformer = package
+    got = embedded.sample(pipe, labels, num_inference_steps=28)
+    torch.testing.assert_close(got, want, rtol=1e-3, atol=1e-3)
+    assert package.stats()["cond"].hits == hits and any(hits)
+
+
+@pytest.mark.skipif(shutil.which("cmake") is None or shutil.which("g++") is None, reason="needs cmake and g++")
+def test_a_program_without_python_gives_the_same_checksum(toy_package: Path, tmp_path: Path) -> None:
+    source = Path(__file__).parents[2] / "bench" / "cpp"
+    configure = ["cmake", "-S", str(source), "-B", str(tmp_path), "-DCMAKE_BUILD_TYPE=Release"]
+    configure.append(f"-DCMAKE_PREFIX_PATH={torch.utils.cmake_prefix_path}")
+    for command in (configure, ["cmake", "--build", str(tmp_path)]):
+        done = subprocess.run(command, capture_output=True, text=True)
+        assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
+    steps, batch, tokens, width = 20, 2, 7, 8
+    sizes = [str(n) for n in (steps, batch, tokens, width)]
+    done = subprocess.run([str(tmp_path / "sample"), str(toy_package), *sizes], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr[-3000:]
+    checksum, hits = done.stdout.split()
+
+    model = fxcache.transform(toy(), "F1B1_W3M0MC2_T1O1_R1000")
+    x = torch.linspace(-1, 1, batch * tokens * width).reshape(batch, tokens, width)
+    with torch.no_grad():
+        for i in range(steps):
+            x = x - model(x, torch.full((batch,), 1 - i / steps)) / steps
+    assert float(checksum) == pytest.approx(x.double().abs().sum().item(), rel=1e-5)
+    assert int(hits) == model.stats().cached > 0

@@ -1,0 +1,118 @@
+"""Files and inputs that cannot work are refused with a reason, before native code is loaded."""
+
+from __future__ import annotations
+
+import json
+import zipfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+import fxcache
+from fxcache.errors import ExportError, PackageError, PackageInputError
+from fxcache.manifest import ENTRY, evaluate, read_manifest
+from tests.toy import latents, toy
+
+
+def edited(package: Path, target: Path, change: Callable[[dict[str, Any]], None] | None) -> Path:
+    """A copy of a package with its manifest changed, or left out."""
+    with zipfile.ZipFile(package) as source, zipfile.ZipFile(target, "w") as copy:
+        for name in source.namelist():
+            data = source.read(name)
+            if name.endswith("/" + ENTRY):
+                if change is None:
+                    continue
+                fields = json.loads(data)
+                change(fields)
+                data = json.dumps(fields).encode()
+            copy.writestr(name, data)
+    return target
+
+
+def test_the_manifest_is_readable(toy_package: Path) -> None:
+    manifest = read_manifest(toy_package)
+    assert manifest.model == "ToyDiT" and manifest.notation == "F1B1_W3M0MC2_T1O1_R1000"
+    assert [e.name for e in manifest.inputs] == ["hidden_states", "timestep"]
+    assert manifest.inputs[0].shape[2] == 8 and isinstance(manifest.inputs[0].shape[0], str)
+    assert {e.name.split("_")[0] for e in manifest.state} == {"clock", "log", "previous", "blocks"}
+    with zipfile.ZipFile(toy_package) as archive:
+        json.loads(archive.read(next(n for n in archive.namelist() if n.endswith(ENTRY))), parse_constant=int)
+
+
+def test_a_missing_file(tmp_path: Path) -> None:
+    with pytest.raises(PackageError, match="no such file"):
+        fxcache.load(tmp_path / "absent.pt2")
+
+
+def test_a_truncated_file(toy_package: Path, tmp_path: Path) -> None:
+    data = toy_package.read_bytes()
+    short = tmp_path / "short.pt2"
+    short.write_bytes(data[: len(data) // 2])
+    with pytest.raises(PackageError, match="truncated"):
+        fxcache.load(short)
+
+
+def test_a_damaged_file(toy_package: Path, tmp_path: Path) -> None:
+    with zipfile.ZipFile(toy_package) as archive:
+        largest = max(archive.infolist(), key=lambda e: e.file_size)
+    data = bytearray(toy_package.read_bytes())
+    data[largest.header_offset + 200] ^= 0xFF
+    broken = tmp_path / "broken.pt2"
+    broken.write_bytes(bytes(data))
+    with pytest.raises(PackageError, match="damaged"):
+        fxcache.load(broken)
+
+
+def test_a_foreign_file(toy_package: Path, tmp_path: Path) -> None:
+    foreign = tmp_path / "foreign.pt2"
+    foreign.write_text("not a package")
+    with pytest.raises(PackageError, match="no package"):
+        fxcache.load(foreign)
+    with pytest.raises(PackageError, match="holds no fxcache.json"):
+        fxcache.load(edited(toy_package, tmp_path / "plain.pt2", None))
+
+
+def test_a_newer_format(toy_package: Path, tmp_path: Path) -> None:
+    newer = edited(toy_package, tmp_path / "newer.pt2", lambda f: f.update(format=99))
+    with pytest.raises(PackageError, match="format is 99.*upgrade fxcache"):
+        fxcache.load(newer)
+
+
+def test_another_torch(toy_package: Path, tmp_path: Path) -> None:
+    other = edited(toy_package, tmp_path / "other.pt2", lambda f: f.update(torch="1.0"))
+    with pytest.raises(PackageError, match=r"compiled for torch 1\.0.*export it again"):
+        fxcache.load(other)
+
+
+def test_inputs_that_the_package_was_not_exported_for(toy_package: Path) -> None:
+    package = fxcache.load(toy_package)
+    x, t = latents(1, 0, batch=2)[0], torch.ones(2)
+    for arguments, message in (
+        ({"hidden_states": x}, "'timestep' is missing"),
+        ({"hidden_states": x.double(), "timestep": t}, "dtype torch.float64; the package takes torch.float32"),
+        ({"hidden_states": x[0], "timestep": t}, "has 2 dimensions; the package takes 3"),
+        ({"hidden_states": x[..., :4], "timestep": t}, "has shape"),
+        ({"hidden_states": x.tolist(), "timestep": t}, "must be a tensor, not list"),
+        ({"hidden_states": x, "timestep": torch.ones(3)}, "do not fulfil|has shape"),
+    ):
+        with pytest.raises(PackageInputError, match=message):
+            package(**arguments)
+    with pytest.raises(TypeError, match="no argument 'prompt'"):
+        package(hidden_states=x, timestep=t, prompt=x)
+
+
+def test_an_export_that_cannot_work(tmp_path: Path) -> None:
+    cached = fxcache.transform(toy(), "F1B0_W2M0MC0_T0O1_R0.1")
+    with pytest.raises(ExportError, match=r"must end in \.pt2"):
+        fxcache.export(cached, tmp_path / "toy.onnx", {"hidden_states": latents(1, 0)[0], "timestep": torch.ones(1)})
+
+
+def test_size_expressions_are_arithmetic_only() -> None:
+    assert evaluate("(s0 // 2) * s1 + max(s0, 3)", {"s0": 8, "s1": 3}) == 20
+    assert evaluate("s0 % 2 == 0 and not s0 < 4", {"s0": 8})
+    for attack in ("__import__('os')", "s0.__class__", "[1][0]", "open('x')"):
+        with pytest.raises((ValueError, KeyError)):
+            evaluate(attack, {"s0": 1})
