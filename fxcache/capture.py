@@ -208,9 +208,7 @@ def _finished(
     graph = finish_graph(traced.graph, model, traced.calls, names)
     used = {n.target for n in graph.graph.nodes if n.op == "call_module"}
     kept = {name: leaf for name, leaf in leaves.items() if name in used}
-    return Capture(
-        model, graph, names, traced.output, kept, shapes, values, how, effects=traced.effects
-    )
+    return Capture(model, graph, names, traced.output, kept, shapes, values, how, effects=traced.effects)
 
 
 def nodes_of(capture: Capture) -> list[Node]:

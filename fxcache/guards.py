@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 import weakref
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -31,7 +32,10 @@ class ShapeGuards:
         for dim in {d for row in dims for d in row if isinstance(d, sympy.Symbol)}:
             bounds = env.var_to_range.get(dim)
             if bounds is not None:
-                conditions += [sympy.Ge(dim, bounds.lower), sympy.Le(dim, bounds.upper)]
+                if bounds.lower.is_finite:
+                    conditions.append(sympy.Ge(dim, bounds.lower))
+                if bounds.upper.is_finite and bounds.upper < sys.maxsize - 1:
+                    conditions.append(sympy.Le(dim, bounds.upper))
         return ShapeGuards(tuple(tuple(row) for row in dims), tuple(conditions))
 
     def bind(self, shapes: Sequence[torch.Size]) -> dict[sympy.Symbol, sympy.Integer] | None:
@@ -82,41 +86,65 @@ def _holds(condition: Any, values: dict[sympy.Symbol, sympy.Integer]) -> bool:
     return bool(result)
 
 
+@dataclass(frozen=True)
+class _Seen:
+    """A tensor as it was when it was last checked."""
+
+    tensor: weakref.ref[torch.Tensor]
+    version: int | None
+    content: torch.Tensor | None
+
+    @staticmethod
+    def now(tensor: torch.Tensor) -> _Seen:
+        # In main memory others may write to it (a numpy array, `.data`), and comparing is cheap. On an
+        # accelerator it would wait for the device; the version tells of writes, except for inference
+        # tensors, which keep none.
+        if tensor.device.type == "cpu":
+            return _Seen(weakref.ref(tensor), None, tensor.detach().clone())
+        return _Seen(weakref.ref(tensor), None if tensor.is_inference() else tensor._version, None)
+
+    def still(self, tensor: torch.Tensor) -> bool:
+        """Whether `tensor` surely holds what it held."""
+        if self.content is not None:
+            return torch.equal(self.content, tensor)
+        unwritten = self.version is not None and self.version == tensor._version
+        return unwritten and self.tensor() is tensor
+
+
 @dataclass
 class ValueGuards:
     """Tensor values that the glue read while it was traced, checked again on every call.
 
-    `program` computes them from the flat inputs; `sources` are the inputs that it needs. The check is
-    skipped while those inputs are the very tensors of the last good check, unwritten.
+    `program` computes them from the flat inputs; `sources` are the inputs that it needs, `attributes`
+    the model's own tensors. It is not run while all of these hold what they held at the last good check.
     """
 
     program: GraphModule
     expected: tuple[torch.Tensor, ...]
     sources: tuple[int, ...]
+    attributes: tuple[torch.Tensor, ...]
     reads: tuple[str, ...]
-    _last: tuple[tuple[Any, int], ...] = field(default=(), compare=False)
+    _seen: tuple[_Seen, ...] = field(default=(), compare=False)
 
     def hold(self, inputs: Sequence[torch.Tensor]) -> bool:
-        stamp = self._stamp(inputs)
-        if stamp is not None and self._same(stamp):
+        """Whether the values read are, on these inputs, what the graph was made for."""
+        watched = (*(inputs[i] for i in self.sources), *self.attributes)
+        if self._seen and all(s.still(t) for s, t in zip(self._seen, watched, strict=True)):
             return True
-        found = self.program(*inputs)
-        good = all(
-            e.shape == f.shape and e.dtype == f.dtype and torch.equal(e.to(f.device), f)
-            for e, f in zip(self.expected, found, strict=True)
-        )
-        if good and stamp is not None:
-            self._last = stamp
+        try:
+            found = self.program(*inputs)
+        except Exception:  # baked sizes do not fit these values: another graph is needed
+            return False
+        good = all(map(_equal, self.expected, found))
+        if good:
+            self._seen = tuple(_Seen.now(t) for t in watched)
         return good
 
-    def _stamp(self, inputs: Sequence[torch.Tensor]) -> tuple[tuple[Any, int], ...] | None:
-        chosen = [inputs[i] for i in self.sources]
-        if any(t.is_inference() for t in chosen):  # these keep no version to tell writes by
-            return None
-        return tuple((weakref.ref(t), t._version) for t in chosen)
 
-    def _same(self, stamp: tuple[tuple[Any, int], ...]) -> bool:
-        return len(stamp) == len(self._last) and all(
-            a() is b() and a() is not None and v == w
-            for (a, v), (b, w) in zip(stamp, self._last, strict=True)
-        )
+def _equal(expected: torch.Tensor, found: torch.Tensor) -> bool:
+    if expected.shape != found.shape or expected.dtype != found.dtype:
+        return False
+    if expected.is_floating_point():  # bit for bit: a NaN that was read before is the same NaN
+        same = torch.allclose(expected, found.to(expected.device), rtol=0, atol=0, equal_nan=True)
+        return bool(same)
+    return torch.equal(expected, found.to(expected.device))

@@ -25,14 +25,30 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.fx.experimental.proxy_tensor import (
     ProxyTorchDispatchMode,
     disable_proxy_modes_tracing,
+    get_proxy_mode,
+    get_proxy_slot,
     track_tensor_tree,
 )
 
+from .effects import EffectWatch
 from .errors import BlockMutationError
 from .likeness import call_key
-from .opaque import fingerprint, is_opaque
+from .opaque import fingerprint, is_opaque, tensors_within
+from .reads import AnyRead, MemoryReads
 
 DYNAMIC = (torch.Tensor, torch.SymInt, torch.SymFloat, torch.SymBool)
+
+
+class RefusedTrace(Exception):  # becomes one line of a `CaptureError`
+    """The trace works but means something else than the forward; the message says why."""
+
+
+class LeafReadsError(Exception):
+    """A leaf that is no block reads tensor values: its sizes and numbers may depend on them."""
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+        super().__init__(f"'{name}' reads tensor values")
 
 
 @dataclass(frozen=True)
@@ -93,9 +109,15 @@ class LeafRecord:
 
 @dataclass
 class Recording:
-    """The leaf calls of one trace, in call order."""
+    """The leaf calls of one trace, in call order.
+
+    watched: leaves to refuse when they read tensor values. A trace on fake tensors needs none: there
+    a read fails by itself.
+    """
 
     leaves: Mapping[str, nn.Module]
+    watched: frozenset[str] = frozenset()
+    effects: EffectWatch = field(default_factory=lambda: EffectWatch(()))
     calls: list[LeafRecord] = field(default_factory=list)
     described: dict[Any, tuple[Structure, tuple[Any, ...]]] = field(default_factory=dict)
     thread: int = field(default_factory=threading.get_ident)
@@ -104,8 +126,14 @@ class Recording:
         if threading.get_ident() != self.thread:  # another thread uses the same model meanwhile
             return module._call_impl(*args, **kwargs)
         arguments, operands = Structure.of((args, kwargs))
+        for constant in arguments.constants:
+            if is_opaque(constant) and any(map(_is_traced, tensors_within(constant))):
+                kind = type(constant).__name__
+                raise RefusedTrace(f"'{name}' is given a {kind} that the forward makes of its inputs")
+        self.effects.called(name, module)
         self.calls.append(LeafRecord(name, module, arguments))
         results = leaf_call(len(self.calls) - 1, *operands)
+        self.effects.ran(module)
         outputs = self.calls[-1].outputs
         assert outputs is not None
         return outputs.fill(results)
@@ -131,8 +159,7 @@ class Recording:
         opaque = [c for c in record.arguments.constants if is_opaque(c)]
         before_call = fingerprint(opaque)
         args, kwargs = record.arguments.fill(operands)
-        # `_call_impl`, not `__call__`: the latter is what is being recorded.
-        record.outputs, results = Structure.of(record.module._call_impl(*args, **kwargs))
+        record.outputs, results = Structure.of(self._result(record, args, kwargs))
         for before, operand in zip(versions, operands, strict=True):
             if _version(operand) != before:
                 raise BlockMutationError(record.name, "writes to one of its input tensors")
@@ -140,14 +167,30 @@ class Recording:
             raise BlockMutationError(record.name, "writes to an object passed to it (a KV cache?)")
         return tuple(_unaliased(results, operands))
 
+    def _result(self, record: LeafRecord, args: Any, kwargs: Any) -> Any:
+        # `_call_impl`, not `__call__`: the latter is what is being recorded.
+        forward = record.module._call_impl
+        if record.name not in self.watched:
+            return forward(*args, **kwargs)
+        watch = AnyRead()
+        with watch, MemoryReads(watch):
+            result = forward(*args, **kwargs)
+        if watch.happened:
+            raise LeafReadsError(record.name)
+        return result
+
+
+def _is_traced(tensor: torch.Tensor) -> bool:
+    """Whether the trace under way computes `tensor`."""
+    mode = get_proxy_mode()
+    return mode is not None and get_proxy_slot(tensor, mode.tracer, None) is not None
+
 
 def _another(result: Any) -> Any:
     """A fake tensor like `result`, or the same symbolic number."""
     if not isinstance(result, torch.Tensor):
         return result
-    return torch.empty_strided(
-        result.shape, result.stride(), dtype=result.dtype, device=result.device
-    )
+    return torch.empty_strided(result.shape, result.stride(), dtype=result.dtype, device=result.device)
 
 
 def _version(value: Any) -> int:
@@ -214,13 +257,13 @@ def _functionalise(ctx: Any, index: int, *operands: Any) -> tuple[Any, ...]:
 
 
 @contextlib.contextmanager
-def recording(leaves: Mapping[str, nn.Module]) -> Iterator[Recording]:
+def recording(leaves: Mapping[str, nn.Module], watched: frozenset[str] = frozenset()) -> Iterator[Recording]:
     """Within the block, a call of any module of `leaves` is recorded as one `leaf_call`.
 
     Only the instance attribute that `nn.Module.compile` uses is set, and put back afterwards: hooks,
     offloading wrappers and compiled blocks stay inside the leaf.
     """
-    session = Recording(leaves)
+    session = Recording(leaves, watched, EffectWatch(leaves.values()))
     saved = {name: module._compiled_call_impl for name, module in leaves.items()}
 
     def replacement(name: str, module: nn.Module) -> Any:

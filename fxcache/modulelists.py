@@ -7,17 +7,19 @@ from collections.abc import Iterator
 from torch import nn
 
 
-def find_leaves(model: nn.Module, depth: int = 0) -> dict[str, nn.Module]:
+def find_leaves(
+    model: nn.Module, depth: int = 0, opened: frozenset[str] = frozenset()
+) -> dict[str, nn.Module]:
     """Modules whose calls stay whole in a capture, by qualified name.
 
     The items of every module list, `depth` levels below the outermost, and every module that contains
-    no such list.
+    no such list. Modules named in `opened` are no leaves; their children are.
     """
-    return dict(_leaves(model, "", depth, set()))
+    return dict(_leaves(model, "", depth, set(), opened))
 
 
 def _leaves(
-    module: nn.Module, prefix: str, depth: int, seen: set[int]
+    module: nn.Module, prefix: str, depth: int, seen: set[int], opened: frozenset[str]
 ) -> Iterator[tuple[str, nn.Module]]:
     for name, child in module.named_children():
         path = prefix + name
@@ -27,12 +29,12 @@ def _leaves(
         if isinstance(child, nn.ModuleList):
             for index, item in child.named_children():
                 if depth > 0 and _holds_list(item):
-                    yield from _leaves(item, f"{path}.{index}.", depth - 1, seen)
+                    yield from _leaves(item, f"{path}.{index}.", depth - 1, seen, opened)
                 elif id(item) not in seen:
                     seen.add(id(item))
                     yield f"{path}.{index}", item
-        elif _holds_list(child):
-            yield from _leaves(child, path + ".", depth, seen)
+        elif _holds_list(child) or path in opened:
+            yield from _leaves(child, path + ".", depth, seen, opened)
         else:
             yield path, child
 

@@ -35,3 +35,27 @@ def fingerprint(value: Any, depth: int = 4) -> Any:
     if isinstance(value, torch.nn.Module) or callable(value):
         return id(value)
     return (id(value), fingerprint(getattr(value, "__dict__", {}), depth - 1))
+
+
+def tensors_within(value: Any, depth: int = 4) -> list[torch.Tensor]:
+    """The tensors reachable from `value` within `depth`."""
+    if isinstance(value, torch.Tensor):
+        return [value]
+    if depth == 0 or isinstance(value, (*PLAIN, torch.nn.Module, type)):
+        return []
+    if isinstance(value, dict):
+        held = list(value.values())
+    elif isinstance(value, (list, tuple, set, frozenset)):
+        held = list(value)
+    else:  # a function may close over tensors
+        cells = getattr(value, "__closure__", None) or ()
+        held = [*getattr(value, "__dict__", {}).values(), *(filled(c) for c in cells)]
+    return [t for v in held for t in tensors_within(v, depth - 1)]
+
+
+def filled(cell: Any) -> Any:
+    """What a closure's cell holds; None where it is empty."""
+    try:
+        return cell.cell_contents
+    except ValueError:
+        return None

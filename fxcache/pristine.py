@@ -1,7 +1,7 @@
 """Tracing leaves no trace: undo what running a forward on fake tensors stored on the model.
 
-Modules memoise (rotary tables, masks) on attributes and in `functools` caches. A fake tensor left in
-one would poison the next real call.
+Models memoise (rotary tables, masks) on attributes, in dictionaries and plain helper objects that
+they hold, and in `functools` caches. A fake tensor left in one would poison the next real call.
 """
 
 from __future__ import annotations
@@ -9,52 +9,80 @@ from __future__ import annotations
 import contextlib
 import sys
 from collections.abc import Iterator
+from types import BuiltinFunctionType, FunctionType, MethodType, ModuleType
 from typing import Any
 
+import torch
 from torch import nn
+
+from .opaque import filled
+
+# Values that hold no memo of their own. Modules are walked by `model.modules()`.
+ATOMS = (
+    str, bytes, int, float, complex, type(None), type, torch.Tensor, torch.dtype, torch.device,
+    nn.Module, FunctionType, BuiltinFunctionType, MethodType, ModuleType,
+)  # fmt: skip
+DEPTH = 8  # a helper object and what it holds; a hook may reach the whole program
+Container = dict[Any, Any] | list[Any] | set[Any]
 
 
 @contextlib.contextmanager
 def pristine(model: nn.Module) -> Iterator[None]:
-    """Put back every module attribute and clear every function cache touched within the block."""
-    saved = [(module, _snapshot(module)) for module in model.modules()]
+    """Put back every attribute, container and helper object of the model, and clear function caches."""
+    saved = [(container, container.copy()) for container in _containers(model)]
     _clear_caches(model)
     try:
         yield
     finally:
-        for module, snapshot in saved:
-            _restore(module, snapshot)
+        for container, content in saved:
+            _restore(container, content)
         _clear_caches(model)
 
 
-def _snapshot(module: nn.Module) -> dict[str, Any]:
-    # One level deep is where memo dictionaries and lists live.
-    return {
-        name: (value, value.copy() if isinstance(value, (dict, list)) else None)
-        for name, value in module.__dict__.items()
-        if name != "_modules"
-    }
+def _containers(model: nn.Module) -> list[Container]:
+    """Every dict, list and set that the model's modules reach through attributes and plain objects."""
+    found: dict[int, Container] = {}
+    level: list[Any] = [vars(module) for module in model.modules()]
+    for _ in range(DEPTH):
+        below: list[Any] = []
+        for value in level:
+            if isinstance(value, ATOMS) or id(value) in found:
+                continue
+            if isinstance(value, (dict, list, set)):
+                found[id(value)] = value
+            below.extend(_held(value))
+        level = below
+    return list(found.values())
 
 
-def _restore(module: nn.Module, snapshot: dict[str, Any]) -> None:
-    for name in [n for n in module.__dict__ if n not in snapshot and n != "_modules"]:
-        del module.__dict__[name]
-    for name, (value, content) in snapshot.items():
-        if isinstance(value, dict) and not _same(value, content):
-            value.clear()
-            value.update(content)
-        elif isinstance(value, list) and not _same(value, content):
-            value[:] = content
-        if module.__dict__.get(name) is not value:
-            module.__dict__[name] = value
-
-
-def _same(value: Any, content: Any) -> bool:
-    if len(value) != len(content):
-        return False
+def _held(value: Any) -> list[Any]:
+    items: list[Any] = []
     if isinstance(value, dict):
-        return all(k in content and content[k] is v for k, v in value.items())
-    return all(a is b for a, b in zip(value, content, strict=True))
+        items += value.values()
+    elif isinstance(value, (list, set, tuple)):
+        items += value
+    if hasattr(value, "__dict__") and not type(value).__module__.startswith("torch"):
+        items.append(vars(value))
+    return items
+
+
+def _restore(container: Container, content: Any) -> None:
+    if isinstance(container, dict):
+        _restore_dict(container, content)
+    elif isinstance(container, list):
+        if len(container) != len(content) or any(a is not b for a, b in zip(container, content, strict=True)):
+            container[:] = content
+    elif container != content:
+        container.clear()
+        container.update(content)
+
+
+def _restore_dict(container: dict[Any, Any], content: dict[Any, Any]) -> None:
+    for key in [k for k in container if k not in content]:
+        del container[key]
+    for key, value in content.items():
+        if key not in container or container[key] is not value:
+            container[key] = value
 
 
 def _clear_caches(model: nn.Module) -> None:
@@ -76,12 +104,4 @@ def _clear_caches(model: nn.Module) -> None:
 
 def _enclosed(function: Any) -> list[Any]:
     """What a wrapper function closes over: a cached function may hide in there."""
-    return [c.cell_contents for c in getattr(function, "__closure__", None) or () if _filled(c)]
-
-
-def _filled(cell: Any) -> bool:
-    try:
-        cell.cell_contents  # noqa: B018 - an empty cell raises
-    except ValueError:
-        return False
-    return True
+    return [filled(cell) for cell in getattr(function, "__closure__", None) or ()]

@@ -1,7 +1,7 @@
 """Watch a real-tensor trace for tensor values that Python code reads (`item`, `tolist`, `nonzero`).
 
-Such a trace bakes what it read. Each read is kept with its node, so that `guards` can check the value
-on later calls: a value must never be baked silently.
+Such a trace bakes what it read. Of each value read, a copy becomes an output of the trace, so that
+`guards` can work it out again on later calls: a value must never be baked silently.
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ from __future__ import annotations
 from typing import Any
 
 import torch
-from torch.fx import Node
+from torch import nn
 from torch.fx.experimental.proxy_tensor import (
     PythonKeyTracer,
     disable_proxy_modes_tracing,
@@ -19,70 +19,108 @@ from torch.fx.experimental.proxy_tensor import (
 from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
 
-READING = (torch.Tag.data_dependent_output, torch.Tag.dynamic_output_shape)
+READ = torch.Tag.data_dependent_output  # a number leaves the graph
+SHAPED = torch.Tag.dynamic_output_shape  # values decide the shape of a result
+BY_MASK = (torch.ops.aten.index.Tensor, torch.ops.aten.index_put.default, torch.ops.aten.index_put_.default)
 
 
 class ValueReads(TorchDispatchMode):
-    """Records (node, value) of every tensor whose values decide something while traced."""
+    """Collects the tensors whose values decide something while a forward is traced.
+
+    copies: outputs to add to the trace, in the order of the reads. values: what they were.
+    """
+
+    supports_higher_order_operators = True
+
+    def __init__(self, model: nn.Module) -> None:
+        super().__init__()
+        self.copies: list[torch.Tensor] = []
+        self.values: list[torch.Tensor] = []
+        self._own = {id(t) for t in (*model.parameters(), *model.buffers())}
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        kwargs = kwargs or {}
+        parts = _decomposed(self, func, args, kwargs)
+        if parts is not NotImplemented:
+            return parts
+        for tensor in _deciding(func, args, kwargs):
+            self.note(tensor)
+        if READ in getattr(func, "tags", ()):
+            with disable_proxy_modes_tracing():
+                return func(*args, **kwargs)
+        return func(*args, **kwargs)
+
+    def note(self, tensor: torch.Tensor) -> None:
+        """Remember what `tensor` holds now."""
+        mode = get_proxy_mode()
+        if mode is None or not isinstance(mode.tracer, PythonKeyTracer):
+            return
+        if get_proxy_slot(tensor, mode.tracer, None) is None and id(tensor) not in self._own:
+            return  # made by Python code from nothing that a call could change
+        self.copies.append(tensor.clone())  # traced: what it is now, whatever is written to it later
+        with disable_proxy_modes_tracing():
+            self.values.append(tensor.detach().clone())
+
+
+def _decomposed(mode: TorchDispatchMode, func: Any, args: Any, kwargs: Any) -> Any:
+    """The result of a composite operator, its parts seen by `mode`; `NotImplemented` for others.
+
+    Below autograd (in a leaf, in inference mode) composites arrive whole: `bool(x)` as `is_nonzero`.
+    """
+    if not isinstance(func, torch._ops.OpOverload):
+        return NotImplemented
+    with mode:
+        return func.decompose(*args, **kwargs)
+
+
+def _deciding(func: Any, args: Any, kwargs: Any) -> list[torch.Tensor]:
+    """The operands of `func` whose values leave the graph or decide a shape."""
+    if func in BY_MASK:
+        return [i for i in args[1] if i is not None and i.dtype in (torch.bool, torch.uint8)]
+    if func is torch.ops.aten.masked_select.default:
+        return [args[1]]
+    tags = getattr(func, "tags", ())
+    if READ not in tags and SHAPED not in tags:
+        return []
+    leaves = torch.utils._pytree.tree_leaves((args, kwargs))
+    return [leaf for leaf in leaves if isinstance(leaf, torch.Tensor)]
+
+
+class AnyRead(TorchDispatchMode):
+    """Tells whether anything that runs within reads tensor values."""
 
     supports_higher_order_operators = True
 
     def __init__(self) -> None:
         super().__init__()
-        self.found: dict[Node, torch.Tensor] = {}
+        self.happened = False
 
-    def __torch_dispatch__(
-        self, func: Any, types: Any, args: Any = (), kwargs: Any = None
-    ) -> Any:
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}
-        if any(tag in getattr(func, "tags", ()) for tag in READING) and not _indexes_by_number(func, args):
-            for tensor in _tensors(args):
-                self._note(tensor)
-            if torch.Tag.data_dependent_output in func.tags:
-                with disable_proxy_modes_tracing():
-                    return func(*args, **kwargs)
+        parts = _decomposed(self, func, args, kwargs)
+        if parts is not NotImplemented:
+            return parts
+        self.happened = self.happened or bool(_deciding(func, args, kwargs))
         return func(*args, **kwargs)
 
-    def _note(self, tensor: torch.Tensor) -> None:
-        mode = get_proxy_mode()
-        if mode is None or not isinstance(mode.tracer, PythonKeyTracer):
-            return
-        slot = get_proxy_slot(tensor, mode.tracer, None)
-        if slot is None:
-            return  # a constant of the model, not something computed from the inputs
-        with disable_proxy_modes_tracing():
-            self.found[slot.proxy.node] = tensor.detach().clone()
+    def note(self, tensor: torch.Tensor) -> None:
+        """A read below the dispatcher."""
+        self.happened = True
 
 
-class ListsAsReads(TorchFunctionMode):
-    """`tolist` and `numpy` look at memory directly: turn them into a read that the trace can see."""
+class MemoryReads(TorchFunctionMode):
+    """Notes what looks at memory directly, below the dispatcher: `tolist`, `numpy`, `tensor_split`."""
+
+    def __init__(self, reads: ValueReads | AnyRead) -> None:
+        super().__init__()
+        self._reads = reads
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        if func in (torch.Tensor.tolist, torch.Tensor.numpy):
-            tensor = args[0]
-            flat = [element.item() for element in tensor.reshape(-1).unbind(0)]
-            if func is torch.Tensor.tolist:
-                return _nest(flat, tuple(tensor.shape))
-            import numpy as np
-
-            with disable_proxy_modes_tracing():
-                return np.array(flat).reshape(tuple(tensor.shape))
-        return func(*args, **(kwargs or {}))
-
-
-def _nest(flat: list[Any], shape: tuple[int, ...]) -> Any:
-    if not shape:
-        return flat[0]
-    step = len(flat) // shape[0] if shape[0] else 0
-    return [_nest(flat[i * step : (i + 1) * step], shape[1:]) for i in range(shape[0])]
-
-
-def _tensors(args: Any) -> list[torch.Tensor]:
-    return [leaf for leaf in torch.utils._pytree.tree_leaves(args) if isinstance(leaf, torch.Tensor)]
-
-
-def _indexes_by_number(func: Any, args: Any) -> bool:
-    """`x[i]` has a fixed shape unless an index is a boolean mask."""
-    if func is not torch.ops.aten.index.Tensor:
-        return False
-    return not any(i is not None and i.dtype in (torch.bool, torch.uint8) for i in args[1])
+        kwargs = kwargs or {}
+        if func in (torch.Tensor.tolist, torch.Tensor.numpy, torch.Tensor.__array__):
+            self._reads.note(args[0])
+        elif func in (torch.Tensor.tensor_split, torch.tensor_split):
+            for value in (*args[1:], *kwargs.values()):
+                if isinstance(value, torch.Tensor):
+                    self._reads.note(value)
+        return func(*args, **kwargs)

@@ -3,17 +3,15 @@
 from __future__ import annotations
 
 import operator
-from collections.abc import Mapping
 from typing import Any
 
 import torch
 import torch.utils._pytree as pytree
 from torch import nn
+from torch._subclasses.fake_tensor import FakeTensor
 from torch.fx import Graph, GraphModule, Node
 
-from .errors import CaptureError
-from .guards import ValueGuards
-from .leaf import LeafRecord, Slot, Structure, leaf_call
+from .leaf import LeafRecord, RefusedTrace, Slot, Structure, leaf_call
 from .opaque import is_opaque
 
 # Checks on sizes that depend on data; the operators that use those sizes check them as well.
@@ -59,9 +57,7 @@ def _insert_module_call(graph: Graph, node: Node, record: LeafRecord, holder: nn
     args, kwargs = Structure(constants, record.arguments.spec).fill(operands)
     put_submodule(holder, record.name, record.module)
     with graph.inserting_before(node):
-        call = graph.create_node(
-            "call_module", record.name, args, kwargs, name=record.name.replace(".", "_")
-        )
+        call = graph.create_node("call_module", record.name, args, kwargs, name=record.name.replace(".", "_"))
     outputs = record.outputs
     assert outputs is not None
     call.meta = dict(node.meta)
@@ -75,9 +71,7 @@ def _insert_module_call(graph: Graph, node: Node, record: LeafRecord, holder: nn
 def _as_argument(constant: Any, holder: nn.Module, graph: Graph, before: Node) -> Any:
     """Constants that code generation cannot print travel as attributes of the graph module."""
     if isinstance(constant, Structure):
-        return Structure(
-            [_as_argument(c, holder, graph, before) for c in constant.constants], constant.spec
-        )
+        return Structure([_as_argument(c, holder, graph, before) for c in constant.constants], constant.spec)
     if isinstance(constant, Slot) or not is_opaque(constant):
         return constant
     name = f"_object_{sum(1 for n in vars(holder) if n.startswith('_object_'))}"
@@ -134,6 +128,8 @@ def _name_attributes(graph: Graph, traced: GraphModule, model: nn.Module, holder
         if hasattr(holder, str(node.target)):
             continue
         value = _attribute(traced, str(node.target))
+        if isinstance(value, FakeTensor):
+            raise RefusedTrace(f"the graph needs '{node.name}', a tensor that Python code made of the inputs")
         if id(value) in own:
             name = own[id(value)][0]
             put_tensor(holder, name, value)
@@ -163,36 +159,3 @@ def _attribute(module: nn.Module, name: str) -> Any:
     for part in name.split("."):
         value = getattr(value, part)
     return value
-
-
-def guard_program(
-    traced: GraphModule,
-    found: Mapping[Node, torch.Tensor],
-    calls: list[LeafRecord],
-    leaves: Mapping[str, nn.Module],
-) -> ValueGuards:
-    """The part of the trace that computes the values in `found`, as a program of its own."""
-    needed: set[Node] = set()
-    stack = list(found)
-    while stack:
-        node = stack.pop()
-        if node in needed:
-            continue
-        if node.op == "call_function" and node.target is leaf_call:
-            name = calls[node.args[0]].name
-            raise CaptureError("the model", {"real": f"the glue reads values computed by '{name}'"})
-        needed.add(node)
-        stack.extend(node.all_input_nodes)
-    program = Graph()
-    copies: dict[Node, Node] = {}
-    sources: list[int] = []
-    for i, node in enumerate(traced.graph.find_nodes(op="placeholder")):
-        copies[node] = program.node_copy(node)
-        if node in needed:
-            sources.append(i)
-    for node in traced.graph.nodes:
-        if node in needed and node.op != "placeholder":
-            copies[node] = program.node_copy(node, lambda n: copies[n])
-    program.output(tuple(copies[n] for n in found))
-    module = GraphModule(traced, program, class_name="ValueGuards")
-    return ValueGuards(module, tuple(found.values()), tuple(sources), tuple(n.name for n in found))
