@@ -3,33 +3,61 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, Literal
+from typing import Any, Literal, overload
 
 from torch import nn
 
 from .cached import CachedTransformer
 from .config import CacheConfig, as_config
 from .errors import ConfigError
+from .pipelines import ConfigLike, P, is_pipeline, transform_pipeline
 
 Scope = Literal["model", "list"]
 OnUnsupported = Literal["raise", "passthrough"]
 
 
+@overload
 def transform(
     model: nn.Module,
-    config: CacheConfig | str | Mapping[str, Any] | None = None,
+    config: ConfigLike = None,
     *,
     example_inputs: Mapping[str, Any] | None = None,
     scope: Scope = "model",
     timestep: str | None = None,
     on_unsupported: OnUnsupported = "raise",
     max_contexts: int = 64,
-) -> CachedTransformer:
-    """Compile a block cache into a diffusion transformer.
+) -> CachedTransformer: ...
+
+
+@overload
+def transform(
+    model: P,
+    config: ConfigLike = None,
+    *,
+    scope: Scope = "model",
+    timestep: str | None = None,
+    on_unsupported: OnUnsupported = "raise",
+    max_contexts: int = 64,
+) -> P: ...
+
+
+def transform(
+    model: Any,
+    config: ConfigLike = None,
+    *,
+    example_inputs: Mapping[str, Any] | None = None,
+    scope: Scope = "model",
+    timestep: str | None = None,
+    on_unsupported: OnUnsupported = "raise",
+    max_contexts: int = 64,
+) -> Any:
+    """Compile a block cache into a diffusion transformer, or into every denoiser of a pipeline.
 
     Args:
-        model: any `nn.Module` whose forward runs a chain of blocks held in module lists. Not changed.
-        config: a `CacheConfig`, the notation `"F8B0_W8M0MC3_T1O1_R0.12"`, or a mapping of fields.
+        model: any `nn.Module` whose forward runs a chain of blocks held in module lists, not changed;
+            or a `diffusers.DiffusionPipeline`, whose denoisers are replaced by cached ones in place.
+        config: a `CacheConfig`, the notation `"F8B0_W8M0MC3_T1O1_R0.12"`, or a mapping of fields. For a
+            pipeline also a mapping from component names to one of these: only those are transformed.
         example_inputs: keyword arguments of one call, to capture now; else the first call captures.
         scope: "model" makes the whole chain one segment; "list" gives every block list its own Fn, Bn,
             state and decision.
@@ -39,27 +67,37 @@ def transform(
         max_contexts: how many contexts may hold state at once.
 
     Returns:
-        A module to use in the model's place.
+        A module to use in the model's place; of a pipeline, the pipeline (`fxcache.restore` undoes it).
 
     Raises:
         ConfigError, NotationError: the config cannot work. NoTimestepError: no such input.
-        CaptureError, NoBlocksError, TooManyBlocksError, BlockMutationError: the model cannot be
+        AlreadyCachedError: diffusers' own cache is enabled. NoDenoiserError: nothing in the pipeline to
+        cache. CaptureError, NoBlocksError, TooManyBlocksError, BlockMutationError: the model cannot be
         transformed so; raised here with `example_inputs`, else by the first call.
     """
-    settings = as_config(config)
     if scope not in ("model", "list"):
         raise ConfigError("scope", scope, 'be "model" or "list"')
     if on_unsupported not in ("raise", "passthrough"):
         raise ConfigError("on_unsupported", on_unsupported, 'be "raise" or "passthrough"')
-    original = model.original if isinstance(model, CachedTransformer) else model
-    cached = CachedTransformer(
-        original,
-        settings,
-        scope=scope,
-        timestep=timestep,
-        on_unsupported=on_unsupported,
-        max_contexts=max_contexts,
-    )
+
+    def cache(module: nn.Module, settings: CacheConfig) -> CachedTransformer:
+        return CachedTransformer(
+            module.original if isinstance(module, CachedTransformer) else module,
+            settings,
+            scope=scope,
+            timestep=timestep,
+            on_unsupported=on_unsupported,
+            max_contexts=max_contexts,
+        )
+
+    if is_pipeline(model):
+        if example_inputs is not None:
+            raise ConfigError(
+                "example_inputs", "given", "be left out for a pipeline: its first call captures"
+            )
+        return transform_pipeline(model, config, cache)
+    settings = as_config(config)
+    cached = cache(model, settings)
     if example_inputs is not None and settings.enabled:
         cached.prepare(example_inputs)
     return cached

@@ -12,6 +12,7 @@ from torch import nn
 
 from .capture import capture
 from .config import CacheConfig
+from .effects import with_effects
 from .errors import CaptureError, NoBlocksError
 from .flops import Described, StepFlops, count_step
 from .guards import ShapeGuards
@@ -163,7 +164,8 @@ class Variants:
             self._model, self._config, self._scope, self._inputs, bound, call.tensors
         )
         guards = program.capture.shapes.also(program.assumed)
-        variant = Variant(program, self._lower(program), guards, _watch(self._model, program))
+        run = with_effects(self._lower(program), program.capture.effects)
+        variant = Variant(program, run, guards, _watch(self._model, program))
         if not variant.accepts(call):
             raise CaptureError(type(self._model).__name__, {"guards": "they reject the captured call"})
         return variant
@@ -204,4 +206,5 @@ def _watch(model: nn.Module, program: Program) -> tuple[tuple[dict[str, Any], st
         for table in (owner._parameters, owner._buffers):
             if last in table:
                 watched.append((table, last, table[last]))  # type: ignore[arg-type]
+    watched += [(effect.table, effect.key, effect.before) for effect in program.capture.effects]
     return tuple(watched)

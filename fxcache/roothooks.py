@@ -1,0 +1,96 @@
+"""Hooks on the model itself, run around its captured forward as a call of the model would run them.
+
+A captured graph takes the place of the model's forward, so whatever others hung on the model (offloading
+by accelerate, diffusers' hook registry, PyTorch's forward hooks) must be run by whoever runs the graph.
+Hooks on modules inside need nothing: the graph calls those modules.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import nn
+
+from .errors import RootHookError
+
+Forward = Callable[..., Any]
+
+
+def has_root_hooks(model: nn.Module) -> bool:
+    """Whether anything is hung on `model` itself. Quick: asked on every call."""
+    own = model.__dict__
+    return bool(
+        model._forward_pre_hooks or model._forward_hooks or "_hf_hook" in own or "_diffusers_hook" in own
+    )
+
+
+def hooked(model: nn.Module, forward: Forward) -> Forward:
+    """`forward` with the hooks of `model` around it, in the order in which the model runs them.
+
+    Raises:
+        RootHookError: a hook replaces the forward rather than going around it.
+    """
+    forward = _with_diffusers_hooks(model, forward)
+    forward = _with_accelerate_hook(model, forward)
+    return _with_torch_hooks(model, forward)
+
+
+def _with_torch_hooks(model: nn.Module, forward: Forward) -> Forward:
+    def run(*args: Any, **kwargs: Any) -> Any:
+        for number, hook in list(model._forward_pre_hooks.items()):
+            if number in model._forward_pre_hooks_with_kwargs:
+                changed = hook(model, args, kwargs)
+                args, kwargs = (args, kwargs) if changed is None else changed
+            else:
+                changed = hook(model, args)
+                if changed is not None:
+                    args = changed if isinstance(changed, tuple) else (changed,)
+        result = forward(*args, **kwargs)
+        for number, hook in list(model._forward_hooks.items()):
+            if number in model._forward_hooks_with_kwargs:
+                changed = hook(model, args, kwargs, result)
+            else:
+                changed = hook(model, args, result)
+            result = result if changed is None else changed
+        return result
+
+    return run
+
+
+def _with_accelerate_hook(model: nn.Module, forward: Forward) -> Forward:
+    hook = model.__dict__.get("_hf_hook")
+    if hook is None:
+        return forward
+
+    def run(*args: Any, **kwargs: Any) -> Any:
+        args, kwargs = hook.pre_forward(model, *args, **kwargs)
+        if hook.no_grad:
+            with torch.no_grad():
+                result = forward(*args, **kwargs)
+        else:
+            result = forward(*args, **kwargs)
+        return hook.post_forward(model, result)
+
+    return run
+
+
+def _with_diffusers_hooks(model: nn.Module, forward: Forward) -> Forward:
+    registry = model.__dict__.get("_diffusers_hook")
+    if registry is None:
+        return forward
+    for name in registry._hook_order:  # the first registered is the innermost
+        hook = registry.hooks[name]
+        if hasattr(hook, "new_forward"):
+            raise RootHookError(type(model).__name__, name)
+        forward = _around(model, hook, forward)
+    return forward
+
+
+def _around(model: nn.Module, hook: Any, forward: Forward) -> Forward:
+    def run(*args: Any, **kwargs: Any) -> Any:
+        args, kwargs = hook.pre_forward(model, *args, **kwargs)
+        return hook.post_forward(model, forward(*args, **kwargs))
+
+    return run
