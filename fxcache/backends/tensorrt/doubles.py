@@ -16,6 +16,8 @@ from typing import Any, Literal
 import torch
 from torch.fx import Graph, GraphModule, Node
 
+from ...dataflow import ancestors
+
 Place = Literal["before", "engine", "after"]
 PLACES: tuple[Place, ...] = ("before", "engine", "after")
 
@@ -36,12 +38,15 @@ class Piece:
 
 
 def operators_of(graph: GraphModule) -> list[str]:
-    """Names of the operators of `graph`, without item access and sizes."""
-    return [
-        str(n.target) if isinstance(n.target, torch._ops.OpOverload) else getattr(n.target, "__name__", str(n.target))
-        for n in graph.graph.nodes
-        if n.op == "call_function" and n.target is not operator.getitem and not is_number(n)
-    ]
+    """Names of the operators of `graph`, in order."""
+    return [name for node in graph.graph.nodes if (name := operator_name(node)) is not None]
+
+
+def operator_name(node: Node) -> str | None:
+    """The operator of a node; None for what computes nothing on tensors: item access, sizes, submodules."""
+    if node.op != "call_function" or node.target is operator.getitem or is_number(node):
+        return None
+    return getattr(node.target, "__name__", None) or str(node.target)
 
 
 def split_doubles(
@@ -57,7 +62,7 @@ def split_doubles(
     Returns:
         The pieces, and under which name each of `outputs` is to be found.
     """
-    _drop_clones(graph)
+    _tidy(graph)
     places = _places(graph)
     nodes = list(graph.graph.nodes)
     names = {n: f"{prefix}.{n.name}" for n in nodes}
@@ -69,11 +74,26 @@ def split_doubles(
     return found, tuple(names[r] for r in results)
 
 
-def _drop_clones(graph: GraphModule) -> None:
-    """Copies only matter where something is written, and nothing is any more."""
-    for node in graph.graph.find_nodes(op="call_function", target=torch.ops.aten.clone.default):
-        node.replace_all_uses_with(node.args[0])
-        graph.graph.erase_node(node)
+# Memory whose content nobody reads has no converter; zeros have.
+UNSET = {
+    torch.ops.aten.empty_like.default: torch.ops.aten.zeros_like.default,
+    torch.ops.aten.new_empty.default: torch.ops.aten.new_zeros.default,
+    torch.ops.aten.empty.memory_format: torch.ops.aten.zeros.default,
+}
+
+
+def _tidy(graph: GraphModule) -> None:
+    """Drop checks of dtypes, and copies of inputs (nothing is written any more); set unset memory."""
+    for node in list(graph.graph.nodes):
+        if node.target is torch.ops.aten._assert_tensor_metadata.default:
+            graph.graph.erase_node(node)
+        elif node.target is torch.ops.aten.clone.default and node.args[0].op == "placeholder":
+            node.replace_all_uses_with(node.args[0])
+            graph.graph.erase_node(node)
+        elif node.target in UNSET:
+            if node.target is torch.ops.aten.empty.memory_format:
+                node.kwargs = {k: v for k, v in node.kwargs.items() if k != "memory_format"}
+            node.target = UNSET[node.target]
     graph.graph.eliminate_dead_code()
 
 
@@ -100,23 +120,38 @@ def _double(node: Node) -> bool:
 
 
 def _places(graph: GraphModule) -> dict[Node, Place]:
-    places: dict[Node, Place] = {}
-    for node in graph.graph.nodes:
-        if node.op != "call_function" or _free(node):
-            continue
-        parents = [n for n in node.all_input_nodes if not is_number(n)]
-        above = {places.get(n) for n in parents if not _free(n)}
-        if above and above <= {"before"} and not any(n.op == "get_attr" for n in parents):
-            places[node] = "before"  # also what only goes on from there: casts, views
-        elif _double(node) and not above & {"engine", "after"}:
-            places[node] = "before"
-        else:
-            places[node] = "engine"
-    for node in reversed(graph.graph.nodes):
+    calls = [n for n in graph.graph.nodes if n.op == "call_function" and not _free(n)]
+    before = _before(graph, calls)
+    places: dict[Node, Place] = {n: "before" if n in before else "engine" for n in calls}
+    for node in reversed(calls):
         behind = all(u.op == "output" or places.get(u) == "after" for u in node.users)
-        if places.get(node) == "engine" and behind and _double(node):
+        if places[node] == "engine" and behind and _double(node) and node.target is not operator.getitem:
             places[node] = "after"
     return places
+
+
+def _before(graph: GraphModule, calls: list[Node]) -> set[Node]:
+    """Float64 nodes that no weight enters, what they need, and what needs nothing else (casts, views)."""
+    weighed: set[Node] = set()
+    before: set[Node] = set()
+    for node in calls:
+        parents = [n for n in node.all_input_nodes if not is_number(n)]
+        if any(n in weighed or _weight(graph, n) for n in parents):
+            weighed.add(node)
+        elif _double(node):
+            before |= {node, *ancestors([node], stop=lambda n: n in before)} & set(calls)
+        elif parents and all(n in before for n in parents):
+            before.add(node)
+    return before
+
+
+def _weight(graph: GraphModule, node: Node) -> bool:
+    if node.op != "get_attr":
+        return False
+    value: Any = graph
+    for part in str(node.target).split("."):
+        value = getattr(value, part)
+    return isinstance(value, torch.nn.Parameter)
 
 
 def _piece(
@@ -127,8 +162,8 @@ def _piece(
     results: tuple[Node, ...],
 ) -> Piece | None:
     inside = [n for n in source.graph.nodes if places.get(n) == place]
-    if place == "before":  # constants that are results need a maker
-        inside = [n for n in source.graph.nodes if n in inside or (n.op == "get_attr" and n in results)]
+    if place == "before":  # constants and sizes that are results need a maker
+        inside = [n for n in source.graph.nodes if n in inside or (_free(n) and n in results)]
     if not inside:
         return None
     graph, values, inputs = Graph(), dict[Node, Node](), list[Node]()
@@ -147,7 +182,7 @@ def _piece(
     for node in inside:
         value(node)
     given = [n for n in inside if n in results or any(places.get(u) not in (None, place) for u in n.users)]
-    outputs = [n for n in given if any(True for _ in _tensors(n.meta.get("val"))) and not _structured(n)]
+    outputs = [n for n in given if n in results or not (_free(n) or _structured(n))]
     graph.output(tuple(values[n] for n in outputs))
     ordered = [values[n] for n in reversed(inputs)]  # each was put in front of the last
     assert [n for n in graph.nodes if n.op == "placeholder"] == ordered

@@ -1,0 +1,102 @@
+"""The verbs of this backend; `fxcache.compile` and `fxcache.export` call them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from ...cached import CachedTransformer
+from ...errors import BackendError
+from ...loading import PackagedTransformer
+from .available import require_gpu, require_torch_tensorrt
+from .compiling import Lowered, refit_set
+from .lowering import Coverage
+from .options import Precision, TensorRTOptions
+from .runner import HostRunner
+from .sizes import Dynamic
+
+
+def compile_tensorrt(
+    cached: CachedTransformer,
+    *,
+    precision: Precision | None = None,
+    workspace: int = 0,
+    dynamic: Dynamic = False,
+    require_full: bool = False,
+    refit: bool = False,
+    cache_dir: str | Path | None = None,
+    **extra: Any,
+) -> CachedTransformer:
+    """The same cached model, its stages run by TensorRT engines.
+
+    Engines are built on the first call of each kind, which takes minutes for a large model, and again
+    for sizes outside their range. The PyTorch model keeps its own weights beside those in the engines.
+
+    Args:
+        precision, workspace, dynamic, require_full, refit, cache_dir: as in `TensorRTOptions`.
+        extra: further arguments of `torch_tensorrt.dynamo.compile`.
+
+    Raises:
+        TensorRTMissingError: torch-tensorrt is not installed. TensorRTDeviceError: no GPU, or the model is
+        elsewhere. PrecisionError: no such precision. The first call also raises `EngineRangeError`, and
+        `LeftoverOperatorsError` with `require_full`.
+    """
+    folder = Path(cache_dir) if cache_dir is not None else None
+    options = TensorRTOptions(precision, workspace, dynamic, require_full, refit, folder, extra)
+    require_torch_tensorrt()
+    require_gpu(cached.original.parameters())
+    return cached.lowered(Lowered(options))
+
+
+def engine_report(compiled: CachedTransformer) -> tuple[tuple[Coverage, ...], ...]:
+    """For each set of engines built so far, where the operators of each stage run."""
+    return tuple(s.coverage for runner in _runners(compiled) for s in runner.sets)
+
+
+def refit(compiled: CachedTransformer) -> None:
+    """Give the engines the model's present weights, after they changed (a fused LoRA, new weights).
+
+    Weights that change in place cannot be noticed from outside: call this after changing them. Where
+    modules are replaced instead, new engines are built without being asked. Raises `StaleGraphError`
+    where the model was compiled without `refit=True`.
+    """
+    lower = compiled._options["lower"]
+    if not isinstance(lower, Lowered):
+        raise BackendError("refit", 'be given what fxcache.compile(backend="tensorrt") returns')
+    for variant in compiled._variants.all():
+        assert isinstance(variant.run, HostRunner)
+        variant.run.sets[:] = [refit_set(variant.program, s, lower.options) for s in variant.run.sets]
+
+
+def export_tensorrt(
+    cached: CachedTransformer,
+    path: str | Path,
+    example_inputs: Mapping[str, Any],
+    *,
+    dynamic: Dynamic = True,
+    **options: Any,
+) -> Path:
+    """Write a package of engines that `load_tensorrt` runs, with the cache's bookkeeping beside them.
+
+    Args:
+        path: file to write, ending in `.zip`.
+        example_inputs: keyword arguments of a call such as will be made.
+        dynamic, options: as `compile_tensorrt` takes them.
+
+    Raises as `compile_tensorrt`, and `LeftoverOperatorsError` where a stage is not one engine.
+    """
+    from .package import write_package
+
+    return write_package(cached, Path(path), example_inputs, TensorRTOptions(dynamic=dynamic, **options))
+
+
+def load_tensorrt(path: str | Path) -> PackagedTransformer:
+    """Load what `export_tensorrt` wrote; called like the model. Raises `PackageError`."""
+    from .package import read_package
+
+    return read_package(Path(path))
+
+
+def _runners(compiled: CachedTransformer) -> list[HostRunner]:
+    return [v.run for v in compiled._variants.all() if isinstance(v.run, HostRunner)]

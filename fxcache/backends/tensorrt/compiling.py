@@ -1,0 +1,126 @@
+"""Compile a program's stages: the lowering that `fxcache.compile(backend="tensorrt")` plugs in."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+
+from ...errors import EngineRangeError, LeftoverOperatorsWarning, StaleGraphError
+from ...ir import Program
+from .available import require_gpu, require_torch_tensorrt
+from .lowering import Coverage, lower_stage, require_full
+from .options import TensorRTOptions
+from .prepare import Prepared, prepare
+from .runner import EngineSet, HostRunner, StageRunner
+from .sizes import Shape, Sizes, sizes_of, specs_of
+
+def dtype_of(program: Program) -> torch.dtype:
+    """The dtype in which the blocks compute: that of the primary stream."""
+    primary = program.chain[0].primary
+    assert primary is not None
+    return primary.meta["val"].dtype  # type: ignore[no-any-return]
+
+
+def flat_names(program: Program) -> tuple[str, ...]:
+    """Names of the flat inputs in the graph."""
+    return tuple(n.name for n in program.capture.graph.graph.find_nodes(op="placeholder"))
+
+
+def captured_shapes(program: Program) -> tuple[Shape, ...]:
+    """Shapes of the flat inputs of the call that was captured."""
+    nodes = program.capture.graph.graph.find_nodes(op="placeholder")
+    return tuple(tuple(_hint(s) for s in n.meta["val"].shape) for n in nodes)
+
+
+def _hint(size: Any) -> int:
+    return int(size.node.hint) if isinstance(size, torch.SymInt) else int(size)
+
+
+def prepare_all(program: Program, shapes: Sequence[Shape], options: TensorRTOptions) -> tuple[Sizes, list[Prepared]]:
+    """Every stage of `program`, prepared for the range of sizes around `shapes`."""
+    sizes = sizes_of(program, shapes, options.dynamic)
+    if not sizes.hold([tuple(s) for s in shapes]):
+        raise EngineRangeError(f"inputs of shapes {list(shapes)}", "they lie outside the range")
+    specs = specs_of(program, sizes)
+    return sizes, [prepare(program, stage, specs) for stage in program.stages.values()]
+
+
+def coverage_of(program: Program, options: TensorRTOptions) -> tuple[Coverage, ...]:
+    """Lower and partition every stage without building an engine. Needs no GPU, only torch-tensorrt."""
+    require_torch_tensorrt()
+    _, stages = prepare_all(program, captured_shapes(program), options)
+    settings = options.settings(dtype_of(program))
+    return tuple(lower_stage(stage, settings, dry=True)[1] for stage in stages)
+
+
+@dataclass(frozen=True)
+class Lowered:
+    """A lowering for `Variants`: `Lowered(options)(program)` is what the variant runs.
+
+    eager: run the engines' pieces in PyTorch and need no torch-tensorrt, to check the cut alone.
+    """
+
+    options: TensorRTOptions
+    eager: bool = False
+
+    def __call__(self, program: Program) -> HostRunner:
+        state = [s.name for s in program.state]
+
+        def build(shapes: Sequence[Shape]) -> EngineSet:
+            self._refuse_outside(runner, shapes)
+            return self._build(program, shapes)
+
+        runner = HostRunner(flat_names(program), state, len(program.segments), build)
+        return runner
+
+    def _build(self, program: Program, shapes: Sequence[Shape]) -> EngineSet:
+        sizes, stages = prepare_all(program, shapes, self.options)
+        if self.eager:
+            return EngineSet(sizes, {s.name: StageRunner(s, None) for s in stages}, {})
+        require_torch_tensorrt()
+        require_gpu(program.capture.model.parameters())
+        settings = self.options.settings(dtype_of(program))
+        built = {stage.name: self._engine(stage, settings) for stage in stages}
+        coverage = tuple(c for _, c in built.values())
+        for one in coverage:
+            _warn_of_leftovers(one)
+        modules = {name: module for name, (module, _) in built.items()}
+        return EngineSet(sizes, {s.name: StageRunner(s, modules[s.name]) for s in stages}, modules, coverage)
+
+    def _engine(self, stage: Prepared, settings: Mapping[str, Any]) -> tuple[Any, Coverage]:
+        if self.options.require_full:  # asked of a dry run: a failure should not cost a build
+            require_full(lower_stage(stage, settings, dry=True)[1])
+        return lower_stage(stage, settings, dry=False)
+
+    def _refuse_outside(self, runner: HostRunner, shapes: Sequence[Shape]) -> None:
+        if runner.sets and isinstance(self.options.dynamic, Mapping):
+            raise EngineRangeError(f"inputs of shapes {list(shapes)}", "they lie outside the range asked for")
+
+
+def _warn_of_leftovers(coverage: Coverage) -> None:
+    if not coverage.full:
+        left = ", ".join(f"{name} ({why})" for name, why in coverage.leftovers.items())
+        message = f"stage '{coverage.stage}' became {coverage.engines} engines; in PyTorch: {left}"
+        warnings.warn(message, LeftoverOperatorsWarning, stacklevel=2)
+
+
+def refit_set(program: Program, known: EngineSet, options: TensorRTOptions) -> EngineSet:
+    """The engines of `known` with the model's present weights, for the sizes that they were built for.
+
+    Raises `StaleGraphError` where they were built without `refit=True`.
+    """
+    if options.settings(dtype_of(program))["immutable_weights"]:
+        raise StaleGraphError("the engines hold fixed weights; compile with refit=True to replace them later")
+    package = require_torch_tensorrt()
+    require_gpu(program.capture.model.parameters())
+    _, stages = prepare_all(program, known.sizes.usual, options)
+    modules = dict(known.modules)
+    for stage in stages:
+        if modules[stage.name] is not None and stage.exported is not None and stage.exported.state_dict:
+            modules[stage.name] = package.dynamo.refit_module_weights(modules[stage.name], stage.exported)
+    runners = {s.name: StageRunner(s, modules[s.name]) for s in stages}
+    return EngineSet(known.sizes, runners, modules, known.coverage)

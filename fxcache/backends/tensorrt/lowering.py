@@ -1,0 +1,114 @@
+"""From a prepared stage to engines, through torch-tensorrt's dynamo API."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import nn
+from torch.fx import GraphModule
+
+from ...errors import LeftoverOperatorsError
+from .available import require_torch_tensorrt
+from .doubles import operator_name, operators_of
+from .prepare import Prepared
+from .sizes import Spec
+
+NO_CONVERTER = "torch-tensorrt has no converter for it"
+DOUBLE = "TensorRT has no float64"
+
+
+@dataclass(frozen=True)
+class Coverage:
+    """Where the operators of one stage run.
+
+    engines: how many engines; in_engines: operators in them. leftovers: operator → why it stayed in
+    PyTorch between engines. beside: operators that run in PyTorch before and after the engine by
+    design: float64 arithmetic, writes to the state. weights: bytes of weights in the engines.
+    """
+
+    stage: str
+    engines: int
+    in_engines: int
+    leftovers: Mapping[str, str]
+    beside: Mapping[str, int]
+    weights: int
+
+    @property
+    def full(self) -> bool:
+        """One engine at most, and nothing left over."""
+        return not self.leftovers and self.engines <= 1
+
+
+def lower_stage(stage: Prepared, settings: Mapping[str, Any], dry: bool) -> tuple[GraphModule | None, Coverage]:
+    """Lower, partition and (unless `dry`) build the engines of a stage.
+
+    Args:
+        stage: what to lower.
+        settings: arguments of `torch_tensorrt.dynamo.compile`.
+        dry: stop before engines are built; the result then runs in PyTorch.
+
+    Returns:
+        A module for the engine's piece, None where there is nothing for an engine; and the coverage.
+    """
+    if stage.exported is None or stage.engine is None:
+        return None, _coverage(stage, None)
+    package = require_torch_tensorrt()
+    inputs = [engine_input(package, stage.specs[n]) for n in stage.engine.inputs]
+    with torch.no_grad():
+        lowered = package.dynamo.compile(stage.exported, arg_inputs=inputs, dryrun=dry, **settings)
+    return lowered, _coverage(stage, lowered)
+
+
+def engine_input(package: Any, spec: Spec) -> Any:
+    """`torch_tensorrt.Input` for a spec."""
+    if spec.fixed:
+        return package.Input(shape=spec.usual, dtype=spec.dtype)
+    return package.Input(min_shape=spec.low, opt_shape=spec.usual, max_shape=spec.high, dtype=spec.dtype)
+
+
+def require_full(coverage: Coverage) -> None:
+    """Raises `LeftoverOperatorsError` unless the stage is one engine."""
+    if not coverage.full:
+        raise LeftoverOperatorsError(coverage.stage, dict(coverage.leftovers))
+
+
+def engines_in(module: nn.Module | None) -> dict[str, nn.Module]:
+    """The parts that are, or in a dry run would be, engines."""
+    return {n: m for n, m in (module.named_children() if module is not None else ()) if "_run_on_acc" in n}
+
+
+def _coverage(stage: Prepared, lowered: GraphModule | None) -> Coverage:
+    engines = engines_in(lowered)
+    inside = sum(_count(m, stage, len(engines)) for m in engines.values())
+    left = _left(lowered, engines)
+    beside = {p.place: len(p.operators) for p in stage.pieces if p.place != "engine"}
+    return Coverage(stage.name, len(engines), inside, left, beside, _weights(stage))
+
+
+def _count(module: nn.Module, stage: Prepared, engines: int) -> int:
+    if isinstance(module, GraphModule):
+        return len(operators_of(module))
+    return len(stage.engine.operators) if stage.engine is not None and engines == 1 else 0
+
+
+def _left(lowered: GraphModule | None, engines: Mapping[str, nn.Module]) -> dict[str, str]:
+    found: dict[str, str] = {}
+    if lowered is None:
+        return found
+    children = {n: m for n, m in lowered.named_children() if isinstance(m, GraphModule) and n not in engines}
+    for graph in (lowered, *children.values()):
+        for node in graph.graph.nodes:
+            name, value = operator_name(node), node.meta.get("val")
+            if name is not None:
+                double = isinstance(value, torch.Tensor) and value.dtype == torch.float64
+                found[name] = DOUBLE if double else NO_CONVERTER
+    return found
+
+
+def _weights(stage: Prepared) -> int:
+    assert stage.exported is not None or stage.engine is None
+    tensors = stage.exported.state_dict.values() if stage.exported is not None else ()
+    return sum(t.numel() * t.element_size() for t in tensors)

@@ -1,0 +1,89 @@
+"""Run prepared stages on the host: engines for the arithmetic, a Python `if` for the decision."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import nn
+
+from .lowering import Coverage
+from .prepare import Prepared
+from .sizes import Shape, Sizes
+
+
+class StageRunner:
+    """One stage: its pieces in order, over named values; the engine's piece run by `engine`."""
+
+    def __init__(self, stage: Prepared, engine: Callable[..., Any] | None) -> None:
+        self.stage = stage
+        self._steps: list[tuple[Callable[..., Any], tuple[str, ...], tuple[str, ...]]] = []
+        for piece in stage.pieces:
+            run = engine if piece.place == "engine" and engine is not None else piece.graph
+            self._steps.append((run, piece.inputs, piece.outputs))
+
+    def __call__(self, values: dict[str, Any]) -> None:
+        """Run on `values`, which holds the stage's inputs; adds its outputs."""
+        local = dict(values)
+        for run, inputs, outputs in self._steps:
+            results = run(*[_contiguous(local[n]) for n in inputs])
+            local.update(zip(outputs, results, strict=True))
+        values.update((n, local[f]) for n, f in zip(self.stage.outputs, self.stage.found, strict=True))
+
+
+def _contiguous(value: Any) -> Any:
+    return value.contiguous() if isinstance(value, torch.Tensor) else value
+
+
+@dataclass(frozen=True)
+class EngineSet:
+    """All stages of a program, for one range of sizes: their engines, and where operators run."""
+
+    sizes: Sizes
+    stages: Mapping[str, StageRunner]
+    modules: Mapping[str, nn.Module | None]
+    coverage: tuple[Coverage, ...] = ()
+
+
+class HostRunner:
+    """A function of the flat inputs and the state: what a variant runs.
+
+    Args:
+        inputs, state: their names, in the order of the arguments.
+        segments: how many decisions a step makes.
+        sets: engine sets built so far. `build` makes one for the shapes of other flat inputs, or raises.
+    """
+
+    def __init__(
+        self,
+        inputs: Sequence[str],
+        state: Sequence[str],
+        segments: int,
+        build: Callable[[Sequence[Shape]], EngineSet],
+    ) -> None:
+        self.sets: list[EngineSet] = []
+        self._inputs, self._names = tuple(inputs), (*inputs, *state)
+        self._build = build
+        self._suffixes = [""] if segments == 1 else [f"_{i}" for i in range(segments)]
+
+    def __call__(self, *flat: Any) -> tuple[Any, ...]:
+        values = dict(zip(self._names, flat, strict=True))
+        stages = self.set_for([tuple(t.shape) for t in flat[: len(self._inputs)]]).stages
+        for i, suffix in enumerate(self._suffixes):
+            stages["front" + suffix](values)
+            branch = "skip" if values[f"hit_{i}"] else "compute"
+            stages[branch + suffix](values)
+        stages["back"](values)
+        state = {id(t) for t in flat}
+        outputs = [values[n] for n in stages["back"].stage.outputs]
+        return tuple(t.clone() if id(t) in state else t for t in outputs)  # state changes under the caller
+
+    def set_for(self, shapes: Sequence[Shape]) -> EngineSet:
+        """The engine set that serves inputs of `shapes`, built when there is none."""
+        for known in self.sets:
+            if known.sizes.hold(shapes):
+                return known
+        self.sets.append(self._build(shapes))
+        return self.sets[-1]

@@ -1,0 +1,61 @@
+"""The models under test, small enough for the builder, with inputs and captured programs."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import cache
+from typing import Any
+
+import torch
+from torch import nn
+
+import fxcache
+from fxcache.ir import Program
+from tests.zoo import find
+
+CONFIG = "F1B1_W2M0MC3_T1O1_R0.12"  # every stage holds blocks but skip
+STAGES = ("front", "skip", "compute", "back")
+
+
+def flux(batch: int = 2) -> tuple[nn.Module, dict[str, Any]]:
+    """The embedded trained FLUX."""
+    from fxcache.embedded import load_transformer
+
+    generator = torch.Generator().manual_seed(0)
+    grid = torch.arange(49)
+    return load_transformer().requires_grad_(False), {
+        "hidden_states": torch.randn(batch, 49, 16, generator=generator),
+        "encoder_hidden_states": torch.randn(batch, 2, 16, generator=generator),
+        "pooled_projections": torch.randn(batch, 16, generator=generator),
+        "timestep": torch.full((batch,), 0.7),
+        "img_ids": torch.stack((torch.zeros(49), grid // 7, grid % 7), dim=1),
+        "txt_ids": torch.zeros(2, 3),
+        "return_dict": False,
+    }
+
+
+BUILDERS: dict[str, Callable[[], tuple[nn.Module, dict[str, Any]]]] = {
+    "flux": flux,
+    "sd3": find("SD3Transformer2DModel").build,
+    "wan": find("WanTransformer3DModel").build,
+    "pixart": find("PixArtTransformer2DModel").build,
+}
+
+
+def build(name: str, dtype: torch.dtype) -> tuple[nn.Module, dict[str, Any]]:
+    model, inputs = BUILDERS[name]()
+    return model.to(dtype), {k: _cast(v, dtype) for k, v in inputs.items()}
+
+
+def _cast(value: Any, dtype: torch.dtype) -> Any:
+    floating = isinstance(value, torch.Tensor) and value.is_floating_point()
+    return value.to(dtype) if floating else value
+
+
+@cache
+def program(name: str, dtype: torch.dtype, config: str = CONFIG) -> Program:
+    """The transformed program of a model."""
+    model, inputs = build(name, dtype)
+    cached = fxcache.transform(model, config)
+    variant, _ = cached.variant_for(inputs)
+    return variant.program
