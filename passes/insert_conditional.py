@@ -7,8 +7,8 @@ import operator
 from torch import nn
 from torch.fx import Graph, GraphModule, Node
 
-from ..ir import Program, Stage
-from ..policies.conditional import conditional
+from ..ir import Middle, Program, Stage
+from ..policies.conditional import conditional, own
 
 
 def insert_conditional(program: Program) -> Program:
@@ -31,6 +31,8 @@ def insert_conditional(program: Program) -> Program:
         if index == len(middles):
             break
         middle = middles[index]
+        if not middle.outputs:
+            _give_something(middle, index)
         operands = tuple(dict.fromkeys((*middle.skip.inputs, *middle.compute.inputs)))
         skip = middle.skip.finish(root, operands)
         compute = middle.compute.finish(root, operands)
@@ -44,6 +46,12 @@ def insert_conditional(program: Program) -> Program:
     outer = GraphModule(holder, graph, class_name=f"Cached{model}")
     outer.graph.lint()
     return program.replace(stages=stages, graph=outer)
+
+
+def _give_something(middle: Middle, index: int) -> None:
+    """A middle with no blocks gives nothing, but the conditional operator wants a result."""
+    for builder in (middle.skip, middle.compute):
+        builder.outputs[f"done_{index}"] = builder.call(own, builder.input(f"record_{index}"))
 
 
 def _call(graph: Graph, stage: Stage, values: dict[str, Node]) -> None:

@@ -1,0 +1,163 @@
+"""Compiled equals eager: same hits, same results, no graph break, no recompilation."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+import torch
+from hypothesis import HealthCheck, given, settings
+from torch import Tensor, nn
+from torch._dynamo.utils import counters
+
+import fxcache
+from fxcache import CachedTransformer
+from fxcache.errors import BackendError
+from tests.strategies import configs
+from tests.toy import latents, timesteps, toy
+from tests.zoo import find
+
+STEPS = 9
+SETTING = "F1B1_W3M0MC2_T1O1_R1000"
+MODES = ("fused", "single", "staged")
+
+
+@pytest.fixture(autouse=True)
+def fresh_compiler() -> Iterator[None]:
+    torch._dynamo.reset()
+    counters.clear()
+    yield
+    torch._dynamo.reset()
+
+
+def run(model: nn.Module, seed: int = 0, batch: int = 2, tokens: int = 5) -> list[Tensor]:
+    with torch.no_grad():
+        return [model(x, t) for x, t in zip(latents(STEPS, seed, batch, tokens), timesteps(STEPS, batch), strict=True)]
+
+
+def graphs() -> int:
+    return counters["stats"]["unique_graphs"]
+
+
+def assert_alike(compiled: CachedTransformer, eager: CachedTransformer, **kind: int) -> None:
+    for a, b in zip(run(compiled, **kind), run(eager, **kind), strict=True):
+        torch.testing.assert_close(a, b, rtol=1e-4, atol=1e-4)
+    assert compiled.stats()["default"].hits == eager.stats()["default"].hits
+    assert eager.stats().cached > 0
+
+
+@pytest.mark.parametrize(("mode", "expected"), [("single", 1), ("fused", 3), ("staged", 3)])
+def test_graphs_breaks_and_recompilations(mode: str, expected: int) -> None:
+    eager = fxcache.transform(toy(), SETTING)
+    compiled = fxcache.compile(eager, mode=mode)  # type: ignore[arg-type]
+    with torch._dynamo.config.patch(error_on_recompile=True):
+        assert_alike(compiled, eager, seed=0)  # hits and misses
+        assert_alike(compiled, eager, seed=1)  # a second trajectory
+        compiled.reset()
+        eager.reset()
+        assert_alike(compiled, eager, seed=2)
+        with compiled.cache_context("uncond"), eager.cache_context("uncond"):
+            run(compiled, 3), run(eager, 3)
+    assert compiled.stats()["uncond"].hits == eager.stats()["uncond"].hits
+    assert graphs() == expected
+    assert not counters["graph_break"]
+
+
+def test_other_sizes_compile_at_most_once_more() -> None:
+    eager = fxcache.transform(toy(), SETTING)
+    compiled = fxcache.compile(eager, dynamic=True)
+    assert_alike(compiled, eager, batch=2, tokens=5)
+    assert_alike(compiled, eager, batch=3, tokens=6)
+    before = graphs()
+    for batch, tokens in ((4, 7), (5, 9)):
+        assert_alike(compiled, eager, batch=batch, tokens=tokens)
+    assert graphs() == before
+
+
+@settings(max_examples=2, deadline=None, suppress_health_check=list(HealthCheck))
+@given(config=configs())
+def test_any_config_compiled_equals_eager(config: fxcache.CacheConfig) -> None:
+    torch._dynamo.reset()
+    eager = fxcache.transform(toy(), config)
+    compiled = fxcache.compile(eager, mode="single")
+    for a, b in zip(run(compiled), run(eager), strict=True):
+        torch.testing.assert_close(a, b, rtol=1e-4, atol=1e-4)
+    assert compiled.stats()["default"].hits == eager.stats()["default"].hits
+
+
+def test_the_staged_mode_compiles_no_more_for_a_deeper_model() -> None:
+    counts = []
+    for depth in (4, 12):
+        torch._dynamo.reset()
+        counters.clear()
+        eager = fxcache.transform(toy(blocks=depth), SETTING)
+        assert_alike(fxcache.compile(eager, mode="staged"), eager)
+        counts.append((graphs(), counters["stats"]["calls_captured"]))
+    assert counts[0] == counts[1]
+
+
+def test_a_hit_copies_no_state() -> None:
+    """The replaying branch writes the clock and the log, and nothing else."""
+    cached = fxcache.transform(toy(), SETTING)
+    run(cached)
+    state = cached._contexts.current().state
+    kept = {name: t.clone() for name, t in state.items()}
+    addresses = {name: t.data_ptr() for name, t in state.items()}
+    versions = {name: t._version for name, t in state.items()}
+    with torch.no_grad():
+        cached(latents(1, 0, 2)[0], torch.full((2,), 1.0))
+    hits = cached.stats()["default"].hits
+    assert hits[-1]
+    for name, tensor in state.items():
+        assert tensor.data_ptr() == addresses[name]
+        if not name.startswith(("clock_", "log_")):
+            assert tensor._version == versions[name], f"a hit wrote '{name}'"
+            assert torch.equal(tensor, kept[name])
+    skip = cached.graph.program.stages["skip"].graph.graph
+    assert not [n for n in skip.nodes if getattr(n.target, "__name__", "") == "store"]
+
+
+def test_requests_that_cannot_work() -> None:
+    cached = fxcache.transform(toy(), SETTING)
+    with pytest.raises(BackendError, match="fused, single, staged"):
+        fxcache.compile(cached, mode="fastest")  # type: ignore[arg-type]
+    with pytest.raises(BackendError, match="inductor"):
+        fxcache.compile(cached, backend="xla")
+    with pytest.raises(BackendError, match=r"fxcache\.transform"):
+        fxcache.compile(toy())  # type: ignore[arg-type]
+    if not torch.cuda.is_available():
+        with pytest.raises(BackendError, match="CUDA"):
+            fxcache.compile(cached, mode="reduce-overhead")
+
+
+SHAPES = (
+    "FluxTransformer2DModel",
+    "SD3Transformer2DModel",
+    "QwenImageTransformer2DModel",
+    "WanTransformer3DModel",
+    "PixArtTransformer2DModel",
+    "HunyuanVideoTransformer3DModel",
+)
+
+
+@pytest.mark.full
+@pytest.mark.parametrize("mode", MODES)
+@pytest.mark.parametrize("name", SHAPES)
+def test_real_structures(name: str, mode: str) -> None:
+    case = find(name)
+    model, inputs = case.build()
+    inputs = {**inputs, "return_dict": False}
+    eager = fxcache.transform(model, "F1B1_W2M0MC2_T1O1_R1000")
+    compiled = fxcache.compile(eager, mode=mode)  # type: ignore[arg-type]
+    (time,) = case.timestep_names
+    with torch._dynamo.config.patch(error_on_recompile=True), torch.no_grad():
+        for seed in range(2):
+            for i in range(6):
+                t = torch.full_like(inputs[time], 900 - 10 * i if not inputs[time].is_floating_point() else 0.9 - i / 10)
+                call = {**inputs, time: t, "hidden_states": case.fresh_inputs(seed)["hidden_states"]}
+                a, b = compiled(**call)[0], eager(**call)[0]
+                torch.testing.assert_close(a, b, rtol=1e-4, atol=1e-4)
+            assert compiled.stats()["default"].hits == eager.stats()["default"].hits
+    if mode == "single":
+        assert graphs() == 1
+    assert not counters["graph_break"]
