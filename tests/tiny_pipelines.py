@@ -1,0 +1,112 @@
+"""Tiny random-weight models of the real classes, saved to folders as a user would have them."""
+
+from __future__ import annotations
+
+import string
+from pathlib import Path
+
+import torch
+from diffusers import AutoencoderKL, FlowMatchEulerDiscreteScheduler, SD3Transformer2DModel
+from diffusers.pipelines.stable_diffusion_3.pipeline_stable_diffusion_3 import StableDiffusion3Pipeline
+from transformers import (
+    CLIPConfig,
+    CLIPImageProcessor,
+    CLIPModel,
+    CLIPProcessor,
+    CLIPTextConfig,
+    CLIPTextModelWithProjection,
+    CLIPTokenizer,
+)
+
+WIDTH, LENGTH = 32, 16
+
+
+def tokenizer() -> CLIPTokenizer:
+    """Spells words letter by letter."""
+    letters = list(string.ascii_lowercase)
+    tokens = [*letters, *(letter + "</w>" for letter in letters), "<|startoftext|>", "<|endoftext|>"]
+    return CLIPTokenizer(
+        vocab={t: i for i, t in enumerate(tokens)},
+        merges=[],
+        model_max_length=LENGTH,
+        pad_token="<|endoftext|>",
+    )
+
+
+def _text_fields() -> dict[str, int]:
+    return {
+        "vocab_size": 54,
+        "hidden_size": WIDTH,
+        "intermediate_size": 37,
+        "num_attention_heads": 4,
+        "num_hidden_layers": 2,
+        "max_position_embeddings": LENGTH,
+        "projection_dim": WIDTH,
+        "bos_token_id": 52,
+        "eos_token_id": 53,
+        "pad_token_id": 53,
+    }
+
+
+def save_clip(folder: Path) -> Path:
+    """A CLIPModel with its processor."""
+    torch.manual_seed(0)
+    vision = {
+        "hidden_size": WIDTH,
+        "intermediate_size": 37,
+        "num_attention_heads": 4,
+        "num_hidden_layers": 2,
+        "image_size": 28,
+        "patch_size": 14,
+        "projection_dim": WIDTH,
+    }
+    model = CLIPModel(CLIPConfig(text_config=_text_fields(), vision_config=vision, projection_dim=WIDTH))
+    model.save_pretrained(folder)
+    size = {"height": 28, "width": 28}
+    images = CLIPImageProcessor(size={"shortest_edge": 28}, crop_size=size)
+    CLIPProcessor(image_processor=images, tokenizer=tokenizer()).save_pretrained(folder)
+    return folder
+
+
+def save_sd3(folder: Path) -> Path:
+    """A StableDiffusion3Pipeline with four blocks and two CLIP text encoders, 16 x 16 pixels."""
+    torch.manual_seed(0)
+    text = CLIPTextConfig(**_text_fields(), hidden_act="gelu")
+    transformer = SD3Transformer2DModel(
+        sample_size=8,
+        patch_size=1,
+        in_channels=4,
+        num_layers=4,
+        attention_head_dim=8,
+        num_attention_heads=4,
+        caption_projection_dim=32,
+        joint_attention_dim=2 * WIDTH,
+        pooled_projection_dim=2 * WIDTH,
+        out_channels=4,
+    )
+    vae = AutoencoderKL(
+        block_out_channels=(8, 8),
+        in_channels=3,
+        out_channels=3,
+        down_block_types=("DownEncoderBlock2D",) * 2,
+        up_block_types=("UpDecoderBlock2D",) * 2,
+        latent_channels=4,
+        norm_num_groups=4,
+        use_quant_conv=False,
+        use_post_quant_conv=False,
+        shift_factor=0.06,
+        scaling_factor=1.5,
+    )
+    pipe = StableDiffusion3Pipeline(
+        transformer=transformer,
+        scheduler=FlowMatchEulerDiscreteScheduler(),
+        vae=vae,
+        text_encoder=CLIPTextModelWithProjection(text),
+        tokenizer=tokenizer(),
+        text_encoder_2=CLIPTextModelWithProjection(text),
+        tokenizer_2=tokenizer(),
+        text_encoder_3=None,
+        tokenizer_3=None,
+    )
+    pipe.save_pretrained(folder)
+    return folder
