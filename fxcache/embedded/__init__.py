@@ -13,6 +13,7 @@ core, so a claim about caching can be checked on real denoising trajectories any
 
 from .classifier import Agreement, Classifier, agreement, features, load_classifier, logits
 from .conditioning import CLASS_NAMES, NULL_CLASS, StepCallback, class_embeddings, sample
+from .example import example_inputs
 from .latents import to_images, to_latents
 from .model import load_transformer
 from .pictures import grid, to_pil
@@ -27,6 +28,7 @@ __all__ = [
     "StepCallback",
     "agreement",
     "class_embeddings",
+    "example_inputs",
     "features",
     "grid",
     "load_classifier",
