@@ -127,7 +127,10 @@ def main() -> None:
     torch.set_num_threads(1)
     torch.manual_seed(0)
     print("| model | nothing cached / plain | cached step / its minimum |\n| --- | --- | --- |")
-    for label, width, tokens, prompt in (("512 wide, 320 tokens", 512, 256, 64), ("128 wide, 57 tokens", 128, 49, 8)):
+    for label, width, tokens, prompt in (
+        ("512 wide, 320 tokens", 512, 256, 64),
+        ("128 wide, 57 tokens", 128, 49, 8),
+    ):
         model, arguments = flux(width), inputs(tokens, prompt)
         found = interleaved(
             {
@@ -142,7 +145,8 @@ def main() -> None:
         overhead, step = found["nothing"] / found["plain"], found["cached"] / found["minimum"]
         print(f"| FLUX 4+8 blocks, {label} | {overhead:.3f} | {step:.3f} |")
     speedup, ideal = schedule(flux(512), inputs(256, 64), max(3, rounds // 15))
-    print(f"\nevery fourth step computed, 512 wide: {speedup:.2f}x, FLOPs ideal {ideal:.2f}x, share {speedup / ideal:.3f}")
+    share = f"FLOPs ideal {ideal:.2f}x, share {speedup / ideal:.3f}"
+    print(f"\nevery fourth step computed, 512 wide: {speedup:.2f}x, {share}")
 
 
 if __name__ == "__main__":

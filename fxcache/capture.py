@@ -82,6 +82,7 @@ def capture(
         BlockMutationError: a block writes to its inputs.
     """
     attempts: dict[str, str] = {}
+    last: Exception | None = None
     ways: tuple[tuple[str, Callable[..., Capture]], ...] = (
         ("symbolic", _capture_fake),
         ("static", _capture_fake),
@@ -94,8 +95,8 @@ def capture(
             except BlockMutationError:
                 raise
             except Exception as error:  # whatever the model's own code raises under tracing
-                attempts[how] = _one_line(error)
-    raise CaptureError(type(model).__name__, attempts)
+                attempts[how], last = _one_line(error), error
+    raise CaptureError(type(model).__name__, attempts) from last
 
 
 def _one_line(error: Exception) -> str:
@@ -155,11 +156,12 @@ def _quiet() -> Iterator[None]:
 
 
 def fake_input(mode: FakeTensorMode, tensor: torch.Tensor, name: str, symbolic: bool) -> torch.Tensor:
+    """A fake tensor like `tensor`, its sizes symbols of their own where `symbolic`."""
     if not symbolic:
         return mode.from_tensor(tensor, static_shapes=True)
     # Size 1 means broadcasting; a graph traced for it holds for no other size.
     sizes = [DimDynamic.STATIC if s in (0, 1) else DimDynamic.DYNAMIC for s in tensor.shape]
-    context = StatelessSymbolicContext(dynamic_sizes=sizes)
+    context: Any = StatelessSymbolicContext(dynamic_sizes=sizes)
     return mode.from_tensor(tensor, source=ConstantSource(name), symbolic_context=context)
 
 

@@ -64,9 +64,7 @@ class CacheConfig:
                 _need_int(name, getattr(self, name), 1)
         _need_number("residual_diff_threshold", self.residual_diff_threshold, above_zero=False)
         if self.max_accumulated_residual_diff is not None:
-            _need_number(
-                "max_accumulated_residual_diff", self.max_accumulated_residual_diff, above_zero=True
-            )
+            _need_number("max_accumulated_residual_diff", self.max_accumulated_residual_diff, above_zero=True)
         if self.steps_mask is not None:
             object.__setattr__(self, "steps_mask", _read_mask(self.steps_mask))
         if self.steps_mask_policy not in ("dynamic", "static"):
@@ -136,7 +134,7 @@ class CacheConfig:
         import yaml
 
         path = Path(source)
-        is_file = isinstance(source, Path) or "\n" not in source and path.suffix in (".yaml", ".yml")
+        is_file = isinstance(source, Path) or ("\n" not in source and path.suffix in (".yaml", ".yml"))
         fields = yaml.safe_load(path.read_text() if is_file else str(source))
         if isinstance(fields, str):
             return cls.from_string(fields)
@@ -167,7 +165,9 @@ def _need_int(name: str, value: Any, least: int) -> None:
 def _need_number(name: str, value: Any, above_zero: bool) -> None:
     numeric = isinstance(value, (int, float)) and not isinstance(value, bool)
     if not numeric or not math.isfinite(value) or value < 0 or (above_zero and value == 0):
-        raise ConfigError(name, value, f"must be a finite number {'above' if above_zero else 'of at least'} 0")
+        raise ConfigError(
+            name, value, f"must be a finite number {'above' if above_zero else 'of at least'} 0"
+        )
 
 
 def _read_mask(mask: str | Sequence[int]) -> tuple[int, ...]:

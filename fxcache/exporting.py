@@ -104,7 +104,9 @@ def native_state(variant: Variant) -> str:
     for tensor in variant.program.state:
         sizes: list[str] = []
         for size in tensor.shape:
-            known = size if not isinstance(size, sympy.Expr) else places.get(size, places.get(equal.get(size)))
+            known = (
+                size if not isinstance(size, sympy.Expr) else places.get(size, places.get(equal.get(size)))
+            )
             sizes.append(str(known if known is not None else size).replace(" ", ""))
         initial = "0"
         if tensor.initial is not None:

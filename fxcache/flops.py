@@ -57,9 +57,7 @@ def count_step(
         return None
 
 
-def _count(
-    program: Program, inputs: Sequence[Described], symbols: Mapping[sympy.Symbol, Any]
-) -> StepFlops:
+def _count(program: Program, inputs: Sequence[Described], symbols: Mapping[sympy.Symbol, Any]) -> StepFlops:
     placeholders = program.capture.graph.graph.find_nodes(op="placeholder")
     with pristine(program.capture.model), torch.no_grad(), FakeTensorMode(allow_non_fake_inputs=True):
         values: dict[str, Any] = {

@@ -79,9 +79,7 @@ def _used_inputs(stage: Stage) -> set[str]:
 def _inline(graph: Graph, stage: Stage, values: dict[str, Node]) -> Sequence[Node]:
     placeholders = stage.graph.graph.find_nodes(op="placeholder")
     env = {
-        node: values[name]
-        for name, node in zip(stage.inputs, placeholders, strict=True)
-        if name in values
+        node: values[name] for name, node in zip(stage.inputs, placeholders, strict=True) if name in values
     }
     for node in stage.graph.graph.nodes:
         if node.op not in ("placeholder", "output"):

@@ -241,11 +241,12 @@ def _run_fake(mode: FakeTensorMode, index: int, *operands: Any) -> tuple[Any, ..
 
 @leaf_call.py_impl(ProxyTorchDispatchMode)
 def _record(mode: ProxyTorchDispatchMode, index: int, *operands: Any) -> tuple[Any, ...]:
-    proxies = pytree.tree_map(mode.tracer.unwrap_proxy, operands)
-    proxy = mode.tracer.create_proxy("call_function", leaf_call, (index, *proxies), {})
+    tracer: Any = mode.tracer
+    proxies = pytree.tree_map(tracer.unwrap_proxy, operands)
+    proxy = tracer.create_proxy("call_function", leaf_call, (index, *proxies), {})
     with disable_proxy_modes_tracing():
         results = leaf_call(index, *operands)
-    return track_tensor_tree(results, proxy, constant=None, tracer=mode.tracer)
+    return track_tensor_tree(results, proxy, constant=None, tracer=tracer)
 
 
 @leaf_call.py_functionalize_impl

@@ -164,7 +164,11 @@ class PackagedTransformer(nn.Module):
 
     def _flops(self) -> StepFlops | None:
         found = self.manifest.flops
-        return None if found is None else StepFlops(found["trunk"], tuple(found["compute"]), tuple(found["skip"]))
+        return (
+            None
+            if found is None
+            else StepFlops(found["trunk"], tuple(found["compute"]), tuple(found["skip"]))
+        )
 
 
 def _allocate(entry: TensorEntry, sizes: Mapping[str, int]) -> torch.Tensor:
@@ -202,9 +206,13 @@ def _match(
 
 def _check(entry: TensorEntry, tensor: torch.Tensor) -> None:
     if str(tensor.dtype) != "torch." + entry.dtype:
-        raise PackageInputError(entry.name, f"has dtype {tensor.dtype}; the package takes torch.{entry.dtype}")
+        raise PackageInputError(
+            entry.name, f"has dtype {tensor.dtype}; the package takes torch.{entry.dtype}"
+        )
     if tensor.dim() != len(entry.shape):
-        raise PackageInputError(entry.name, f"has {tensor.dim()} dimensions; the package takes {len(entry.shape)}")
+        raise PackageInputError(
+            entry.name, f"has {tensor.dim()} dimensions; the package takes {len(entry.shape)}"
+        )
     if str(tensor.device) != entry.device:
         raise PackageInputError(entry.name, f"is on {tensor.device}; the package runs on {entry.device}")
 

@@ -31,7 +31,9 @@ class CachedGraph:
 def render(program: Program) -> str:
     """The program as a reader would write it: one line for each node."""
     assert program.graph is not None
-    parts = [_function("cached", _names(program.graph.graph.find_nodes(op="placeholder")), program.graph.graph)]
+    parts = [
+        _function("cached", _names(program.graph.graph.find_nodes(op="placeholder")), program.graph.graph)
+    ]
     parts += [_function(s.name, _placeholders(s), s.graph.graph) for s in program.stages.values()]
     return "\n\n".join(parts) + "\n"
 

@@ -30,12 +30,16 @@ Container = dict[Any, Any] | list[Any] | set[Any]
 def pristine(model: nn.Module) -> Iterator[None]:
     """Put back every attribute, container and helper object of the model, and clear function caches."""
     saved = [(container, container.copy()) for container in _containers(model)]
+    memory = [(t, t.data) for t in (*model.parameters(), *model.buffers())]
     _clear_caches(model)
     try:
         yield
     finally:
         for container, content in saved:
             _restore(container, content)
+        for tensor, data in memory:
+            if tensor.device != data.device:  # an offloading hook moved it, maybe to fake memory
+                tensor.data = data
         _clear_caches(model)
 
 

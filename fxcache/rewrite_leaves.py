@@ -39,7 +39,8 @@ def finish_graph(
         node._rename(_identifier(name))
         node.target = node.name
     owned = Graph()  # a graph belongs to one module: the trace's stays with the trace
-    owned.output(tuple(owned.graph_copy(graph, {})))
+    outputs: Any = owned.graph_copy(graph, {})
+    owned.output(tuple(outputs))
     result = GraphModule(holder, owned, class_name="Captured" + type(model).__name__)
     result.graph.eliminate_dead_code()
     result.graph.lint()
@@ -64,7 +65,7 @@ def _insert_module_call(graph: Graph, node: Node, record: LeafRecord, holder: nn
     call.meta["val"] = outputs.fill(node.meta["val"])
     paths = dict(_slot_paths(outputs))
     for user in list(node.users):
-        _redirect(graph, user, call, paths[user.args[1]])
+        _redirect(graph, user, call, paths[user.args[1]])  # type: ignore[index]
     graph.erase_node(node)
 
 

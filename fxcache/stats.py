@@ -54,9 +54,7 @@ class ContextStats:
         return self.segments[0].residual_diffs if self.segments else {}
 
 
-def context_stats(
-    state: Mapping[str, torch.Tensor], segments: int, flops: StepFlops | None
-) -> ContextStats:
+def context_stats(state: Mapping[str, torch.Tensor], segments: int, flops: StepFlops | None) -> ContextStats:
     """Read a context's record out of its state tensors."""
     found = tuple(_segment_stats(state, i) for i in range(segments))
     done, saved = _count_flops(found, flops)
@@ -75,9 +73,7 @@ def _segment_stats(state: Mapping[str, torch.Tensor], index: int) -> SegmentStat
     return SegmentStats(tuple(bool(h) for h in hits), decided)
 
 
-def _count_flops(
-    segments: tuple[SegmentStats, ...], step: StepFlops | None
-) -> tuple[int | None, int | None]:
+def _count_flops(segments: tuple[SegmentStats, ...], step: StepFlops | None) -> tuple[int | None, int | None]:
     if step is None:
         return None, None
     steps = len(segments[0].hits)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -34,13 +34,14 @@ def eager(program: Program) -> Callable[..., tuple[Any, ...]]:
 class Variant:
     """One transformed graph and the calls that it serves.
 
-    run: takes the flat inputs and the state tensors; gives the flat outputs.
+    run: takes the flat inputs and the state tensors; gives the flat outputs. served: calls so far.
     """
 
     program: Program
     run: Callable[..., tuple[Any, ...]]
     guards: ShapeGuards
     watched: tuple[tuple[dict[str, Any], str, Any], ...]
+    served: int = 0
     symbols: dict[tuple[Any, ...], dict[sympy.Symbol, sympy.Integer]] = field(default_factory=dict)
     _inputs: dict[tuple[Any, ...], tuple[Described, ...]] = field(default_factory=dict)
     _flops: dict[tuple[Any, ...], StepFlops | None] = field(default_factory=dict)
@@ -133,14 +134,16 @@ class Variants:
             if not known.intact():
                 self.clear()
             elif known.accepts(call):
+                known.served += 1
                 return known
         structure = structure_key(call.key)
         found = self._by_structure.setdefault(structure, [])
         variant = next((v for v in found if v.intact() and v.accepts(call)), None)
         if variant is None:
-            self._refuse_endless(found)
+            self._bound_by_value(found)
             variant = self._make(call, bound)
             found.append(variant)
+        variant.served += 1
         self._by_call[call.key] = variant
         return variant
 
@@ -151,13 +154,18 @@ class Variants:
         self._by_structure.clear()
         self._by_call.clear()
 
-    def _refuse_endless(self, found: Sequence[Variant]) -> None:
+    def _bound_by_value(self, found: list[Variant]) -> None:
+        """Forget the oldest graph of many that differ in values read; refuse where each served one call."""
         by_value = [v for v in found if v.program.capture.values is not None]
-        if len(by_value) >= MAX_VALUE_VARIANTS:
+        if len(by_value) < MAX_VALUE_VARIANTS:
+            return
+        if all(v.served <= 1 for v in by_value):
             guards = by_value[-1].program.capture.values
             reads = ", ".join(guards.reads) if guards is not None else ""
             why = f"its Python code reads tensor values that change on every call ({reads})"
             raise CaptureError(type(self._model).__name__, {"real": why})
+        found.remove(by_value[0])
+        self._by_call = {key: v for key, v in self._by_call.items() if v is not by_value[0]}
 
     def _make(self, call: Call, bound: Mapping[str, Any]) -> Variant:
         program = transform_call(

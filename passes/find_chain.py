@@ -24,8 +24,7 @@ def find_chain(program: Program) -> Program:
     candidates = {n: b for n in graph.nodes if (b := _block(program, n)) is not None}
     order = {n: i for i, n in enumerate(candidates)}
     before: dict[Node, list[Node]] = {
-        n: sorted(_preceding(n.all_input_nodes, candidates), key=order.__getitem__)
-        for n in candidates
+        n: sorted(_preceding(n.all_input_nodes, candidates), key=order.__getitem__) for n in candidates
     }
     chains: dict[Node, list[Node]] = {}
     for node in candidates:

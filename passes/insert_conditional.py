@@ -59,9 +59,7 @@ def _call(graph: Graph, stage: Stage, values: dict[str, Node]) -> None:
     _unpack(graph, call, stage.outputs, values)
 
 
-def _branch(
-    graph: Graph, values: dict[str, Node], hit: str, skip: Stage, compute: Stage
-) -> None:
+def _branch(graph: Graph, values: dict[str, Node], hit: str, skip: Stage, compute: Stage) -> None:
     branches = [graph.get_attr(stage.name) for stage in (skip, compute)]
     operands = tuple(values[name] for name in skip.inputs)
     call = graph.call_function(conditional, (values[hit], *branches, operands))

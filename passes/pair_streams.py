@@ -8,6 +8,7 @@ alone would not (hidden states and encoder hidden states can have the same).
 from __future__ import annotations
 
 import dataclasses
+import itertools
 from collections import Counter
 from typing import Any
 
@@ -34,7 +35,7 @@ def pair_streams(program: Program) -> Program:
 def _pairings(chain: list[Block]) -> dict[type, Pairing]:
     """For each class, from the places where two of its blocks follow each other."""
     votes: dict[type, Counter[tuple[Any, Any]]] = {}
-    for block, following in zip(chain, chain[1:], strict=False):
+    for block, following in itertools.pairwise(chain):
         if block.kind is not following.kind:
             continue
         count = votes.setdefault(block.kind, Counter())
@@ -82,8 +83,8 @@ def _with_primary(program: Program, blocks: list[Block]) -> list[Block]:
     wanted: list[Node] = list(output.all_input_nodes)
     result: list[Block] = []
     for block in reversed(blocks):
-        calls = {b.node for b in blocks if b.node is not block.node}
-        reached = ancestors(wanted, stop=lambda n, calls=calls: n in calls)
+        others = {b.node for b in blocks if b.node is not block.node}
+        reached = ancestors(wanted, stop=others.__contains__)
         values = list(output_values(block.node).values())
         candidates = [v for v in values if v in reached] or values
         direct = [v for v in candidates if v in wanted]
@@ -98,9 +99,7 @@ def _sample_lineage(program: Program, blocks: list[Block]) -> set[Node]:
     """Output values on streams that start from the model's first floating input, the noisy sample."""
     graph = program.capture.graph.graph
     calls = {b.node for b in blocks}
-    sample = next(
-        (p for p in graph.find_nodes(op="placeholder") if p.meta["val"].is_floating_point()), None
-    )
+    sample = next((p for p in graph.find_nodes(op="placeholder") if p.meta["val"].is_floating_point()), None)
     lineage: set[Node] = {sample} if sample is not None else set()
     for block in blocks:
         for value, carried in block.carries.items():

@@ -32,7 +32,10 @@ def fresh_compiler() -> Iterator[None]:
 
 def run(model: nn.Module, seed: int = 0, batch: int = 2, tokens: int = 5) -> list[Tensor]:
     with torch.no_grad():
-        return [model(x, t) for x, t in zip(latents(STEPS, seed, batch, tokens), timesteps(STEPS, batch), strict=True)]
+        return [
+            model(x, t)
+            for x, t in zip(latents(STEPS, seed, batch, tokens), timesteps(STEPS, batch), strict=True)
+        ]
 
 
 def graphs() -> int:
@@ -153,7 +156,9 @@ def test_real_structures(name: str, mode: str) -> None:
     with torch._dynamo.config.patch(error_on_recompile=True), torch.no_grad():
         for seed in range(2):
             for i in range(6):
-                t = torch.full_like(inputs[time], 900 - 10 * i if not inputs[time].is_floating_point() else 0.9 - i / 10)
+                t = torch.full_like(
+                    inputs[time], 900 - 10 * i if not inputs[time].is_floating_point() else 0.9 - i / 10
+                )
                 call = {**inputs, time: t, "hidden_states": case.fresh_inputs(seed)["hidden_states"]}
                 a, b = compiled(**call)[0], eager(**call)[0]
                 torch.testing.assert_close(a, b, rtol=1e-4, atol=1e-4)

@@ -49,7 +49,7 @@ def test_notation_means_what_the_benchmark_says() -> None:
 
 @pytest.mark.parametrize("text", ["", "F8", "F8B0_W8M0MC3_T1O0_R0.1", "F8B0_W8M0MC3_T2O1_R0.12", "x_R1"])
 def test_unknown_notation_is_refused(text: str) -> None:
-    with pytest.raises(NotationError, match="F8B0_W8M0MC3_T1O1_R0.12"):
+    with pytest.raises(NotationError, match=r"F8B0_W8M0MC3_T1O1_R0\.12"):
         CacheConfig.from_string(text)
 
 

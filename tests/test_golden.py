@@ -16,7 +16,8 @@ GOLDEN = Path(__file__).parent / "golden"
 
 
 @pytest.mark.parametrize(
-    ("name", "config"), [("flux_taylorseer", "F1B1_W4M0MC3_T1O1_R0.12"), ("flux_reuse", "F5B0_W8M0MC0_T0O1_R0.08")]
+    ("name", "config"),
+    [("flux_taylorseer", "F1B1_W4M0MC3_T1O1_R0.12"), ("flux_reuse", "F5B0_W8M0MC0_T0O1_R0.08")],
 )
 def test_the_graph_of_flux(name: str, config: str, request: pytest.FixtureRequest) -> None:
     model, inputs = find("FluxTransformer2DModel").build()

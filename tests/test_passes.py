@@ -88,8 +88,10 @@ def test_every_position_cuts_right(fn: int, bn: int) -> None:
     for step in PASSES:
         done = step(done)
         verify(done, step.__name__)
-    inside = {n: [str(m.target) for m in s.graph.graph.nodes if m.op == "call_module"]
-              for n, s in done.stages.items()}
+    inside = {
+        n: [str(m.target) for m in s.graph.graph.nodes if m.op == "call_module"]
+        for n, s in done.stages.items()
+    }
     assert [c for c in inside["front"] if "blocks" in c] == [f"blocks.{i}" for i in range(fn)]
     assert [c for c in inside["compute"] if "blocks" in c] == [f"blocks.{i}" for i in range(fn, 4 - bn)]
     assert [c for c in inside["back"] if "blocks" in c] == [f"blocks.{i}" for i in range(4 - bn, 4)]
@@ -163,8 +165,9 @@ def test_verify_catches_dead_blocks() -> None:
 
 def test_dead_state_is_dropped() -> None:
     """With Bn = 0 the encoder stream of the last middle block never reaches the output."""
-    done = program(dual(), "F1B0_W2M0MC0_T0O1_R0.1",
-                   encoder_hidden_states=latents(1, 1)[0], extra=latents(1, 2)[0])
+    done = program(
+        dual(), "F1B0_W2M0MC0_T0O1_R0.1", encoder_hidden_states=latents(1, 1)[0], extra=latents(1, 2)[0]
+    )
     for step in PASSES:
         done = step(done)
     factors = [s for s in done.state if "_factor_" in s.name]
@@ -177,5 +180,7 @@ def test_state_of_a_graph_is_what_theory_says() -> None:
     with torch.no_grad():
         cached(x, t)
     state = cached._contexts.current().state
-    streams = sum(v.numel() * v.element_size() for n, v in state.items() if not n.startswith(("clock", "log")))
+    streams = sum(
+        v.numel() * v.element_size() for n, v in state.items() if not n.startswith(("clock", "log"))
+    )
     assert streams == x.numel() * 4 * (1 + 3)  # the front residual, and order + 1 factors

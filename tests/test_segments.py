@@ -13,7 +13,7 @@ FLUX = find("FluxTransformer2DModel")
 
 
 def test_each_list_has_its_own_segment_and_nothing_cached_is_bitwise_equal() -> None:
-    model, inputs = FLUX.build()
+    model, _ = FLUX.build()
     cached = fxcache.transform(model, "F1B1_W2M0MC0_T0O1_R0", scope="list")
     for seed in range(3):
         fresh = {**FLUX.fresh_inputs(seed), "return_dict": False}

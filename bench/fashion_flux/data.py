@@ -54,9 +54,7 @@ def to_unit(images: Tensor) -> Tensor:
 
 def _read(path: Path, header: int) -> Tensor:
     if not path.exists():
-        raise FileNotFoundError(
-            f"{path} is missing: apt-get install dataset-fashion-mnist, or give --data"
-        )
+        raise FileNotFoundError(f"{path} is missing: apt-get install dataset-fashion-mnist, or give --data")
     with gzip.open(path) as file:
         values = np.frombuffer(file.read(), np.uint8, offset=header)
     return torch.from_numpy(values.copy())  # frombuffer gives read-only memory

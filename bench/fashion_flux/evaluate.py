@@ -54,9 +54,7 @@ def main() -> None:
         found = agreement(load_classifier(), images, labels(options.pictures))
         decibels = None if reference is None else psnr(images, reference).mean().item()
         reference = images if reference is None else reference
-        result = Result(
-            setting.steps, setting.guidance, found.exact, found.merged, decibels, seconds
-        )
+        result = Result(setting.steps, setting.guidance, found.exact, found.merged, decibels, seconds)
         print(json.dumps(asdict(result)), flush=True)
 
 
@@ -75,9 +73,7 @@ def draw(pipe: FluxPipeline, pictures: int, batch: int, setting: Setting) -> Ten
             num_inference_steps=setting.steps,
             guidance_scale=setting.guidance,
         )
-        for first, chosen in zip(
-            range(0, pictures, batch), labels(pictures).split(batch), strict=True
-        )
+        for first, chosen in zip(range(0, pictures, batch), labels(pictures).split(batch), strict=True)
     ]
     return torch.cat(parts)
 

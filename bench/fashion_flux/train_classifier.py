@@ -52,9 +52,7 @@ def train(run: Run, split: Split) -> Classifier:
     full = run.epochs * (len(split) // run.batch)
     steps = full if run.steps is None else min(run.steps, full)
     optimizer = torch.optim.AdamW(classifier.parameters(), weight_decay=WEIGHT_DECAY)
-    schedule = torch.optim.lr_scheduler.OneCycleLR(
-        optimizer, PEAK_RATE, total_steps=full, pct_start=0.2
-    )
+    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, PEAK_RATE, total_steps=full, pct_start=0.2)
     start, batches = time.monotonic(), shuffled_batches(split, run.batch)
     for step in range(1, steps + 1):
         images, labels = next(batches)
@@ -72,9 +70,7 @@ def evaluate(classifier: Classifier, split: Split) -> Agreement:
     """Accuracy over a whole split."""
     parts = [
         agreement(classifier, to_unit(images), labels)
-        for images, labels in zip(
-            split.images.split(TEST_BATCH), split.labels.split(TEST_BATCH), strict=True
-        )
+        for images, labels in zip(split.images.split(TEST_BATCH), split.labels.split(TEST_BATCH), strict=True)
     ]
     return Agreement(
         exact=sum(part.exact for part in parts) / len(parts),

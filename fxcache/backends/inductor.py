@@ -103,9 +103,7 @@ def _call_block(block: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any])
     return block(*args, **kwargs)
 
 
-def with_blocks(
-    graph: GraphModule, names: list[str], lower: Callable[[nn.Module], Runner]
-) -> Runner:
+def with_blocks(graph: GraphModule, names: list[str], lower: Callable[[nn.Module], Runner]) -> Runner:
     """`graph` with the calls of some of its modules replaced by what `lower` makes of them."""
     runners = {name: lower(graph.get_submodule(name)) for name in names}
     copy = GraphModule(graph, torch.fx.Graph(), class_name=graph.__class__.__name__ + "ByBlocks")

@@ -58,9 +58,7 @@ class RunChangedError(BenchmarkError):
 
     def __init__(self, path: Path, differing: list[str]) -> None:
         names = ", ".join(differing)
-        super().__init__(
-            f"{path} was begun with other {names}: resume with the same, or name another --out"
-        )
+        super().__init__(f"{path} was begun with other {names}: resume with the same, or name another --out")
 
 
 class NoRunError(BenchmarkError):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -72,8 +73,11 @@ class PipelineSubject:
 
 
 def _load(path: Path, dtype: torch.dtype | None) -> DiffusionPipeline:
-    options = {} if dtype is None else {"torch_dtype": dtype}
+    options: dict[str, Any] = {} if dtype is None else {"torch_dtype": dtype}
     try:
+        # A part that was saved as None must be given as None again.
+        index = json.loads((path / "model_index.json").read_text())
+        options |= {name: None for name, kind in index.items() if kind == [None, None]}
         return DiffusionPipeline.from_pretrained(path, local_files_only=True, **options)
     except (OSError, ValueError, AttributeError, ImportError) as error:
         raise PipelineError(path, f"cannot be loaded: {' '.join(str(error).split())}") from error

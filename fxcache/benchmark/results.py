@@ -11,7 +11,7 @@ from .equal_flops import equal_steps, mean_flops
 from .folder import RunFolder
 from .measure import complete_settings
 from .records import Record
-from .sweep import BASELINE
+from .sweep import BASELINE, fewer_steps
 
 
 @dataclass(frozen=True)
@@ -72,7 +72,7 @@ def load_results(folder: RunFolder) -> Results:
             [records[name, p.index] for p in prompts],
             flops.get(name),
             metrics.get("settings", {}).get(name, {}),
-            _equal_row(equal.get(name), about["plan"]["steps"]),
+            _equal_row(equal.get(name), about["plan"]["steps"], names),
         )
         for name in names
     )
@@ -100,7 +100,8 @@ def _row(
     )
 
 
-def _equal_row(steps: int | None, whole: int) -> str | None:
+def _equal_row(steps: int | None, whole: int, names: Sequence[str]) -> str | None:
     if steps is None:
         return None
-    return BASELINE.name if steps == whole else f"{BASELINE.name}@{steps}"
+    name = BASELINE.name if steps == whole else fewer_steps(steps).name
+    return name if name in names else None  # a sweep may do without these rows

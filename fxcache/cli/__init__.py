@@ -5,7 +5,9 @@ from __future__ import annotations
 import click
 
 from .bench import bench
+from .compilation import compile_command, export_command
 from .sample import sample
+from .tensorrt_report import tensorrt_report
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})
@@ -15,4 +17,7 @@ def main() -> None:
 
 
 main.add_command(sample)
+main.add_command(compile_command)
+main.add_command(export_command)
 main.add_command(bench)
+main.add_command(tensorrt_report)

@@ -14,7 +14,9 @@ from .common import DEFAULT_CONFIG, Sampler, compare, read_config
 @click.option("--config", default=DEFAULT_CONFIG, show_default=True, help="Cache setting, in the notation.")
 @click.option("--steps", default=28, show_default=True, help="Denoising steps.")
 @click.option("--guidance", default=2.0, show_default=True, help="Classifier-free guidance scale.")
-@click.option("--package", type=click.Path(path_type=Path), help="Sample with this package (it runs native code).")
+@click.option(
+    "--package", type=click.Path(path_type=Path), help="Sample with this package (it runs native code)."
+)
 @click.option("--out", default="samples.png", show_default=True, type=click.Path(path_type=Path))
 def sample(config: str, steps: int, guidance: float, package: Path | None, out: Path) -> None:
     """Sample the embedded trained FLUX, plain and cached, and compare.

@@ -46,9 +46,7 @@ class Forecaster:
         if isinstance(self.order, bool) or not isinstance(self.order, int):
             raise ConfigError("forecaster", self, "its order must be a whole number")
         if not self.least_order() <= self.order < PAST:
-            raise ConfigError(
-                "forecaster", self, f"its order must be {self.least_order()} to {PAST - 1}"
-            )
+            raise ConfigError("forecaster", self, f"its order must be {self.least_order()} to {PAST - 1}")
         if self.calibrate not in ("residual", "hidden_states"):
             raise ConfigError("forecaster", self, 'calibrate must be "residual" or "hidden_states"')
         if self.distance not in ("step", "timestep"):

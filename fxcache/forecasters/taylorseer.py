@@ -12,9 +12,7 @@ from torch import Tensor
 from .base import Forecaster, Times
 
 
-def differences(
-    factors: Sequence[Tensor], value: Tensor, times: Times, order: int
-) -> tuple[Tensor, ...]:
+def differences(factors: Sequence[Tensor], value: Tensor, times: Times, order: int) -> tuple[Tensor, ...]:
     """The ladder `d0 = value, d(i+1) = (d(i) - d(i) of the last computed step) / distance`.
 
     Rung i+1 exists only if the last ladder had rung i; a missing rung is zero.

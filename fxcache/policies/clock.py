@@ -8,8 +8,6 @@ starting values.
 
 from __future__ import annotations
 
-
-
 import torch
 from torch import Tensor
 

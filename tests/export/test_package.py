@@ -119,7 +119,9 @@ def test_the_embedded_flux_as_a_package_in_its_pipeline(tmp_path: Path) -> None:
     assert package.stats()["cond"].hits == hits and any(hits)
 
 
-@pytest.mark.skipif(shutil.which("cmake") is None or shutil.which("g++") is None, reason="needs cmake and g++")
+@pytest.mark.skipif(
+    shutil.which("cmake") is None or shutil.which("g++") is None, reason="needs cmake and g++"
+)
 def test_a_program_without_python_gives_the_same_checksum(toy_package: Path, tmp_path: Path) -> None:
     source = Path(__file__).parents[2] / "bench" / "cpp"
     configure = ["cmake", "-S", str(source), "-B", str(tmp_path), "-DCMAKE_BUILD_TYPE=Release"]
@@ -129,7 +131,9 @@ def test_a_program_without_python_gives_the_same_checksum(toy_package: Path, tmp
         assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
     steps, batch, tokens, width = 20, 2, 7, 8
     sizes = [str(n) for n in (steps, batch, tokens, width)]
-    done = subprocess.run([str(tmp_path / "sample"), str(toy_package), *sizes], capture_output=True, text=True)
+    done = subprocess.run(
+        [str(tmp_path / "sample"), str(toy_package), *sizes], capture_output=True, text=True
+    )
     assert done.returncode == 0, done.stderr[-3000:]
     checksum, hits = done.stdout.split()
 

@@ -71,13 +71,13 @@ def test_a_foreign_file(toy_package: Path, tmp_path: Path) -> None:
     foreign.write_text("not a package")
     with pytest.raises(PackageError, match="no package"):
         fxcache.load(foreign)
-    with pytest.raises(PackageError, match="holds no fxcache.json"):
+    with pytest.raises(PackageError, match=r"holds no fxcache\.json"):
         fxcache.load(edited(toy_package, tmp_path / "plain.pt2", None))
 
 
 def test_a_newer_format(toy_package: Path, tmp_path: Path) -> None:
     newer = edited(toy_package, tmp_path / "newer.pt2", lambda f: f.update(format=99))
-    with pytest.raises(PackageError, match="format is 99.*upgrade fxcache"):
+    with pytest.raises(PackageError, match=r"format is 99.*upgrade fxcache"):
         fxcache.load(newer)
 
 
@@ -92,7 +92,10 @@ def test_inputs_that_the_package_was_not_exported_for(toy_package: Path) -> None
     x, t = latents(1, 0, batch=2)[0], torch.ones(2)
     for arguments, message in (
         ({"hidden_states": x}, "'timestep' is missing"),
-        ({"hidden_states": x.double(), "timestep": t}, "dtype torch.float64; the package takes torch.float32"),
+        (
+            {"hidden_states": x.double(), "timestep": t},
+            "dtype torch.float64; the package takes torch.float32",
+        ),
         ({"hidden_states": x[0], "timestep": t}, "has 2 dimensions; the package takes 3"),
         ({"hidden_states": x[..., :4], "timestep": t}, "has shape"),
         ({"hidden_states": x.tolist(), "timestep": t}, "must be a tensor, not list"),
@@ -107,7 +110,9 @@ def test_inputs_that_the_package_was_not_exported_for(toy_package: Path) -> None
 def test_an_export_that_cannot_work(tmp_path: Path) -> None:
     cached = fxcache.transform(toy(), "F1B0_W2M0MC0_T0O1_R0.1")
     with pytest.raises(ExportError, match=r"must end in \.pt2"):
-        fxcache.export(cached, tmp_path / "toy.onnx", {"hidden_states": latents(1, 0)[0], "timestep": torch.ones(1)})
+        fxcache.export(
+            cached, tmp_path / "toy.onnx", {"hidden_states": latents(1, 0)[0], "timestep": torch.ones(1)}
+        )
 
 
 def test_size_expressions_are_arithmetic_only() -> None:

@@ -160,9 +160,7 @@ def _t5_film(draw: Draw) -> Blueprint:
         "dropout_rate": 0.1,
     }
     inputs = {
-        "encodings_and_masks": [
-            (draw.normal(2, length, 16), torch.ones(2, length)) for length in (6, 5)
-        ],
+        "encodings_and_masks": [(draw.normal(2, length, 16), torch.ones(2, length)) for length in (6, 5)],
         "decoder_input_tokens": draw.normal(2, 16, 8),
         "decoder_noise_time": draw.uniform(2),
     }

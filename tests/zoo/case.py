@@ -61,9 +61,7 @@ class ZooCase:
     def fresh_inputs(self, seed: int) -> Inputs:
         """The inputs of ``build`` with other latents and another timestep."""
         inputs = self.build_config(Draw(INPUT_SEED)).inputs
-        return fresh_values(
-            inputs, self.latent_names, self.timestep_names, self.timestep_limit, seed
-        )
+        return fresh_values(inputs, self.latent_names, self.timestep_names, self.timestep_limit, seed)
 
 
 def with_sizes(make_inputs: Callable[..., Inputs], **sizes: Any) -> Resize:

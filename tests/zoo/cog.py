@@ -30,9 +30,7 @@ def _video_config(**changes: Any) -> Config:
     return config | changes
 
 
-def _video_inputs(
-    draw: Draw, *, batch: int = 2, frames: int = 2, height: int = 8, width: int = 8
-) -> Inputs:
+def _video_inputs(draw: Draw, *, batch: int = 2, frames: int = 2, height: int = 8, width: int = 8) -> Inputs:
     return {
         "hidden_states": draw.normal(batch, frames, 4, height, width),
         "encoder_hidden_states": draw.normal(batch, TEXT, 8),
@@ -45,9 +43,7 @@ def _cogvideox(draw: Draw) -> Blueprint:
     return Blueprint(model_class, _video_config(), _video_inputs(draw))
 
 
-def _rope_inputs(
-    draw: Draw, *, batch: int = 2, frames: int = 2, height: int = 8, width: int = 8
-) -> Inputs:
+def _rope_inputs(draw: Draw, *, batch: int = 2, frames: int = 2, height: int = 8, width: int = 8) -> Inputs:
     """Frames and pixels fold in twos, so the video has frames * height * width / 8 tokens."""
     inputs = _video_inputs(draw, batch=batch, frames=frames, height=height, width=width)
     return inputs | {"image_rotary_emb": draw.rotary(frames * height * width // 8, 8)}
@@ -103,9 +99,7 @@ def _view_config(**changes: Any) -> Config:
     return config | changes
 
 
-def _view_inputs(
-    draw: Draw, *, batch: int = 2, height: int = 8, width: int = 6, text: int = TEXT
-) -> Inputs:
+def _view_inputs(draw: Draw, *, batch: int = 2, height: int = 8, width: int = 6, text: int = TEXT) -> Inputs:
     size = torch.tensor([[8 * height, 8 * width]] * batch)
     return {
         "hidden_states": draw.normal(batch, 4, height, width),

@@ -29,9 +29,7 @@ def _dit(draw: Draw) -> Blueprint:
     return Blueprint(transformers.DiTTransformer2DModel, config, inputs)
 
 
-def _pixart_inputs(
-    draw: Draw, *, batch: int = 3, height: int = 8, width: int = 12, text: int = 10
-) -> Inputs:
+def _pixart_inputs(draw: Draw, *, batch: int = 3, height: int = 8, width: int = 12, text: int = 10) -> Inputs:
     return {
         "hidden_states": draw.normal(batch, 4, height, width),
         "timestep": draw.training_steps(batch),

@@ -35,9 +35,7 @@ def _config(**changes: Any) -> Config:
     return config | changes
 
 
-def _inputs(
-    draw: Draw, *, batch: int = 2, height: int = 4, width: int = 6, text: int = 10
-) -> Inputs:
+def _inputs(draw: Draw, *, batch: int = 2, height: int = 4, width: int = 6, text: int = 10) -> Inputs:
     return {
         "hidden_states": draw.normal(batch, height * width, 4),
         "encoder_hidden_states": draw.normal(batch, text, 32),

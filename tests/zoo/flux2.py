@@ -16,9 +16,7 @@ def grid_ids(height: int = 1, width: int = 1, length: int = 1) -> Tensor:
     return torch.cartesian_prod(*axes)
 
 
-def _flux2_inputs(
-    draw: Draw, *, batch: int = 2, height: int = 4, width: int = 6, text: int = 10
-) -> Inputs:
+def _flux2_inputs(draw: Draw, *, batch: int = 2, height: int = 4, width: int = 6, text: int = 10) -> Inputs:
     return {
         "hidden_states": draw.normal(batch, height * width, 4),
         "encoder_hidden_states": draw.normal(batch, text, 32),
@@ -44,9 +42,7 @@ def _flux2(draw: Draw) -> Blueprint:
     return Blueprint(transformers.Flux2Transformer2DModel, config, _flux2_inputs(draw))
 
 
-def _flux3_inputs(
-    draw: Draw, *, batch: int = 2, height: int = 4, width: int = 6, text: int = 10
-) -> Inputs:
+def _flux3_inputs(draw: Draw, *, batch: int = 2, height: int = 4, width: int = 6, text: int = 10) -> Inputs:
     return {
         "hidden_states": draw.normal(batch, height * width, 8),
         "encoder_hidden_states": draw.normal(batch, text, 32),

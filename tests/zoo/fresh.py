@@ -40,7 +40,5 @@ def fresh_values(
     for name in latent_names:
         fresh[name] = map_tensors(lambda old: fresh_latents(draw, old), inputs[name])
     for name in timestep_names:
-        fresh[name] = map_tensors(
-            lambda old: fresh_timestep(draw, old, timestep_limit), inputs[name]
-        )
+        fresh[name] = map_tensors(lambda old: fresh_timestep(draw, old, timestep_limit), inputs[name])
     return fresh

@@ -170,9 +170,7 @@ def _image_config(**changes: Any) -> Config:
     return config | changes
 
 
-def _image_inputs(
-    draw: Draw, *, batch: int = 2, height: int = 4, width: int = 6, text: int = 10
-) -> Inputs:
+def _image_inputs(draw: Draw, *, batch: int = 2, height: int = 4, width: int = 6, text: int = 10) -> Inputs:
     return {
         "hidden_states": draw.normal(batch, 4, height, width),
         "timestep": draw.training_steps(batch).float(),

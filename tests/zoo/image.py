@@ -94,9 +94,7 @@ def _ideogram4(draw: Draw) -> Blueprint:
     return Blueprint(transformers.Ideogram4Transformer2DModel, config, inputs)
 
 
-def _nucleus_inputs(
-    draw: Draw, *, batch: int = 2, height: int = 4, width: int = 6, text: int = 8
-) -> Inputs:
+def _nucleus_inputs(draw: Draw, *, batch: int = 2, height: int = 4, width: int = 6, text: int = 8) -> Inputs:
     return {
         "hidden_states": draw.normal(batch, height * width, 16),
         "encoder_hidden_states": draw.normal(batch, text, 16),
@@ -135,9 +133,7 @@ def _nucleus_moe(draw: Draw) -> Blueprint:
     return dense._replace(config=dense.config | experts)
 
 
-def _krea2_inputs(
-    draw: Draw, *, batch: int = 2, height: int = 4, width: int = 6, text: int = 10
-) -> Inputs:
+def _krea2_inputs(draw: Draw, *, batch: int = 2, height: int = 4, width: int = 6, text: int = 10) -> Inputs:
     positions = torch.cat([torch.zeros(text, 3), image_ids(height, width)])
     return {
         "hidden_states": draw.normal(batch, height * width, 16),
@@ -197,9 +193,7 @@ def _omnigen(draw: Draw) -> Blueprint:
     return Blueprint(transformers.OmniGenTransformer2DModel, config, inputs)
 
 
-def _prx_inputs(
-    draw: Draw, *, batch: int = 2, height: int = 8, width: int = 12, text: int = 10
-) -> Inputs:
+def _prx_inputs(draw: Draw, *, batch: int = 2, height: int = 8, width: int = 12, text: int = 10) -> Inputs:
     return {
         "hidden_states": draw.normal(batch, 4, height, width),
         "encoder_hidden_states": draw.normal(batch, text, 24),

@@ -8,9 +8,7 @@ from .case import BLOCKS, Blueprint, Inputs, ZooCase, with_sizes
 from .draw import Draw
 
 
-def _next_inputs(
-    draw: Draw, *, batch: int = 2, height: int = 8, width: int = 12, text: int = 10
-) -> Inputs:
+def _next_inputs(draw: Draw, *, batch: int = 2, height: int = 8, width: int = 12, text: int = 10) -> Inputs:
     return {
         "hidden_states": draw.normal(batch, 4, height, width),
         "timestep": draw.uniform(batch),

@@ -29,9 +29,7 @@ def _sd3_config(**changes: Any) -> Config:
     return config | changes
 
 
-def _sd3_inputs(
-    draw: Draw, *, batch: int = 2, height: int = 16, width: int = 12, text: int = 10
-) -> Inputs:
+def _sd3_inputs(draw: Draw, *, batch: int = 2, height: int = 16, width: int = 12, text: int = 10) -> Inputs:
     return {
         "hidden_states": draw.normal(batch, 4, height, width),
         "encoder_hidden_states": draw.normal(batch, text, 32),

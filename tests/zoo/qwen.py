@@ -26,9 +26,7 @@ def _config(**changes: Any) -> Config:
     return config | changes
 
 
-def _inputs(
-    draw: Draw, *, batch: int = 2, height: int = 4, width: int = 6, text: int = 10
-) -> Inputs:
+def _inputs(draw: Draw, *, batch: int = 2, height: int = 4, width: int = 6, text: int = 10) -> Inputs:
     return {
         "hidden_states": draw.normal(batch, height * width, 16),
         "encoder_hidden_states": draw.normal(batch, text, 16),
@@ -42,9 +40,7 @@ def _qwen(draw: Draw) -> Blueprint:
     return Blueprint(transformers.QwenImageTransformer2DModel, _config(), _inputs(draw))
 
 
-def _edit_inputs(
-    draw: Draw, *, batch: int = 2, height: int = 4, width: int = 6, text: int = 10
-) -> Inputs:
+def _edit_inputs(draw: Draw, *, batch: int = 2, height: int = 4, width: int = 6, text: int = 10) -> Inputs:
     inputs = _inputs(draw, batch=batch, height=height, width=width, text=text)
     return inputs | {
         "hidden_states": draw.normal(batch, height * width + 3 * 4, 16),
@@ -110,9 +106,7 @@ def _joy_config() -> Config:
     }
 
 
-def _joy_inputs(
-    draw: Draw, *, batch: int = 2, height: int = 4, width: int = 6, text: int = 10
-) -> Inputs:
+def _joy_inputs(draw: Draw, *, batch: int = 2, height: int = 4, width: int = 6, text: int = 10) -> Inputs:
     return {
         "hidden_states": draw.normal(batch, 16, 1, height, width),
         "encoder_hidden_states": draw.normal(batch, text, 16),

@@ -23,9 +23,7 @@ def _image_config() -> Config:
     }
 
 
-def _image_inputs(
-    draw: Draw, *, batch: int = 2, height: int = 8, width: int = 12, text: int = 8
-) -> Inputs:
+def _image_inputs(draw: Draw, *, batch: int = 2, height: int = 8, width: int = 12, text: int = 8) -> Inputs:
     return {
         "hidden_states": draw.normal(batch, 4, height, width),
         "encoder_hidden_states": draw.normal(batch, text, 8),

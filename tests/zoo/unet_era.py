@@ -90,9 +90,7 @@ def _dream_lite(draw: Draw) -> Blueprint:
 def _dual(draw: Draw) -> Blueprint:
     """Two transformers side by side, one for the 77 text tokens and one for the 257 image ones."""
     config = _spatial_config(dropout=0.0)
-    return Blueprint(
-        transformers.DualTransformer2DModel, config, _spatial_inputs(draw, text=77 + 257)
-    )
+    return Blueprint(transformers.DualTransformer2DModel, config, _spatial_inputs(draw, text=77 + 257))
 
 
 def _temporal(draw: Draw) -> Blueprint:

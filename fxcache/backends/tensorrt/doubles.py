@@ -82,12 +82,22 @@ UNSET = {
 }
 
 
+SQUEEZES = (torch.ops.aten.squeeze.dim, torch.ops.aten.squeeze.dims)
+
+
+def _idle(node: Node) -> bool:
+    """A copy of an input, or a squeeze of sizes that are not 1 (its converter takes no open sizes)."""
+    if node.target is torch.ops.aten.clone.default:
+        return bool(node.args[0].op == "placeholder")  # type: ignore[union-attr]
+    return node.target in SQUEEZES and node.meta["val"].dim() == node.args[0].meta["val"].dim()  # type: ignore[union-attr]
+
+
 def _tidy(graph: GraphModule) -> None:
-    """Drop checks of dtypes, and copies of inputs (nothing is written any more); set unset memory."""
+    """Drop checks of dtypes and what does nothing (nothing is written any more); set unset memory."""
     for node in list(graph.graph.nodes):
         if node.target is torch.ops.aten._assert_tensor_metadata.default:
             graph.graph.erase_node(node)
-        elif node.target is torch.ops.aten.clone.default and node.args[0].op == "placeholder":
+        elif _idle(node):
             node.replace_all_uses_with(node.args[0])
             graph.graph.erase_node(node)
         elif node.target in UNSET:

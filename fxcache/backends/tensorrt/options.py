@@ -67,4 +67,9 @@ class TensorRTOptions:
             return {}
         if dtype != torch.float32:
             raise PrecisionError(self.precision, f"the model is {dtype}; convert it first with model.to()")
-        return {"enable_autocast": True, "autocast_low_precision_type": wanted}
+        return {
+            "enable_autocast": True,
+            "autocast_low_precision_type": wanted,
+            # it would cast the predicate, too
+            "autocast_excluded_ops": {torch.ops.aten.where.self},
+        }

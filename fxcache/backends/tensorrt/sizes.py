@@ -179,7 +179,8 @@ class _Moves:
         return group
 
     def _between(self, low: Any, high: Any) -> Sizes:
-        ends = [tuple(tuple(s) for s in self.shapes(self._moved(end))) for end in (low, {}, high)]
+        cases: tuple[Any, ...] = (low, {}, high)
+        ends = [tuple(tuple(s) for s in self.shapes(self._moved(end))) for end in cases]
         return Sizes(*ends)
 
 
