@@ -50,6 +50,7 @@ def make_run(root: Path, model: str = "embedded", texts: tuple[str, ...] = TEXTS
         "command": f"fxcache bench run --out {root}",
         "versions": {"torch": "x"},
         "device": "d",
+        "clock": "c",
         "models": [],
     }
     folder.begin(plan, about, resume=False)

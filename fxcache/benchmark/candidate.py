@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -12,6 +11,7 @@ from torch import nn
 
 from ..api import transform
 from ..cached import CachedTransformer
+from .machine import stopwatch
 from .plain_cost import PlainCost
 from .prompts import Prompt
 from .records import ContextRecord, Record
@@ -61,11 +61,12 @@ def draw(
     for model in candidate.cached.values():
         model.reset()
     subject.use(candidate.models)
+    clock, _ = stopwatch(subject.device)
     _wait_for(subject.device)
-    begin = time.perf_counter()
+    begin = clock()
     images = subject.draw(prompts, candidate.steps)
     _wait_for(subject.device)
-    seconds = time.perf_counter() - begin
+    seconds = clock() - begin
     return images, _records(candidate, prompts, seconds)
 
 

@@ -5,7 +5,8 @@ from __future__ import annotations
 import importlib.metadata
 import platform
 import shlex
-from collections.abc import Sequence
+import time
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import torch
@@ -30,6 +31,17 @@ def describe(device: torch.device) -> str:
         return torch.cuda.get_device_name(device)
     threads = torch.get_num_threads()
     return f"{_processor()}, {threads} thread{'s' if threads > 1 else ''}"
+
+
+def stopwatch(device: torch.device) -> tuple[Callable[[], float], str]:
+    """The clock that latencies are read from, and what it shows.
+
+    On one thread of a CPU the process's own time is what a drawing takes, whatever else the machine
+    does at the moment; elsewhere only the wall clock sees the whole of it.
+    """
+    if device.type == "cpu" and torch.get_num_threads() == 1:
+        return time.process_time, "processor time of one thread"
+    return time.perf_counter, "wall clock"
 
 
 def _processor() -> str:

@@ -25,8 +25,9 @@ class ContextRecord:
 class Record:
     """One picture of one setting.
 
-    batch: pictures drawn together; they share one decision per step. seconds: of the batch, divided
-    by its size. flops_done, flops_saved: of this picture; None where they cannot be counted.
+    batch: pictures drawn together; they share one decision per step. seconds: of the batch by the
+    run's clock, divided by its size. flops_done, flops_saved: of this picture; None where they cannot
+    be counted.
     contexts: of the batch, empty for the plain model.
     """
 

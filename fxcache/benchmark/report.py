@@ -48,7 +48,8 @@ def tables_text(results: Results) -> str:
     plan = about["plan"]
     lines = [
         f"Model: {plan['model']} ({'; '.join(about['models'])}). Device: {about['device']}. "
-        f"{len(plan['prompts'])} pictures of {plan['steps']} steps, {plan['batch']} a call.",
+        f"{len(plan['prompts'])} pictures of {plan['steps']} steps, {plan['batch']} a call. "
+        f"Latency: {about['clock']}, a picture, median.",
         "",
         f"Made by `{about['command']}`.",
         "",

@@ -13,7 +13,7 @@ from rich.console import Console
 from ..errors import FxcacheError
 from .errors import BenchmarkError
 from .folder import RunFolder
-from .machine import command, describe, versions
+from .machine import command, describe, stopwatch, versions
 from .progress import ProgressWatcher, say
 from .prompts import Prompt, expand, read_prompts
 from .runner import Runner
@@ -130,6 +130,7 @@ def _about(options: RunOptions, subject: Subject, share: Share) -> dict[str, Any
         "command": options.command(),
         "versions": versions(),
         "device": describe(subject.device) + several,
+        "clock": stopwatch(subject.device)[1],
         "models": models,
         "cuda": torch.version.cuda if subject.device.type == "cuda" else None,
     }
