@@ -51,7 +51,9 @@ def _pairings(chain: list[Block]) -> dict[type, Pairing]:
 def _best(votes: Counter[tuple[Any, Any]]) -> Pairing:
     pairing: Pairing = {}
     for (k, path), _ in votes.most_common():
-        if k not in pairing and path not in pairing.values():
+        # A class may give one tensor in one list and several in another: those never meet in one call.
+        together = [p for j, p in pairing.items() if (j == ()) == (k == ())]
+        if k not in pairing and path not in together:
             pairing[k] = path
     return pairing
 
