@@ -21,14 +21,19 @@ import fxcache
 from fxcache import CacheConfig
 
 
-def flux(width: int, text: int = 64) -> FluxTransformer2DModel:
+def flux(width: int) -> FluxTransformer2DModel:
     """A FLUX of 4 + 8 blocks with random weights."""
+    return network(width, 4, 8)
+
+
+def network(width: int, dual: int, single: int, text: int = 64) -> FluxTransformer2DModel:
+    """A FLUX of `dual` + `single` blocks with random weights."""
     heads = width // 32
     model = FluxTransformer2DModel(
         patch_size=1,
         in_channels=16,
-        num_layers=4,
-        num_single_layers=8,
+        num_layers=dual,
+        num_single_layers=single,
         attention_head_dim=32,
         num_attention_heads=heads,
         joint_attention_dim=text,
