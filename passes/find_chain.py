@@ -7,6 +7,7 @@ parameters behind it. The prefix that only feeds the chain (text refiners) is cu
 
 from __future__ import annotations
 
+import torch
 from torch.fx import Node
 
 from ..dataflow import ancestors
@@ -60,8 +61,12 @@ def _block(program: Program, node: Node) -> Block | None:
 
 
 def _preceding(starts: list[Node], candidates: dict[Node, Block]) -> set[Node]:
-    """The candidates whose outputs reach `starts` through glue."""
-    return {n for n in ancestors(starts, stop=candidates.__contains__) if n in candidates}
+    """The candidates whose outputs reach `starts` through glue, other than as a mere size."""
+
+    def stop(node: Node) -> bool:
+        return node in candidates or isinstance(node.meta.get("val"), (int, torch.SymInt))
+
+    return {n for n in ancestors(starts, stop=stop) if n in candidates}
 
 
 def _weight(chain: list[Node], candidates: dict[Node, Block]) -> tuple[int, int]:

@@ -45,7 +45,7 @@ def _pairings(chain: list[Block]) -> dict[type, Pairing]:
                     count[(k, path)] += 1000  # handed on as it is: outweighs any flow through glue
                 elif value in ancestors([argument], stop=lambda n: n.op == "call_module"):
                     count[(k, path)] += 1
-    return {kind: _best(count) for kind, count in votes.items()}
+    return {kind: _best(count) for kind, count in votes.items() if count}
 
 
 def _best(votes: Counter[tuple[Any, Any]]) -> Pairing:
@@ -68,7 +68,8 @@ def _carries(block: Block, pairing: Pairing | None) -> dict[Node, Node]:
             if k in values and path in by_path and same_shape(values[k], by_path[path]):
                 carries[values[k]] = by_path[path]
         return carries
-    # The only block of its class in a row: an output continues the first argument shaped like it.
+    # No two of its class in a row, or modules between them that change the stream: an output continues
+    # the first argument shaped like it.
     free = [node for _, node in arguments]
     for value in values.values():
         match = next((a for a in free if same_shape(value, a)), None)

@@ -1,0 +1,35 @@
+"""Which cases the fast tests run, and which are refused."""
+
+from __future__ import annotations
+
+import pytest
+
+from fxcache.errors import BlockMutationError, CaptureError, FxcacheError
+
+from .case import ZooCase
+
+FAST = (
+    "FluxTransformer2DModel:dev+controlnet",  # two lists, glue that adds
+    "ChromaTransformer2DModel",  # dual to single with a cat
+    "SD3Transformer2DModel",  # the last block drops a stream
+    "HunyuanDiT2DModel",  # long skips
+    "LatteTransformer3DModel",  # two classes take turns
+    "Kandinsky6Transformer3DModel",  # two streams reach the output
+    "ZImageTransformer2DModel",  # lists of tensors, in-place glue, refiners
+    "Lumina2Transformer2DModel",  # real tensors, values guarded
+    "RFD4ProteinaTransformer:recycle3",  # a chain run three times
+    "WanTransformer3DModel",
+)
+"""Structurally different cases, about three seconds each."""
+
+REFUSED: dict[str, tuple[type[FxcacheError], str]] = {
+    "WanAnimate2Transformer3DModel:extract": (BlockMutationError, "writes to an object passed to it"),
+    "AnyFlowFARTransformer3DModel": (CaptureError, "given a BlockMask that the forward makes"),
+}
+"""Cases that cannot be cached: the error and the reason that it gives."""
+
+
+def over(cases: tuple[ZooCase, ...], but: tuple[str, ...] = ()) -> pytest.MarkDecorator:
+    """Parametrise `case` over the cases, without those named in `but`."""
+    chosen = [case for case in cases if case.name not in but]
+    return pytest.mark.parametrize("case", chosen, ids=[case.name for case in chosen])
