@@ -14,7 +14,7 @@ def compile(
     *,
     backend: str = "inductor",
     mode: Mode = "fused",
-    dynamic: bool | None = None,
+    dynamic: Any = None,
     **options: Any,
 ) -> CachedTransformer:
     """Compile a cached model.
@@ -25,7 +25,8 @@ def compile(
         mode: for inductor, "fused" (the fastest steps), "single" (one graph with the conditional in it),
             "staged" (fast cold start: blocks of a class are compiled once) or "reduce-overhead" (CUDA
             graphs by stage).
-        dynamic: whether sizes stay open in the compiled code; None lets the compiler find out.
+        dynamic: whether sizes stay open in the compiled code; None lets the compiler find out. For
+            tensorrt also a range: input name -> dimension -> (lowest, highest).
         options: further options of the backend.
 
     Returns:
@@ -41,5 +42,5 @@ def compile(
     if backend == "tensorrt":
         from .backends.tensorrt import compile_tensorrt
 
-        return compile_tensorrt(cached, dynamic=bool(dynamic), **options)
+        return compile_tensorrt(cached, dynamic=False if dynamic is None else dynamic, **options)
     raise BackendError(f"backend={backend!r}", 'be "inductor" or "tensorrt"')

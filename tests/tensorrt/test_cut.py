@@ -137,4 +137,4 @@ def test_what_is_missing_is_named() -> None:
     with pytest.raises(PrecisionError, match="fp32, fp16, bf16"):
         compile_tensorrt(cached, precision="int8")  # type: ignore[arg-type]
     with pytest.raises(PrecisionError, match="convert it first"):
-        TensorRTOptions(precision="fp32").settings(torch.bfloat16)
+        TensorRTOptions(precision="fp32").cast_to(torch.bfloat16)

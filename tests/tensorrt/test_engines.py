@@ -9,7 +9,7 @@ from __future__ import annotations
 import copy
 import itertools
 from collections.abc import Iterator
-from functools import cache
+from functools import lru_cache
 from typing import Any
 
 import pytest
@@ -50,7 +50,7 @@ def _options(name: str, sizes: str) -> TensorRTOptions:
     return TensorRTOptions(dynamic={"static": False, "some": SOME[name], "all": True}[sizes])
 
 
-@cache
+@lru_cache(maxsize=1)  # the stages of one case run one after the other
 def _stages(name: str, precision: str, sizes: str) -> dict[str, Prepared]:
     found = program(name, DTYPES[precision])
     stages = prepare_all(found, captured_shapes(found), _options(name, sizes))[1]
@@ -68,11 +68,11 @@ def _filled(specs: list[Spec], end: str) -> list[torch.Tensor]:
     return values
 
 
-@pytest.mark.parametrize("stage_name", STAGES)
 @pytest.mark.parametrize(("name", "precision", "sizes"), _cases())
+@pytest.mark.parametrize("stage_name", STAGES)
 def test_stage(name: str, precision: str, sizes: str, stage_name: str) -> None:
     stage = _stages(name, precision, sizes)[stage_name]
-    settings = _options(name, sizes).settings(DTYPES[precision])
+    settings = _options(name, sizes).settings()
     assert stage.engine is not None
     lowered, coverage = lower_stage(copy.copy(stage), settings, dry=True)
 

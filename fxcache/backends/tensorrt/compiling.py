@@ -18,6 +18,7 @@ from .prepare import Prepared, prepare
 from .runner import EngineSet, HostRunner, StageRunner
 from .sizes import Shape, Sizes, sizes_of, specs_of
 
+
 def dtype_of(program: Program) -> torch.dtype:
     """The dtype in which the blocks compute: that of the primary stream."""
     primary = program.chain[0].primary
@@ -40,20 +41,23 @@ def _hint(size: Any) -> int:
     return int(size.node.hint) if isinstance(size, torch.SymInt) else int(size)
 
 
-def prepare_all(program: Program, shapes: Sequence[Shape], options: TensorRTOptions) -> tuple[Sizes, list[Prepared]]:
+def prepare_all(
+    program: Program, shapes: Sequence[Shape], options: TensorRTOptions
+) -> tuple[Sizes, list[Prepared]]:
     """Every stage of `program`, prepared for the range of sizes around `shapes`."""
     sizes = sizes_of(program, shapes, options.dynamic)
     if not sizes.hold([tuple(s) for s in shapes]):
         raise EngineRangeError(f"inputs of shapes {list(shapes)}", "they lie outside the range")
     specs = specs_of(program, sizes)
-    return sizes, [prepare(program, stage, specs) for stage in program.stages.values()]
+    cast = options.cast_to(dtype_of(program))
+    return sizes, [prepare(program, stage, specs, cast) for stage in program.stages.values()]
 
 
 def coverage_of(program: Program, options: TensorRTOptions) -> tuple[Coverage, ...]:
     """Lower and partition every stage without building an engine. Needs no GPU, only torch-tensorrt."""
     require_torch_tensorrt()
     _, stages = prepare_all(program, captured_shapes(program), options)
-    settings = options.settings(dtype_of(program))
+    settings = options.settings()
     return tuple(lower_stage(stage, settings, dry=True)[1] for stage in stages)
 
 
@@ -83,7 +87,7 @@ class Lowered:
             return EngineSet(sizes, {s.name: StageRunner(s, None) for s in stages}, {})
         require_torch_tensorrt()
         require_gpu(program.capture.model.parameters())
-        settings = self.options.settings(dtype_of(program))
+        settings = self.options.settings()
         built = {stage.name: self._engine(stage, settings) for stage in stages}
         coverage = tuple(c for _, c in built.values())
         for one in coverage:
@@ -113,7 +117,7 @@ def refit_set(program: Program, known: EngineSet, options: TensorRTOptions) -> E
 
     Raises `StaleGraphError` where they were built without `refit=True`.
     """
-    if options.settings(dtype_of(program))["immutable_weights"]:
+    if not options.refittable:
         raise StaleGraphError("the engines hold fixed weights; compile with refit=True to replace them later")
     package = require_torch_tensorrt()
     require_gpu(program.capture.model.parameters())

@@ -126,7 +126,9 @@ def _tensors(value: Any) -> Iterable[torch.Tensor]:
 
 def _double(node: Node) -> bool:
     around = (node, *node.all_input_nodes)
-    return any(t.dtype in (torch.float64, torch.complex128) for n in around for t in _tensors(n.meta.get("val")))
+    return any(
+        t.dtype in (torch.float64, torch.complex128) for n in around for t in _tensors(n.meta.get("val"))
+    )
 
 
 def _places(graph: GraphModule) -> dict[Node, Place]:
@@ -149,7 +151,7 @@ def _before(graph: GraphModule, calls: list[Node]) -> set[Node]:
         if any(n in weighed or _weight(graph, n) for n in parents):
             weighed.add(node)
         elif _double(node):
-            before |= {node, *ancestors([node], stop=lambda n: n in before)} & set(calls)
+            before |= {node, *ancestors([node], stop=before.__contains__)} & set(calls)
         elif parents and all(n in before for n in parents):
             before.add(node)
     return before

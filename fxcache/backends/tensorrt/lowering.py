@@ -42,7 +42,9 @@ class Coverage:
         return not self.leftovers and self.engines <= 1
 
 
-def lower_stage(stage: Prepared, settings: Mapping[str, Any], dry: bool) -> tuple[GraphModule | None, Coverage]:
+def lower_stage(
+    stage: Prepared, settings: Mapping[str, Any], dry: bool
+) -> tuple[GraphModule | None, Coverage]:
     """Lower, partition and (unless `dry`) build the engines of a stage.
 
     Args:
@@ -84,7 +86,7 @@ def _coverage(stage: Prepared, lowered: GraphModule | None) -> Coverage:
     engines = engines_in(lowered)
     inside = sum(_count(m, stage, len(engines)) for m in engines.values())
     left = _left(lowered, engines)
-    beside = {p.place: len(p.operators) for p in stage.pieces if p.place != "engine"}
+    beside: dict[str, int] = {p.place: len(p.operators) for p in stage.pieces if p.place != "engine"}
     return Coverage(stage.name, len(engines), inside, left, beside, _weights(stage))
 
 

@@ -42,16 +42,13 @@ class TensorRTOptions:
         if self.precision is not None and self.precision not in DTYPES:
             raise PrecisionError(self.precision, f"it must be one of {', '.join(DTYPES)}, or None")
 
-    def settings(self, dtype: torch.dtype) -> dict[str, Any]:
-        """Arguments of `torch_tensorrt.dynamo.compile` for a model of `dtype`.
-
-        Raises `PrecisionError` where the model is of less precision than asked for.
-        """
+    def settings(self) -> dict[str, Any]:
+        """Arguments of `torch_tensorrt.dynamo.compile`."""
         chosen: dict[str, Any] = {
             "min_block_size": 1,  # a small stage is a stage; the default leaves it in PyTorch
             "workspace_size": self.workspace,
             "truncate_double": False,  # float64 is kept out of the engines
-            "immutable_weights": not (self.refit or self.cache_dir),
+            "immutable_weights": not self.refittable,
         }
         if self.cache_dir is not None:
             chosen |= {
@@ -59,17 +56,21 @@ class TensorRTOptions:
                 "reuse_cached_engines": True,
                 "engine_cache_dir": str(self.cache_dir),
             }
-        return chosen | self._autocast(dtype) | dict(self.extra)
+        return chosen | dict(self.extra)
 
-    def _autocast(self, dtype: torch.dtype) -> dict[str, Any]:
+    @property
+    def refittable(self) -> bool:
+        """Whether weights can be replaced; torch-tensorrt's engine cache needs it, too."""
+        return self.refit or self.cache_dir is not None
+
+    def cast_to(self, dtype: torch.dtype) -> torch.dtype | None:
+        """What products of a model of `dtype` are to be cast to, or None.
+
+        Raises `PrecisionError` where the model is of less precision than asked for.
+        """
         wanted = DTYPES[self.precision] if self.precision is not None else dtype
         if wanted == dtype:
-            return {}
+            return None
         if dtype != torch.float32:
             raise PrecisionError(self.precision, f"the model is {dtype}; convert it first with model.to()")
-        return {
-            "enable_autocast": True,
-            "autocast_low_precision_type": wanted,
-            # it would cast the predicate, too
-            "autocast_excluded_ops": {torch.ops.aten.where.self},
-        }
+        return wanted

@@ -1,14 +1,14 @@
 """Prepare a stage for TensorRT: pieces to run in order, one of them the engine's.
 
-    before   float64 arithmetic of the stage's inputs      PyTorch
-    engine   everything else that computes                 TensorRT
-    after    float64 arithmetic that needs the engine      PyTorch
-    effects  writes to the state                           PyTorch
+before   float64 arithmetic of the stage's inputs      PyTorch
+engine   everything else that computes                 TensorRT
+after    float64 arithmetic that needs the engine      PyTorch
+effects  writes to the state                           PyTorch
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -19,6 +19,7 @@ from torch.fx import GraphModule
 from ...errors import EngineRangeError
 from ...ir import Program, Stage
 from ...pristine import pristine
+from .autocast import cast_products
 from .doubles import Piece, split_doubles
 from .effects import cut_effects
 from .sizes import Spec, spec
@@ -46,8 +47,10 @@ class Prepared:
         return next((p for p in self.pieces if p.place == "engine"), None)
 
 
-def prepare(program: Program, stage: Stage, specs: Mapping[str, Spec]) -> Prepared:
-    """Cut, export and split `stage` for the sizes in `specs`."""
+def prepare(
+    program: Program, stage: Stage, specs: Mapping[str, Spec], cast: torch.dtype | None = None
+) -> Prepared:
+    """Cut, export and split `stage` for the sizes in `specs`; its products computed in `cast`."""
     pure = cut_effects(stage)
     with pristine(program.capture.model), torch.no_grad():
         exported = export(pure.graph, [specs[n] for n in pure.inputs], stage.name)
@@ -57,6 +60,8 @@ def prepare(program: Program, stage: Stage, specs: Mapping[str, Spec]) -> Prepar
     engine = next((p for p in pieces if p.place == "engine"), None)
     again = None
     if engine is not None:
+        if cast is not None:
+            cast_products(engine.graph, cast)
         with torch.no_grad():
             again = export(engine.graph, [known[n] for n in engine.inputs], stage.name)
     renamed = dict(zip(pure.outputs, found, strict=True))
@@ -96,17 +101,17 @@ def _known(pieces: Sequence[Piece], specs: Mapping[str, Spec]) -> dict[str, Spec
     for piece in pieces:
         if piece.place != "before":
             continue
-        results = [_fake_run(piece, known, lambda s, end=end: getattr(s, end)) for end in ("low", "usual", "high")]
+        results = [_fake_run(piece, known, end) for end in ("low", "usual", "high")]
         known.update({n: spec(*(r[i] for r in results)) for i, n in enumerate(piece.outputs)})
     return known
 
 
-def _fake_run(piece: Piece, known: Mapping[str, Spec], end: Callable[[Spec], Any]) -> tuple[Any, ...]:
+def _fake_run(piece: Piece, known: Mapping[str, Spec], end: str) -> tuple[Any, ...]:
     from torch._subclasses.fake_tensor import FakeTensorMode
 
     with torch.no_grad(), FakeTensorMode(allow_non_fake_inputs=True):
         values = [
-            s.number if s.dtype is None else torch.empty(end(s), dtype=s.dtype, device=s.device)
+            s.number if s.dtype is None else torch.empty(getattr(s, end), dtype=s.dtype, device=s.device)
             for s in (known[n] for n in piece.inputs)
         ]
         return tuple(piece.graph(*values))

@@ -164,11 +164,15 @@ class _Moves:
                 group = self._group_of(name, self.guards.dims[names.index(name)], dim)
                 low[group], high[group] = bounds[0], bounds[-1]
                 if not low[group] <= self.usual[next(iter(group))] <= high[group]:
-                    raise EngineRangeError(f"dimension {dim} of {name}", "the range leaves the usual size out")
+                    raise EngineRangeError(
+                        f"dimension {dim} of {name}", "the range leaves the usual size out"
+                    )
         for end in (low, high):
             if not self.holds(self._moved(end)):
                 sizes = [tuple(s) for s in self.shapes(self._moved(end))]
-                raise EngineRangeError(f"the range asked for (inputs {sizes})", "the model cannot be called so")
+                raise EngineRangeError(
+                    f"the range asked for (inputs {sizes})", "the model cannot be called so"
+                )
         return self._between(low, high)
 
     def _group_of(self, name: str, row: Sequence[Any], dim: int) -> frozenset[sympy.Symbol]:
@@ -222,7 +226,9 @@ def _described(program: Program, shapes: Sequence[Shape]) -> dict[str, Any]:
         for tensor in program.state:
             size = tensor.sizes(symbols)
             if size is None:
-                raise EngineRangeError(tensor.name, "its shape depends on data, which TensorRT cannot allocate")
+                raise EngineRangeError(
+                    tensor.name, "its shape depends on data, which TensorRT cannot allocate"
+                )
             values[tensor.name] = torch.empty(size, dtype=tensor.dtype, device=tensor.device)
         for stage in program.stages.values():
             results = stage.graph(*(values[n] for n in stage.inputs))
