@@ -116,6 +116,7 @@ def _as_dict(row: Coverage) -> dict[str, Any]:
         "left_in_pytorch": dict(row.leftovers),
         "beside_by_design": dict(row.beside),
         "weight_bytes": row.weights,
+        "repeated_weight_bytes": row.repeated,
     }
 
 
@@ -133,5 +134,8 @@ def _print(console: Console, rows: Sequence[Coverage]) -> None:
         "the state). The conditional is an `if` on the host. The PyTorch model keeps its weights, too.",
         highlight=False,
     )
+    repeated = sum(row.repeated for row in rows)
+    if repeated:
+        console.print(f"{repeated / 2**20:.1f} MB of weights are in more than one engine.", highlight=False)
     full = all(row.full for row in rows)
     console.print("Every stage is one engine." if full else "Some stages are cut up; see above.")

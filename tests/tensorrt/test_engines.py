@@ -68,8 +68,8 @@ def _filled(specs: list[Spec], end: str) -> list[torch.Tensor]:
     return values
 
 
-@pytest.mark.parametrize(("name", "precision", "sizes"), _cases())
 @pytest.mark.parametrize("stage_name", STAGES)
+@pytest.mark.parametrize(("name", "precision", "sizes"), _cases())
 def test_stage(name: str, precision: str, sizes: str, stage_name: str) -> None:
     stage = _stages(name, precision, sizes)[stage_name]
     settings = _options(name, sizes).settings()

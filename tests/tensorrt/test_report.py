@@ -49,6 +49,19 @@ def test_leftovers_are_named_with_the_reason() -> None:
     assert caught.value.leftovers == dict(left)
 
 
+def test_weights_in_two_engines_are_counted() -> None:
+    model = ToyDiT()
+    model.head.weight = model.embed.weight  # front and back
+    program = fxcache.transform(model.requires_grad_(False), CONFIG).variant_for(_toy_inputs())[0].program
+    coverage = {c.stage: c for c in coverage_of(program, TensorRTOptions())}
+    assert {s: c.repeated for s, c in coverage.items()} == {
+        "front": 0,
+        "skip": 0,
+        "compute": 0,
+        "back": model.head.weight.nbytes,
+    }
+
+
 @pytest.mark.parametrize("precision", ["fp16", "bf16"])
 def test_a_float32_model_in_lower_precision(precision: str) -> None:
     """Engines are strongly typed: the casts are in the graph, and what passes between stages is float32."""

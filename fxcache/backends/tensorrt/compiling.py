@@ -12,7 +12,7 @@ import torch
 from ...errors import EngineRangeError, LeftoverOperatorsWarning, StaleGraphError
 from ...ir import Program
 from .available import require_gpu, require_torch_tensorrt
-from .lowering import Coverage, lower_stage, require_full
+from .lowering import Coverage, lower_stage, require_full, with_repeated
 from .options import TensorRTOptions
 from .prepare import Prepared, prepare
 from .runner import EngineSet, HostRunner, StageRunner
@@ -58,7 +58,7 @@ def coverage_of(program: Program, options: TensorRTOptions) -> tuple[Coverage, .
     require_torch_tensorrt()
     _, stages = prepare_all(program, captured_shapes(program), options)
     settings = options.settings()
-    return tuple(lower_stage(stage, settings, dry=True)[1] for stage in stages)
+    return with_repeated(stages, [lower_stage(stage, settings, dry=True)[1] for stage in stages])
 
 
 @dataclass(frozen=True)
@@ -89,7 +89,7 @@ class Lowered:
         require_gpu(program.capture.model.parameters())
         settings = self.options.settings()
         built = {stage.name: self._engine(stage, settings) for stage in stages}
-        coverage = tuple(c for _, c in built.values())
+        coverage = with_repeated(stages, [c for _, c in built.values()])
         for one in coverage:
             _warn_of_leftovers(one)
         modules = {name: module for name, (module, _) in built.items()}

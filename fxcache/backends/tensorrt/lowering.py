@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -26,7 +26,8 @@ class Coverage:
 
     engines: how many engines; in_engines: operators in them. leftovers: operator → why it stayed in
     PyTorch between engines. beside: operators that run in PyTorch before and after the engine by
-    design: float64 arithmetic, writes to the state. weights: bytes of weights in the engines.
+    design: float64 arithmetic, writes to the state. weights: bytes of weights in the engines; repeated:
+    those of them that an earlier stage's engine holds, too.
     """
 
     stage: str
@@ -35,6 +36,7 @@ class Coverage:
     leftovers: Mapping[str, str]
     beside: Mapping[str, int]
     weights: int
+    repeated: int = 0
 
     @property
     def full(self) -> bool:
@@ -77,6 +79,18 @@ def require_full(coverage: Coverage) -> None:
         raise LeftoverOperatorsError(coverage.stage, dict(coverage.leftovers))
 
 
+def with_repeated(stages: Sequence[Prepared], coverage: Sequence[Coverage]) -> tuple[Coverage, ...]:
+    """`coverage` with the weights counted that more than one engine holds."""
+    seen: set[int] = set()
+    found: list[Coverage] = []
+    for stage, one in zip(stages, coverage, strict=True):
+        weights = {t.data_ptr(): t.numel() * t.element_size() for t in _state(stage).values()}
+        again = sum(size for place, size in weights.items() if place in seen)
+        seen |= weights.keys()
+        found.append(replace(one, repeated=again))
+    return tuple(found)
+
+
 def engines_in(module: nn.Module | None) -> dict[str, nn.Module]:
     """The parts that are, or in a dry run would be, engines."""
     return {n: m for n, m in (module.named_children() if module is not None else ()) if "_run_on_acc" in n}
@@ -111,6 +125,8 @@ def _left(lowered: GraphModule | None, engines: Mapping[str, nn.Module]) -> dict
 
 
 def _weights(stage: Prepared) -> int:
-    assert stage.exported is not None or stage.engine is None
-    tensors = stage.exported.state_dict.values() if stage.exported is not None else ()
-    return sum(t.numel() * t.element_size() for t in tensors)
+    return sum(t.numel() * t.element_size() for t in _state(stage).values())
+
+
+def _state(stage: Prepared) -> Mapping[str, torch.Tensor]:
+    return stage.exported.state_dict if stage.exported is not None else {}
