@@ -62,6 +62,9 @@ def export(
         reads = ", ".join(variant.program.capture.values.reads)
         why = f"its Python code reads values of its inputs ({reads}), which no package can check"
         raise ExportError(type(cached.original).__name__, why)
+    if variant.program.capture.effects:
+        why = "its forward sets values on its modules (a LoRA scale?), which no package can do"
+        raise ExportError(type(cached.original).__name__, why)
     with torch.no_grad():
         state = tuple(variant.allocate(call).values())
         values = (*(t.detach().clone() for t in call.tensors), *state)

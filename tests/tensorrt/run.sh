@@ -13,9 +13,12 @@ python3 -m venv "$venv"
 pip install -q 'torch>=2.13,<2.14' # first and alone: the CPU build, where one is offered
 pip install -q -e '.[tensorrt-rtx]' 'pytest>=8' 'hypothesis>=6.100' 'diffusers==0.42.1'
 
-# Two processes, as the gate has two cores. Log capture is off: tracing logs a great deal.
-run() { pytest -p no:logging -p no:cacheprovider --show-capture=no -m "tensorrt and not full" tests/tensorrt "$@"; }
-run -k flux &
+# Two processes of about equal length, as the gate has two cores. Log capture is off: tracing logs a lot.
+run() {
+  pytest -o addopts='-q --strict-markers' -p no:logging -p no:cacheprovider --show-capture=no -m "tensorrt and not full" tests/tensorrt -k "$1"
+}
+half="flux or package or report or (pixart and some)"
+run "$half" &
 first=$!
-run -k "not flux"
+run "not ($half)"
 wait "$first"
