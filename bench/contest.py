@@ -57,8 +57,9 @@ def enter(contender: Contender, steps: int, compile: bool) -> Entry:
     entry = Entry(contender, contender.steps or steps)
     try:
         entry.pipe = contender.build()
+        before = _live_bytes()  # before any drawing: some caches keep what they held after the last one
         _draw(entry, seed=0)  # hooks and captures settle before anything is counted
-        _count(entry)
+        _count(entry, before)
         if compile:
             _compile(entry)
     except Exception as error:  # a peer that cannot do this is a result, not a failure of the script
@@ -96,10 +97,9 @@ def _draw(entry: Entry, seed: int, callback: embedded.StepCallback | None = None
     )
 
 
-def _count(entry: Entry) -> None:
+def _count(entry: Entry, before: int) -> None:
     counter = FlopCounterMode(display=False, custom_mapping=CPU_ATTENTION)
     totals = [0]
-    before = _live_bytes()
 
     def note(step: int, timestep: float, latents: Tensor) -> None:
         totals.append(int(counter.get_total_flops()))
