@@ -31,9 +31,10 @@ from torch.fx.experimental.symbolic_shapes import (
 from .effects import Effect
 from .errors import BlockMutationError, CaptureError
 from .guards import ShapeGuards, ValueGuards
-from .leaf import LeafReadsError, RefusedTrace, Structure
+from .leaf import LeafReadsError, Structure
 from .modulelists import find_leaves
 from .pristine import pristine
+from .reads import RefusedTrace
 from .rewrite_leaves import finish_graph
 from .separate_reads import separate_reads
 from .signature import arguments_structure, tensor_names
@@ -140,7 +141,7 @@ def _capture_fake(
     # is no public way to say so outside `torch.export`.
     leaves = find_leaves(model, depth)
     with pristine(model), _compiling_state_context(), _quiet():
-        traced = trace(_forward_of(model, bound), leaves, flat)
+        traced = trace(_forward_of(model, bound), leaves, flat, model, real=False)
     return _finished(model, bound, traced, leaves, ShapeGuards.of(env, dims), how)
 
 
@@ -182,7 +183,7 @@ def _capture_real(
         try:
             with pristine(model):
                 flat = [_private(t) for t in tensors]
-                traced = trace(_forward_of(model, bound), leaves, flat, model)
+                traced = trace(_forward_of(model, bound), leaves, flat, model, real=True)
             break
         except LeafReadsError as error:  # trace into it, so that its reads are guarded
             opened |= {error.name}

@@ -34,13 +34,9 @@ from .effects import EffectWatch
 from .errors import BlockMutationError
 from .likeness import call_key
 from .opaque import fingerprint, is_opaque, tensors_within
-from .reads import AnyRead, MemoryReads
+from .reads import AnyRead, MemoryReads, RefusedTrace
 
 DYNAMIC = (torch.Tensor, torch.SymInt, torch.SymFloat, torch.SymBool)
-
-
-class RefusedTrace(Exception):  # becomes one line of a `CaptureError`
-    """The trace works but means something else than the forward; the message says why."""
 
 
 class LeafReadsError(Exception):

@@ -24,6 +24,31 @@ SHAPED = torch.Tag.dynamic_output_shape  # values decide the shape of a result
 BY_MASK = (torch.ops.aten.index.Tensor, torch.ops.aten.index_put.default, torch.ops.aten.index_put_.default)
 
 
+class RefusedTrace(Exception):
+    """The trace works but means something else than the forward; the message says why."""
+
+
+class OwnReads(TorchDispatchMode):
+    """Refuses a trace on fake tensors that reads the model's own tensors: those are real, so that the
+    read would succeed and its value be baked."""
+
+    supports_higher_order_operators = True
+
+    def __init__(self, model: nn.Module) -> None:
+        super().__init__()
+        self._own = {id(t): name for name, t in (*model.named_parameters(), *model.named_buffers())}
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        for tensor in _deciding(func, args, kwargs or {}):
+            self.note(tensor)
+        return func(*args, **(kwargs or {}))
+
+    def note(self, tensor: torch.Tensor) -> None:
+        """Refuse a read of a tensor of the model."""
+        if id(tensor) in self._own:
+            raise RefusedTrace(f"its Python code reads the value of '{self._own[id(tensor)]}'")
+
+
 class ValueReads(TorchDispatchMode):
     """Collects the tensors whose values decide something while a forward is traced.
 
@@ -111,7 +136,7 @@ class AnyRead(TorchDispatchMode):
 class MemoryReads(TorchFunctionMode):
     """Notes what looks at memory directly, below the dispatcher: `tolist`, `numpy`, `tensor_split`."""
 
-    def __init__(self, reads: ValueReads | AnyRead) -> None:
+    def __init__(self, reads: ValueReads | OwnReads | AnyRead) -> None:
         super().__init__()
         self._reads = reads
 

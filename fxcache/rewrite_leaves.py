@@ -11,8 +11,9 @@ from torch import nn
 from torch._subclasses.fake_tensor import FakeTensor
 from torch.fx import Graph, GraphModule, Node
 
-from .leaf import LeafRecord, RefusedTrace, Slot, Structure, leaf_call
+from .leaf import LeafRecord, Slot, Structure, leaf_call
 from .opaque import is_opaque
+from .reads import RefusedTrace
 
 # Checks on sizes that depend on data; the operators that use those sizes check them as well.
 ASSERTIONS = (

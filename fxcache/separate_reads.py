@@ -8,7 +8,8 @@ from torch.fx import Graph, GraphModule, Node
 
 from .dataflow import ancestors
 from .guards import ValueGuards
-from .leaf import RefusedTrace, leaf_call
+from .leaf import leaf_call
+from .reads import RefusedTrace
 from .tracing import Trace
 
 

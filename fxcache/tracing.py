@@ -17,9 +17,9 @@ from torch.fx import GraphModule, Node
 from torch.fx.experimental.proxy_tensor import make_fx
 
 from .effects import Effect
-from .leaf import LeafRecord, Recording, RefusedTrace, Structure, recording
+from .leaf import LeafRecord, Recording, Structure, recording
 from .modulelists import list_of
-from .reads import MemoryReads, ValueReads
+from .reads import MemoryReads, OwnReads, RefusedTrace, ValueReads
 
 
 @dataclass(frozen=True)
@@ -43,31 +43,30 @@ def trace(
     forward: Callable[..., Any],
     leaves: Mapping[str, nn.Module],
     flat: list[torch.Tensor],
-    model: nn.Module | None = None,
+    model: nn.Module,
+    real: bool,
 ) -> Trace:
-    """Trace `forward(*flat)`; with `model`, on real tensors, watching what is read of its values.
+    """Trace `forward(*flat)`, a call of `model`; on real tensors, watching what is read of their values.
 
     Raises whatever the forward raises under tracing, and `RefusedTrace`.
     """
     output: list[Structure] = []
-    reads = ValueReads(model) if model is not None else None
+    reads = ValueReads(model)
+    watch = reads if real else OwnReads(model)
 
     def body(*values: torch.Tensor) -> list[Any]:
-        if reads is None:
+        with watch, MemoryReads(watch):
             result = forward(*values)
-        else:
-            with reads, MemoryReads(reads):
-                result = forward(*values)
         structure, dynamic = Structure.of(result)
         output.append(structure)
-        return dynamic if reads is None else [*dynamic, *reads.copies]
+        return [*dynamic, *reads.copies]
 
     # Blocks hand on the sizes they are given; other modules may make new ones of what they read.
-    watched = frozenset(n for n in leaves if model is not None and list_of(model, n) is None)
+    watched = frozenset(n for n in leaves if real and list_of(model, n) is None)
     with recording(leaves, watched) as session:
-        graph = _make_graph(body, flat, fake=reads is None)
+        graph = _make_graph(body, flat, fake=not real)
         if any(_writes(n) for n in graph.graph.nodes):
-            graph = _functional(graph, flat, session, fake=reads is None)
+            graph = _functional(graph, flat, session, fake=not real)
     _refuse_numbers(session.calls, watched)
     found = tuple(reads.values) if reads is not None else ()
     return Trace(graph, session.calls, output[-1], found, session.effects.found)

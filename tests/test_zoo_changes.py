@@ -132,7 +132,7 @@ def _examine(name: str, data: st.DataObject) -> None:
 
 
 EXAMPLES = settings(
-    max_examples=4,
+    max_examples=3,
     deadline=None,
     derandomize=True,
     database=None,

@@ -1,4 +1,4 @@
-"""The table of every case, made by running it: `python -m tests.zoo.table` writes TABLE.md anew."""
+"""The table of every case, made by running it: `python -m tests.zoo.table [case ...]` writes TABLE.md."""
 
 from __future__ import annotations
 
@@ -141,18 +141,16 @@ def _error(error: float) -> str:
 
 
 def main(names: list[str]) -> None:
-    """Write the table; with names, print those cases' lines only."""
+    """Write the table anew; with names, those cases' lines only."""
     warnings.simplefilter("ignore")
-    if names:
-        for case in ALL_CASES:
-            if case.name in names:
-                print(row(case), flush=True)
-        return
-    lines = []
+    old = TABLE.read_text().splitlines() if names and TABLE.exists() else []
+    lines = {line.split(" | ")[0].removeprefix("| "): line for line in old if line.startswith("| ")}
     for case in ALL_CASES:
-        lines.append(row(case))
-        print(lines[-1], flush=True)
-    TABLE.write_text(INTRODUCTION + "\n".join(lines) + "\n")
+        if not names or case.name in names:
+            lines[case.name] = row(case)
+            print(lines[case.name], flush=True)
+    kept = [lines[case.name] for case in ALL_CASES if case.name in lines]
+    TABLE.write_text(INTRODUCTION + "\n".join(kept) + "\n")
 
 
 if __name__ == "__main__":
