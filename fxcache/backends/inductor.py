@@ -106,7 +106,6 @@ def _call_block(block: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any])
 def with_blocks(graph: GraphModule, names: list[str], lower: Callable[[nn.Module], Runner]) -> Runner:
     """`graph` with the calls of some of its modules replaced by what `lower` makes of them."""
     runners = {name: lower(graph.get_submodule(name)) for name in names}
-    copy = GraphModule(graph, torch.fx.Graph(), class_name=graph.__class__.__name__ + "ByBlocks")
     new = torch.fx.Graph()
     env: dict[torch.fx.Node, torch.fx.Node] = {}
     for node in graph.graph.nodes:
@@ -116,5 +115,4 @@ def with_blocks(graph: GraphModule, names: list[str], lower: Callable[[nn.Module
             env[node] = new.call_function(runners[str(node.target)], args, kwargs)
         else:
             env[node] = new.node_copy(node, lambda n: env[n])
-    copy = GraphModule(graph, new, class_name=type(graph).__name__ + "ByBlocks")
-    return copy.forward
+    return GraphModule(graph, new, class_name=type(graph).__name__ + "ByBlocks").forward
