@@ -67,7 +67,10 @@ def package_rows(model: nn.Module, arguments: dict[str, Any], rounds: int) -> No
         pair = {"module": fxcache.compile(cached), "package": package}
         found = interleaved(pair, arguments, rounds)
         weights = sum(p.numel() * p.element_size() for p in model.parameters())
-        print(f"\npackage: loads in {loading:.2f} s, {path.stat().st_size / weights:.3f} x the weights; ", end="")
+        print(
+            f"\npackage: loads in {loading:.2f} s, {path.stat().st_size / weights:.3f} x the weights; ",
+            end="",
+        )
         print(f"a cached step takes {found['package'] / found['module']:.2f} x that of the fused module")
 
 
@@ -81,14 +84,16 @@ def main() -> None:
     torch.manual_seed(0)
     model, arguments = flux(128), inputs(49, 8)
     models = contenders(model)
-    print("| FLUX 4+8 blocks, 128 wide | first miss and hit, s | graphs | breaks |\n| --- | --- | --- | --- |")
+    print("| FLUX 4+8 blocks, 128 wide | first miss and hit, s | graphs | breaks |")
+    print("| --- | --- | --- | --- |")
     for name, contender in models.items():
         seconds, graphs, breaks = first_call(contender, arguments)
         print(f"| {name} | {seconds:.1f} | {graphs} | {breaks} |", flush=True)
     found = interleaved(models, arguments, options.rounds, warmup=20)
     print("\n| step | median, ms | against |\n| --- | --- | --- |")
     for name, seconds in found.items():
-        base = "plain compiled" if name in ("plain compiled", "nothing cached, fused") else "minimum compiled"
+        whole = name in ("plain compiled", "nothing cached, fused")
+        base = "plain compiled" if whole else "minimum compiled"
         print(f"| {name} | {seconds * 1e3:.3f} | {seconds / found[base]:.2f} x {base} |")
     if options.depth:
         print("\n| cold, s | 4+8 blocks | 19+38 blocks | ratio |\n| --- | --- | --- | --- |")

@@ -168,9 +168,7 @@ class Variants:
         self._by_call = {key: v for key, v in self._by_call.items() if v is not by_value[0]}
 
     def _make(self, call: Call, bound: Mapping[str, Any]) -> Variant:
-        program = transform_call(
-            self._model, self._config, self._scope, self._inputs, bound, call.tensors
-        )
+        program = transform_call(self._model, self._config, self._scope, self._inputs, bound, call.tensors)
         guards = program.capture.shapes.also(program.assumed)
         run = with_effects(self._lower(program), program.capture.effects)
         variant = Variant(program, run, guards, _watch(self._model, program))

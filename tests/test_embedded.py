@@ -56,9 +56,7 @@ def test_a_picture_does_not_depend_on_its_batch(pipe: FluxPipeline) -> None:
 def test_a_generator_goes_on_where_the_last_batch_stopped(pipe: FluxPipeline) -> None:
     whole, split = torch.Generator().manual_seed(5), torch.Generator().manual_seed(5)
     together = embedded.sample(pipe, [2, 7], generator=whole, num_inference_steps=2)
-    apart = [
-        embedded.sample(pipe, [label], generator=split, num_inference_steps=2) for label in (2, 7)
-    ]
+    apart = [embedded.sample(pipe, [label], generator=split, num_inference_steps=2) for label in (2, 7)]
     torch.testing.assert_close(torch.cat(apart), together, atol=1e-4, rtol=0)
 
 

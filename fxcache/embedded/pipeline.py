@@ -42,9 +42,7 @@ class PixelShuffleVAE(ModelMixin, ConfigMixin):  # type: ignore[misc]
         return (F.pixel_shuffle(latents, VAE_SCALE),)
 
 
-def load_pipeline(
-    transformer: nn.Module | None = None, dtype: torch.dtype = torch.float32
-) -> FluxPipeline:
+def load_pipeline(transformer: nn.Module | None = None, dtype: torch.dtype = torch.float32) -> FluxPipeline:
     """A FluxPipeline without text encoders: it is called with `prompt_embeds` (see `sample`).
 
     `transformer` may be anything that stands in for the embedded one, such as a cached version of
