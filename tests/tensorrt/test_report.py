@@ -105,6 +105,6 @@ def test_the_command_prints_the_table(tmp_path: Path) -> None:
         main, ["tensorrt-report", str(tmp_path), "--config", CONFIG, "--dtype", "fp32", "--json", *arguments]
     )
     assert run.exit_code == 0, run.output
-    rows = json.loads(run.output[run.output.index("[\n") :])
+    rows = json.loads(run.stdout)
     assert [r["stage"] for r in rows] == list(STAGES)
     assert all(r["engines"] == 1 and not r["left_in_pytorch"] for r in rows)

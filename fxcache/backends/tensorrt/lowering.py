@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
+import io
+import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -61,7 +64,8 @@ def lower_stage(
         return None, _coverage(stage, None)
     package = require_torch_tensorrt()
     inputs = [engine_input(package, stage.specs[n]) for n in stage.engine.inputs]
-    with torch.no_grad():
+    # a dry run prints its statistics
+    with torch.no_grad(), contextlib.redirect_stdout(io.StringIO() if dry else sys.stdout):
         lowered = package.dynamo.compile(stage.exported, arg_inputs=inputs, dryrun=dry, **settings)
     return lowered, _coverage(stage, lowered)
 
