@@ -1,30 +1,75 @@
 """Compiled steps: each mode against the least that a cached step must do, and against plain compiled.
 
-    python -m bench.compile [--rounds 100] [--depth] [--package]
+    python -m bench.compile [--rounds 100] [--schedule] [--depth] [--package]
 
-One process, interleaved, one thread, ratios of medians. `--depth` adds cold compile times of a shallow
-and a deep model; `--package` adds an exported package.
+One process, interleaved, one thread, ratios of medians of processor time. cache-dit and diffusers'
+FirstBlockCache, compiled, take part where they are installed. `--schedule` adds a model that is bound by
+its FLOPs, `--depth` cold compile times of a shallow and a deep model, `--package` an exported package.
 """
 
 from __future__ import annotations
 
 import argparse
+import copy
+import importlib.util
 import tempfile
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 from torch._dynamo.utils import counters
 
 import fxcache
-from bench.overhead import ALWAYS, NEVER, Minimum, flux, inputs, interleaved, network
-from fxcache import CachedTransformer
+from bench.overhead import ALWAYS, flux, inputs, interleaved, network, schedule
+from fxcache import CacheConfig, CachedTransformer
 from fxcache.backends.inductor import Mode
 
+# Every step is compared and none is like the last: nothing is cached, though it might have been.
+NEVER = CacheConfig(fn_compute_blocks=1, max_warmup_steps=0, residual_diff_threshold=1e-12)
+MANY = 100_000  # steps: more than any run here
+Step = Callable[..., Any]
 
-def first_call(model: nn.Module, arguments: dict[str, Any]) -> tuple[float, int, int]:
+
+class Minimum(nn.Module):
+    """The least that a cached step with Fn = 1 must do: embed, one block, signal, head.
+
+    The block's text stream is given, too: until the signal is known, the step may have to go on with it.
+    """
+
+    def __init__(self, model: Any) -> None:
+        super().__init__()
+        self.model = model
+
+    def forward(
+        self,
+        hidden_states: Tensor,
+        encoder_hidden_states: Tensor,
+        pooled_projections: Tensor,
+        timestep: Tensor,
+        img_ids: Tensor,
+        txt_ids: Tensor,
+        previous: Tensor,
+        return_dict: bool = False,
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        m = self.model
+        embedded = m.x_embedder(hidden_states)
+        temb = m.time_text_embed(timestep * 1000, pooled_projections)
+        text, hidden_states = m.transformer_blocks[0](
+            hidden_states=embedded,
+            encoder_hidden_states=m.context_embedder(encoder_hidden_states),
+            temb=temb,
+            image_rotary_emb=m.pos_embed(torch.cat((txt_ids, img_ids))),
+            joint_attention_kwargs=None,
+        )
+        residual = hidden_states - embedded
+        diff = (residual - previous).abs().mean() / previous.abs().mean()
+        return m.proj_out(m.norm_out(hidden_states, temb)), text, diff
+
+
+def first_call(model: Step, arguments: dict[str, Any]) -> tuple[float, int, int]:
     """Seconds of a first call and a second (a miss and a hit), graphs made, graph breaks."""
     counters.clear()
     begin = time.perf_counter()
@@ -42,17 +87,55 @@ def cold(model: nn.Module, arguments: dict[str, Any], mode: Mode) -> float:
         return first_call(fxcache.compile(fxcache.transform(model, ALWAYS), mode=mode), arguments)[0]
 
 
-def contenders(model: nn.Module) -> dict[str, nn.Module]:
+def contenders(model: nn.Module, tokens: int, width: int) -> dict[str, Step]:
     """What is compared, by name; the minimum and the plain model are compiled like the rest."""
     always, never = fxcache.transform(model, ALWAYS), fxcache.transform(model, NEVER)
-    return {
+    least = torch.compile(Minimum(model), fullgraph=True)
+    previous = torch.randn(1, tokens, width)
+    found: dict[str, Step] = {
         "plain compiled": torch.compile(model, fullgraph=True),
-        "minimum compiled": torch.compile(Minimum(model), fullgraph=True),  # type: ignore[arg-type]
+        "minimum compiled": lambda **arguments: least(**arguments, previous=previous),
         "nothing cached, fused": fxcache.compile(never),
         "hit, fused": fxcache.compile(always),
         "hit, single": fxcache.compile(always, mode="single"),
         "hit, eager": always,
+        "FirstBlockCache compiled": first_block_cache(copy.deepcopy(model)),
     }
+    if importlib.util.find_spec("cache_dit") is not None:
+        found["cache-dit compiled"] = cache_dit(copy.deepcopy(model))
+    return found
+
+
+def first_block_cache(model: Any) -> Step:
+    """diffusers' FirstBlockCache, which hits on every step but the first, compiled."""
+    from diffusers import FirstBlockCacheConfig
+
+    model.enable_cache(FirstBlockCacheConfig(threshold=1e9))
+    model.compile()
+
+    def step(**arguments: Any) -> Any:
+        with model.cache_context("default"):
+            return model(**arguments)
+
+    return step
+
+
+def cache_dit(model: Any) -> Step:
+    """cache-dit's DBCache with the same setting, compiled."""
+    import cache_dit
+
+    cache_dit.enable_cache(
+        model,
+        cache_config=cache_dit.DBCacheConfig(
+            Fn_compute_blocks=1,
+            Bn_compute_blocks=0,
+            max_warmup_steps=1,
+            residual_diff_threshold=1e9,
+            num_inference_steps=MANY,
+        ),
+    )
+    model.compile()
+    return model  # type: ignore[no-any-return]
 
 
 def package_rows(model: nn.Module, arguments: dict[str, Any], rounds: int) -> None:
@@ -77,13 +160,14 @@ def package_rows(model: nn.Module, arguments: dict[str, Any], rounds: int) -> No
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
     parser.add_argument("--rounds", type=int, default=100)
+    parser.add_argument("--schedule", action="store_true", help="a model bound by its FLOPs")
     parser.add_argument("--depth", action="store_true", help="cold compile times by depth")
     parser.add_argument("--package", action="store_true", help="export and time a package")
     options = parser.parse_args()
     torch.set_num_threads(1)
     torch.manual_seed(0)
     model, arguments = flux(128), inputs(49, 8)
-    models = contenders(model)
+    models = contenders(model, 49, 128)
     print("| FLUX 4+8 blocks, 128 wide | first miss and hit, s | graphs | breaks |")
     print("| --- | --- | --- | --- |")
     for name, contender in models.items():
@@ -95,6 +179,13 @@ def main() -> None:
         whole = name in ("plain compiled", "nothing cached, fused")
         base = "plain compiled" if whole else "minimum compiled"
         print(f"| {name} | {seconds * 1e3:.3f} | {seconds / found[base]:.2f} x {base} |")
+    if options.schedule:
+        wide, more = flux(512), inputs(256, 64)
+        measured, ideal = schedule(wide, more, max(options.rounds // 30, 3), compiled=True)
+        print(
+            f"\n512 wide, 320 tokens, every fourth step computed, compiled: {measured:.2f}x, "
+            f"FLOPs ideal {ideal:.2f}x, share {measured / ideal:.3f}"
+        )
     if options.depth:
         print("\n| cold, s | 4+8 blocks | 19+38 blocks | ratio |\n| --- | --- | --- | --- |")
         modes: tuple[Mode, ...] = ("staged", "fused")

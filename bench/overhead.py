@@ -10,7 +10,7 @@ from __future__ import annotations
 import argparse
 import statistics
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import torch
@@ -91,34 +91,56 @@ NEVER = CacheConfig(fn_compute_blocks=1, max_warmup_steps=0, residual_diff_thres
 ALWAYS = CacheConfig(fn_compute_blocks=1, max_warmup_steps=1, residual_diff_threshold=1e9)
 
 
+BURST = 5
+
+
 def interleaved(
-    models: dict[str, nn.Module], arguments: dict[str, Any], rounds: int, warmup: int = 5
+    models: Mapping[str, Callable[..., Any]], arguments: dict[str, Any], rounds: int, warmup: int = 5
 ) -> dict[str, float]:
-    """Median seconds of a call of each model, called in turn with falling timesteps."""
+    """Median seconds of a call of each model, called in turn with falling timesteps.
+
+    A turn is `BURST` calls, as a sampling loop makes them, and each round another model begins. Seconds
+    are the processor's: on one thread that is what a call took, whatever else the machine does.
+    """
     times: dict[str, list[float]] = {name: [] for name in models}
+    total = rounds + warmup
     with torch.no_grad():
-        for i in range(rounds + warmup):
-            call = {**arguments, "timestep": torch.full((1,), 1 - i / (rounds + warmup + 1))}
-            for name, model in models.items():
-                begin = time.perf_counter()
-                model(**call)
-                times[name].append(time.perf_counter() - begin)
+        for turn in range(0, total, BURST):
+            names = list(models)
+            shift = turn // BURST % len(names)
+            for name in [*names[shift:], *names[:shift]]:
+                for i in range(turn, turn + BURST):
+                    call = {**arguments, "timestep": torch.full((1,), 1 - i / (total + BURST))}
+                    begin = time.process_time()
+                    models[name](**call)
+                    times[name].append(time.process_time() - begin)
     return {name: statistics.median(t[warmup:]) for name, t in times.items()}
 
 
-def schedule(model: nn.Module, arguments: dict[str, Any], rounds: int) -> tuple[float, float]:
+def schedule(
+    model: nn.Module, arguments: dict[str, Any], rounds: int, compiled: bool = False
+) -> tuple[float, float]:
     """(measured speedup, FLOPs ideal) of a fixed schedule that computes every fourth step."""
     config = CacheConfig(fn_compute_blocks=1, steps_mask="1000" * 5, steps_mask_policy="static")
     cached = fxcache.transform(model, config)
+    if compiled:
+        cached = fxcache.compile(cached)
     times: dict[str, list[float]] = {"plain": [], "cached": []}
-    runs: dict[str, Callable[..., Any]] = {"plain": model, "cached": cached}
+    runs: dict[str, Callable[..., Any]] = {
+        "plain": torch.compile(model, fullgraph=True) if compiled else model,
+        "cached": cached,
+    }
     with torch.no_grad():
+        for run in runs.values():  # compile, settle
+            for i in range(4):
+                run(**arguments, timestep=torch.full((1,), 1 - i / 20))
+        cached.reset()
         for _ in range(rounds):
             for name, run in runs.items():
-                begin = time.perf_counter()
+                begin = time.process_time()
                 for i in range(20):
                     run(**arguments, timestep=torch.full((1,), 1 - i / 20))
-                times[name].append(time.perf_counter() - begin)
+                times[name].append(time.process_time() - begin)
     stats = next(iter(cached.stats().contexts.values()))
     assert stats.flops_done is not None and stats.flops_saved is not None
     ideal = (stats.flops_done + stats.flops_saved) / stats.flops_done

@@ -93,7 +93,7 @@ class CachedTransformer(StandIn):
     def _run(self, *args: Any, **kwargs: Any) -> Any:
         bound = self._inputs.bind(args, kwargs)
         call = flatten(bound, self.original.training)
-        variant = self._variants.of(call, bound)
+        variant, call = self._variants.of(call, bound)
         flat = self._step(variant, call)
         return variant.program.capture.output.fill(flat)
 
@@ -110,7 +110,7 @@ class CachedTransformer(StandIn):
         """The transformed graph that serves a call with `example_inputs`, and that call, flattened."""
         bound = self._inputs.bind((), example_inputs)
         call = flatten(bound, self.original.training)
-        return self._variants.of(call, bound), call
+        return self._variants.of(call, bound)
 
     def _step(self, variant: Variant, call: Call) -> tuple[Any, ...]:
         context = self._contexts.state_for(variant, call)
@@ -119,13 +119,18 @@ class CachedTransformer(StandIn):
                 TrajectoryWarning,
                 "has no timestep input, so a new trajectory cannot be detected: call reset() between runs",
             )
-        with torch.no_grad():
-            state = context.tensors(variant, call)
-            try:
-                return variant.run(*call.tensors, *state)
-            except BaseException:
-                context.forget()  # a half-made step must leave nothing that a later one could use
-                raise
+        if torch.is_grad_enabled():
+            with torch.no_grad():
+                return self._advance(context, variant, call)
+        return self._advance(context, variant, call)
+
+    def _advance(self, context: Context, variant: Variant, call: Call) -> tuple[Any, ...]:
+        state = context.tensors(variant, call)
+        try:
+            return variant.run(*call.tensors, *state)
+        except BaseException:
+            context.forget()  # a half-made step must leave nothing that a later one could use
+            raise
 
     def _run_uncached(self, error: FxcacheError) -> None:
         self._unsupported = str(error)

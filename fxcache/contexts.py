@@ -39,7 +39,6 @@ class Contexts:
     def __init__(self, limit: int) -> None:
         self.limit = limit
         self._all: dict[Key, Trajectories] = {}
-        self._roles: weakref.WeakKeyDictionary[Variant, Roles] = weakref.WeakKeyDictionary()
         self._lock = threading.RLock()
         self._local = threading.local()
         self._numbers = itertools.count()
@@ -50,10 +49,9 @@ class Contexts:
 
         Raises `TooManyContextsError` where that would be one context more than the limit.
         """
-        roles = self._roles.get(variant)
-        if roles is None:
-            roles = self._roles[variant] = Roles.of(variant, call)
-        return self._trajectories().find(variant, call, roles)
+        if variant.roles is None:
+            variant.roles = Roles.of(variant, call)
+        return self._trajectories().find(variant, call, variant.roles)
 
     def current(self) -> Context:
         """State of the last call in this thread and the enclosing `named` block."""

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import dataclasses
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,18 +12,30 @@ from torch import nn
 from torch.fx import Graph, GraphModule, Node
 
 from .ir import Program, Stage
+from .policies.clock import commit_hit, commit_miss, log_step
+from .policies.conditional import store
+
+WRITERS = (store, commit_hit, commit_miss, log_step)  # each writes its first argument
+LIGHT = 0.05  # a hit is started on speculation where it uses at most so much of a miss's parameters
 
 
 @dataclass(frozen=True)
 class Path:
     """The stages of a program as a host runs them: a front, then per segment a hit or a miss.
 
-    Each hit is the skip and the trunk after it, each miss the compute and that trunk.
+    Each hit is the skip and the trunk after it, each miss the compute and that trunk. speculated: the
+    front and the hit as one stage, started before the decision is known; a miss can follow it. None
+    where a hit does too much for that, or writes what a miss does not write again.
     """
 
     front: Stage
     hits: tuple[Stage, ...]
     misses: tuple[Stage, ...]
+    speculated: Stage | None
+
+    def decided_first(self) -> Path:
+        """The same without speculation."""
+        return dataclasses.replace(self, speculated=None)
 
 
 def host_path(program: Program) -> Path:
@@ -43,7 +56,44 @@ def host_path(program: Program) -> Path:
         wanted = trunks[i + 1].outputs if i + 1 == count else _needed(later[i + 1], skips[i], trunks[i + 1])
         hits.append(join("hit" + suffix, (skips[i], trunks[i + 1]), wanted))
         misses.append(join("miss" + suffix, (computes[i], trunks[i + 1]), wanted))
-    return Path(trunks[0], tuple(hits), tuple(misses))
+    speculated = _speculate(trunks[0], hits[0], misses[0]) if count == 1 and _may_hit(program) else None
+    return Path(trunks[0], tuple(hits), tuple(misses), speculated)
+
+
+def _may_hit(program: Program) -> bool:
+    config = program.config
+    return config.residual_diff_threshold > 0 or config.steps_mask_policy == "static"
+
+
+def _speculate(front: Stage, hit: Stage, miss: Stage) -> Stage | None:
+    """Front and hit as one stage: a cached step is then one call of compiled code.
+
+    It also gives what a miss needs of the front. A miss counts and logs the step anew, from what the
+    clock said before, so that a hit that should not have been leaves nothing behind.
+    """
+    light = _parameters(hit) <= LIGHT * _parameters(miss)
+    if not light or not _written(hit) <= _written(miss):
+        return None
+    needed = (n for n in miss.inputs if n in front.outputs)
+    return join("step", (front, hit), ("hit_0", *hit.outputs, *needed))
+
+
+def _parameters(stage: Stage) -> int:
+    """Number of parameters that a stage uses."""
+    calls = stage.graph.graph.find_nodes(op="call_module")
+    found = {p for n in calls for p in stage.graph.get_submodule(str(n.target)).parameters()}
+    return sum(p.numel() for p in found)
+
+
+def _written(stage: Stage) -> set[str]:
+    """Names of the state that a stage writes."""
+    nodes: Iterable[Node] = stage.graph.graph.find_nodes(op="placeholder")
+    names = dict(zip(nodes, stage.inputs, strict=True))
+    return {
+        names[n.args[0]]  # type: ignore[index]
+        for n in stage.graph.graph.nodes
+        if n.op == "call_function" and n.target in WRITERS and n.args[0] in names
+    }
 
 
 def _needed(later: set[str], branch: Stage, trunk: Stage) -> tuple[str, ...]:
@@ -108,49 +158,3 @@ def _set(owner: nn.Module, name: str, value: Any) -> None:
         owner.register_buffer(name, value)
     else:
         setattr(owner, name, value)
-
-
-Runner = Callable[..., tuple[Any, ...]]
-
-
-def host_runner(program: Program, path: Path, compiled: Callable[[Stage], Runner]) -> Runner:
-    """A function of the flat inputs and the state that runs `path`, deciding on the host.
-
-    `compiled` turns a stage into what runs it.
-    """
-    count = len(program.segments)
-    placeholders = program.capture.graph.graph.find_nodes(op="placeholder")
-    names = (*(n.name for n in placeholders), *(s.name for s in program.state))
-    front = compiled(path.front)
-    hits, misses = [compiled(s) for s in path.hits], [compiled(s) for s in path.misses]
-    front_at = [names.index(n) for n in path.front.inputs]
-    picks = _picks(names, path)
-    decisions = [_decision(path, i) for i in range(count)]
-
-    def run(*values: Any) -> tuple[Any, ...]:
-        results = front(*[values[i] for i in front_at])
-        known = [values, results]
-        for i in range(count):
-            hit = bool(results[decisions[i]])
-            stage, wanted = (hits[i], picks[i][0]) if hit else (misses[i], picks[i][1])
-            results = stage(*[known[source][at] for source, at in wanted])
-            known.append(results)
-        return results  # type: ignore[no-any-return]
-
-    return run
-
-
-def _decision(path: Path, index: int) -> int:
-    source = path.front if index == 0 else path.hits[index - 1]
-    return source.outputs.index(f"hit_{index}")
-
-
-def _picks(names: tuple[str, ...], path: Path) -> list[tuple[list[tuple[int, int]], ...]]:
-    """For each hit and miss stage, where each of its inputs comes from: (which result, which item)."""
-    where: dict[str, tuple[int, int]] = {n: (0, i) for i, n in enumerate(names)}
-    where.update({n: (1, i) for i, n in enumerate(path.front.outputs)})
-    picks: list[tuple[list[tuple[int, int]], ...]] = []
-    for i, (hit, miss) in enumerate(zip(path.hits, path.misses, strict=True)):
-        picks.append(([where[n] for n in hit.inputs], [where[n] for n in miss.inputs]))
-        where.update({n: (i + 2, k) for k, n in enumerate(hit.outputs)})
-    return picks

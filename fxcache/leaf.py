@@ -11,6 +11,7 @@ way to record a module call as one node below the functionalisation layer.
 from __future__ import annotations
 
 import contextlib
+import functools
 import threading
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
@@ -61,6 +62,12 @@ class Structure:
     constants: list[Any]
     spec: pytree.TreeSpec
 
+    @functools.cached_property
+    def _is_tuple(self) -> bool:
+        """Whether this is the dynamic leaves as a tuple, in order: the usual output, filled on every step."""
+        places = tuple(c.index if isinstance(c, Slot) else None for c in self.constants)
+        return places == tuple(range(len(places))) and self.spec == pytree.tree_structure(places)
+
     @staticmethod
     def of(tree: Any) -> tuple[Structure, list[Any]]:
         leaves, spec = pytree.tree_flatten(tree, is_leaf=lambda x: isinstance(x, torch.Size))
@@ -84,6 +91,8 @@ class Structure:
 
     def fill(self, dynamic: Any) -> Any:
         """The tree again, with `dynamic[i]` in the i-th slot."""
+        if self._is_tuple and len(dynamic) == len(self.constants):
+            return tuple(dynamic)
 
         def one(constant: Any) -> Any:
             if isinstance(constant, Slot):

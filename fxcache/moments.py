@@ -35,7 +35,9 @@ class Moment:
     def time(self) -> float | None:
         """The mean time; None where there is none, or where it was overwritten before it was read."""
         if self._time is None and self.times is not None and version_of(self.times) == self._versions[0]:
-            if self.times.numel() <= SHORT:
+            if self.times.numel() == 1:
+                self._time = float(self.times.item())
+            elif self.times.numel() <= SHORT:
                 values = self.times.reshape(-1).tolist()
                 self._time = math.fsum(values) / max(len(values), 1)
             else:

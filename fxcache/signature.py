@@ -76,7 +76,8 @@ def flatten(bound: Mapping[str, Any], training: bool) -> Call:
     for name, value in bound.items():
         if isinstance(value, torch.Tensor):
             tensors.append(value)
-            key.append((name, _tensor_key(value)))
+            layout = value.is_contiguous() or value.stride()
+            key.append((name, value.dtype, value.device, layout, value.shape))
         elif value is None or isinstance(value, PLAIN):
             key.append((name, type(value), value))
         else:
@@ -90,8 +91,7 @@ def _autocast() -> tuple[Any, ...]:
 
 
 def _tensor_key(value: torch.Tensor) -> tuple[Any, ...]:
-    layout = True if value.is_contiguous() else value.stride()
-    return (value.dtype, value.device, layout, value.shape)
+    return value.dtype, value.device, value.is_contiguous() or value.stride(), value.shape
 
 
 def _tree_key(value: Any, tensors: list[torch.Tensor]) -> tuple[Any, ...]:

@@ -23,6 +23,7 @@ class StandIn(nn.Module):
     def __init__(self, original: nn.Module) -> None:
         super().__init__()
         self.original = original
+        self.__dict__["original"] = original  # found without the search of nn.Module: every call asks for it
         self.training = original.training
         # diffusers writes `__class__` and `__module__` of its components to model_index.json.
         self.__dict__["__module__"] = type(original).__module__

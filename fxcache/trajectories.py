@@ -53,6 +53,8 @@ class Trajectories:
     def find(self, variant: Variant, call: Call, roles: Roles) -> Context:
         """The state for `call`, that of the trajectory that it continues or of a new one."""
         moment = Moment.of(call, roles)
+        if len(self._all) == 1 and self._all[0].goes_on(variant, call, moment, read_time=not self.vouched):
+            return self._all[0].context
         found = self._alike(variant, call)
         suspects: tuple[int, ...] = ()
         chosen, verdicts = self._continued(found, moment) if found else (None, {})

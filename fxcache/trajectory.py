@@ -6,7 +6,7 @@ import weakref
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
-from .conditioning import DIFFERENT, Kept, Roles
+from .conditioning import DIFFERENT, IDENTICAL, Kept, Roles
 from .context import Context
 from .moments import Moment
 from .signature import Call
@@ -46,6 +46,28 @@ class Trajectory:
     def is_kind(self, variant: Variant, call: Call) -> bool:
         """Whether `call` is the same kind of call of the same graph."""
         return not self.over and self.variant is variant and self.call_key == call.key
+
+    def goes_on(self, variant: Variant, call: Call, moment: Moment, read_time: bool) -> bool:
+        """Quickly, whether nothing but the sample changed and time moved on by a step; notes it if so.
+
+        False means only that this must be looked at more closely.
+        """
+        if not (self.is_kind(variant, call) and self.waited == 0):
+            return False
+        tensors = call.tensors
+        for i, kept in self.kept.items():
+            if not (kept.proven and kept.compare(tensors[i]) == IDENTICAL):
+                return False
+        if read_time:
+            now, last = moment.time(), self.moment.time()
+            if now is None or last is None:
+                return False
+            move = now - last
+            if not (move * self.move > 0 and abs(move) <= LEAP * abs(self.move)):
+                return False
+            self.move = move
+        self.moment = moment
+        return True
 
     def compare(self, call: Call) -> dict[int, int] | None:
         """How each conditioning input compares; None where one differs."""

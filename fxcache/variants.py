@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import operator
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import sympy
 import torch
@@ -20,7 +21,12 @@ from .ir import Program
 from .passes import run_passes
 from .signature import Call, ForwardInputs, structure_key
 
+if TYPE_CHECKING:
+    from .conditioning import Roles
+
 Lowering = Callable[[Program], Callable[..., tuple[Any, ...]]]
+# Owners, names in them and what these must be: three tuples, which are quick to go through together.
+Watched = tuple[tuple[dict[str, Any], ...], tuple[str, ...], tuple[Any, ...]]
 MAX_VALUE_VARIANTS = 16  # graphs for one signature that differ only in values that the glue read
 
 
@@ -35,20 +41,23 @@ class Variant:
     """One transformed graph and the calls that it serves.
 
     run: takes the flat inputs and the state tensors; gives the flat outputs. served: calls so far.
+    roles: what its inputs are for, known since its first call.
     """
 
     program: Program
     run: Callable[..., tuple[Any, ...]]
     guards: ShapeGuards
-    watched: tuple[tuple[dict[str, Any], str, Any], ...]
+    watched: Watched
     served: int = 0
+    roles: Roles | None = None
     symbols: dict[tuple[Any, ...], dict[sympy.Symbol, sympy.Integer]] = field(default_factory=dict)
     _inputs: dict[tuple[Any, ...], tuple[Described, ...]] = field(default_factory=dict)
     _flops: dict[tuple[Any, ...], StepFlops | None] = field(default_factory=dict)
 
     def intact(self) -> bool:
         """Whether the model still holds the modules and tensors that the graph was made of."""
-        return all(owner.get(name) is value for owner, name, value in self.watched)
+        owners, names, values = self.watched
+        return all(map(operator.is_, map(dict.get, owners, names), values))
 
     def accepts(self, call: Call) -> bool:
         """Whether the sizes and the values that were read at capture are those of `call`."""
@@ -58,6 +67,10 @@ class Variant:
                 return False
             self.symbols[call.key] = bound
             self._inputs[call.key] = tuple((tuple(t.shape), t.dtype, t.device) for t in call.tensors)
+        return self.values_hold(call)
+
+    def values_hold(self, call: Call) -> bool:
+        """Whether the values that were read at capture are those of `call`."""
         values = self.program.capture.values
         return values is None or values.hold(call.tensors)
 
@@ -125,27 +138,35 @@ class Variants:
         self._scope = scope
         self._inputs = inputs
         self._by_structure: dict[tuple[Any, ...], list[Variant]] = {}
-        self._by_call: dict[tuple[Any, ...], Variant] = {}
+        self._by_call: dict[tuple[Any, ...], tuple[tuple[Any, ...], Variant]] = {}
+        self._last: tuple[tuple[Any, ...], Variant] | None = None
 
-    def of(self, call: Call, bound: Mapping[str, Any]) -> Variant:
-        """The variant that serves `call`; captures when there is none. Raises `CaptureError`."""
-        known = self._by_call.get(call.key)
+    def of(self, call: Call, bound: Mapping[str, Any]) -> tuple[Variant, Call]:
+        """The variant that serves `call`; captures when there is none. Raises `CaptureError`.
+
+        Also gives the call again, with the key that equal calls before had: comparing it is quick then.
+        """
+        known = self._last
+        if known is None or known[0] != call.key:  # to compare is quicker than to look up
+            known = self._by_call.get(call.key)
         if known is not None:
-            if not known.intact():
+            key, variant = self._last = known
+            if not variant.intact():
                 self.clear()
-            elif known.accepts(call):
-                known.served += 1
-                return known
+            elif variant.values_hold(call):
+                variant.served += 1
+                return variant, Call(key, call.tensors)
         structure = structure_key(call.key)
         found = self._by_structure.setdefault(structure, [])
-        variant = next((v for v in found if v.intact() and v.accepts(call)), None)
-        if variant is None:
+        fitting = next((v for v in found if v.intact() and v.accepts(call)), None)
+        if fitting is None:
             self._bound_by_value(found)
-            variant = self._make(call, bound)
-            found.append(variant)
+            fitting = self._make(call, bound)
+            found.append(fitting)
+        variant = fitting
         variant.served += 1
-        self._by_call[call.key] = variant
-        return variant
+        self._last = self._by_call[call.key] = call.key, variant
+        return variant, call
 
     def all(self) -> list[Variant]:
         return [v for found in self._by_structure.values() for v in found]
@@ -153,6 +174,7 @@ class Variants:
     def clear(self) -> None:
         self._by_structure.clear()
         self._by_call.clear()
+        self._last = None
 
     def _bound_by_value(self, found: list[Variant]) -> None:
         """Forget the oldest graph of many that differ in values read; refuse where each served one call."""
@@ -165,7 +187,8 @@ class Variants:
             why = f"its Python code reads tensor values that change on every call ({reads})"
             raise CaptureError(type(self._model).__name__, {"real": why})
         found.remove(by_value[0])
-        self._by_call = {key: v for key, v in self._by_call.items() if v is not by_value[0]}
+        self._by_call = {key: v for key, v in self._by_call.items() if v[1] is not by_value[0]}
+        self._last = None
 
     def _make(self, call: Call, bound: Mapping[str, Any]) -> Variant:
         program = transform_call(self._model, self._config, self._scope, self._inputs, bound, call.tensors)
@@ -197,7 +220,7 @@ def transform_call(
     raise AssertionError("unreachable")
 
 
-def _watch(model: nn.Module, program: Program) -> tuple[tuple[dict[str, Any], str, Any], ...]:
+def _watch(model: nn.Module, program: Program) -> Watched:
     """What must stay in its place for the graph to mean the model: leaves, and tensors of the glue."""
     watched: list[tuple[dict[str, Any], str, Any]] = []
     for name, leaf in program.capture.leaves.items():
@@ -213,4 +236,4 @@ def _watch(model: nn.Module, program: Program) -> tuple[tuple[dict[str, Any], st
             if last in table:
                 watched.append((table, last, table[last]))  # type: ignore[arg-type]
     watched += [(effect.table, effect.key, effect.before) for effect in program.capture.effects]
-    return tuple(watched)
+    return tuple(zip(*watched, strict=True)) if watched else ((), (), ())  # type: ignore[return-value]

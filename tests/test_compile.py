@@ -6,13 +6,15 @@ from collections.abc import Iterator
 
 import pytest
 import torch
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, given, settings, strategies
 from torch import Tensor, nn
 from torch._dynamo.utils import counters
 
 import fxcache
 from fxcache import CachedTransformer
+from fxcache.backends.inductor import Mode
 from fxcache.errors import BackendError
+from fxcache.joining import host_path
 from tests.strategies import configs
 from tests.toy import latents, timesteps, toy
 from tests.zoo import find
@@ -66,6 +68,45 @@ def test_graphs_breaks_and_recompilations(mode: str, expected: int) -> None:
     assert not counters["graph_break"]
 
 
+DEEP = 24  # blocks: the head is so small a part that a cached step is started before the decision
+
+
+@pytest.mark.parametrize("mode", ["fused", "staged"])
+def test_a_step_that_was_started_as_a_hit_and_was_none_leaves_what_a_miss_leaves(mode: str) -> None:
+    """Where the head is light, a cached step is one graph; what it wrote, a miss writes anew."""
+    config = "F1B0_W2M0MC3_T1O1_R0.7"
+    eager = fxcache.transform(toy(DEEP), config)
+    compiled = fxcache.compile(eager, mode=mode)  # type: ignore[arg-type]
+    for x, t in zip(latents(STEPS, 0, 2), timesteps(STEPS, 2), strict=True):
+        with torch.no_grad():
+            torch.testing.assert_close(compiled(x, t), eager(x, t), rtol=1e-4, atol=1e-4)
+        states = [c._contexts.current().state for c in (compiled, eager)]
+        for name, value in states[1].items():
+            torch.testing.assert_close(states[0][name], value, rtol=1e-4, atol=1e-4, equal_nan=True)
+    hits = eager.stats()["default"].hits
+    assert True in hits[2:] and False in hits[2:]  # the diff decided both ways
+    path = host_path(compiled.graph.program)
+    assert path.speculated is not None and path.decided_first().speculated is None
+    assert not counters["graph_break"]
+    if mode == "fused":
+        assert graphs() == 2
+
+
+@pytest.mark.parametrize(
+    ("config", "blocks", "expected"),
+    [
+        ("F1B0_W2M0MC3_T0O1_R0.05", DEEP, True),
+        ("F1B4_W2M0MC3_T0O1_R0.05", DEEP, False),  # back blocks, which a miss would run twice
+        ("F1B0_W2M0MC3_T0O1_R0.05", 4, False),  # a heavy head
+        ("F1B0_W2M0MC3_T0O1_R0", DEEP, False),  # never a hit
+    ],
+)
+def test_a_hit_is_started_early_only_where_that_pays(config: str, blocks: int, expected: bool) -> None:
+    cached = fxcache.transform(toy(blocks), config)
+    run(cached)
+    assert (host_path(cached.graph.program).speculated is not None) == expected
+
+
 def test_other_sizes_compile_at_most_once_more() -> None:
     eager = fxcache.transform(toy(), SETTING)
     compiled = fxcache.compile(eager, dynamic=True)
@@ -77,12 +118,12 @@ def test_other_sizes_compile_at_most_once_more() -> None:
     assert graphs() == before
 
 
-@settings(max_examples=2, deadline=None, suppress_health_check=list(HealthCheck))
-@given(config=configs())
-def test_any_config_compiled_equals_eager(config: fxcache.CacheConfig) -> None:
+@settings(max_examples=3, deadline=None, suppress_health_check=list(HealthCheck))
+@given(config=configs(), mode=strategies.sampled_from(MODES), blocks=strategies.sampled_from((4, DEEP)))
+def test_any_config_compiled_equals_eager(config: fxcache.CacheConfig, mode: Mode, blocks: int) -> None:
     torch._dynamo.reset()
-    eager = fxcache.transform(toy(), config)
-    compiled = fxcache.compile(eager, mode="single")
+    eager = fxcache.transform(toy(blocks), config)
+    compiled = fxcache.compile(eager, mode=mode)
     for a, b in zip(run(compiled), run(eager), strict=True):
         torch.testing.assert_close(a, b, rtol=1e-4, atol=1e-4)
     assert compiled.stats()["default"].hits == eager.stats()["default"].hits

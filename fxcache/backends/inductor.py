@@ -11,8 +11,9 @@ from torch import nn
 from torch.fx import GraphModule
 
 from ..errors import BackendError
+from ..hosting import Runner, host_runner
 from ..ir import Program, Stage
-from ..joining import Runner, host_path, host_runner
+from ..joining import host_path
 
 Mode = Literal["fused", "single", "staged", "reduce-overhead"]
 MODES: tuple[Mode, ...] = ("fused", "single", "staged", "reduce-overhead")
@@ -23,8 +24,9 @@ class Inductor:
     """The lowering to TorchInductor; call it with a program.
 
     mode:
-        fused: front, hit (skip and back) and miss (compute and back) compiled as three whole graphs, the
-            decision on the host. The fastest steps.
+        fused: a cached step (front, skip and back) and a miss (compute and back) compiled as whole graphs,
+            the decision on the host: every step starts as a cached one, and goes on with the miss where
+            it is none. Where a hit does much (Bn blocks), the front apart. The fastest steps.
         single: one graph, the conditional inside it.
         staged: as fused, but a miss runs its blocks one by one, each class compiled once: the compile
             time hardly depends on the depth.
@@ -53,11 +55,13 @@ class Inductor:
         if self.mode == "staged":
             return host_runner(program, path, self._stage_by_blocks(program))
         if self.mode == "reduce-overhead":
-            return host_runner(program, path, self._recorded)
+            return host_runner(program, path.decided_first(), self._recorded)
         return host_runner(program, path, lambda stage: self.compiled(stage.graph))
 
     def compiled(self, function: Callable[..., Any], **more: Any) -> Runner:
         """`function` compiled without a graph break."""
+        if isinstance(function, GraphModule):
+            function = function.forward  # a module's call goes through several frames that do nothing here
         options = {**self.options, **more}
         return torch.compile(function, fullgraph=True, dynamic=self.dynamic, **options)
 
