@@ -107,15 +107,23 @@ def test_a_hit_is_started_early_only_where_that_pays(config: str, blocks: int, e
     assert (host_path(cached.graph.program).speculated is not None) == expected
 
 
-def test_other_sizes_compile_at_most_once_more() -> None:
+@pytest.mark.parametrize("mode", MODES)
+def test_open_sizes_compile_once(mode: Mode) -> None:
+    """Also from a batch of two, which is the number of rows of the log."""
     eager = fxcache.transform(toy(), SETTING)
-    compiled = fxcache.compile(eager, dynamic=True)
-    assert_alike(compiled, eager, batch=2, tokens=5)
-    assert_alike(compiled, eager, batch=3, tokens=6)
-    before = graphs()
-    for batch, tokens in ((4, 7), (5, 9)):
+    compiled = fxcache.compile(eager, mode=mode, dynamic=True)
+    with torch._dynamo.config.patch(error_on_recompile=True):
+        for batch, tokens in ((2, 5), (3, 6), (4, 7)):
+            assert_alike(compiled, eager, batch=batch, tokens=tokens)
+
+
+def test_sizes_that_the_compiler_opens_by_itself() -> None:
+    """`dynamic=None`: the second size compiles once more, and no other does."""
+    eager = fxcache.transform(toy(), SETTING)
+    compiled = fxcache.compile(eager, mode="single")
+    for batch, tokens in ((2, 5), (3, 6), (4, 7), (5, 9)):
         assert_alike(compiled, eager, batch=batch, tokens=tokens)
-    assert graphs() == before
+    assert graphs() == 2
 
 
 @settings(max_examples=3, deadline=None, suppress_health_check=list(HealthCheck))
@@ -206,4 +214,26 @@ def test_real_structures(name: str, mode: str) -> None:
             assert compiled.stats()["default"].hits == eager.stats()["default"].hits
     if mode == "single":
         assert graphs() == 1
+    assert not counters["graph_break"]
+
+
+@pytest.mark.full
+@pytest.mark.parametrize("mode", ["single", "fused"])
+@pytest.mark.parametrize("name", SHAPES)
+def test_real_structures_at_open_sizes(name: str, mode: Mode) -> None:
+    """Another resolution or batch of the same model needs no compilation."""
+    case = find(name)
+    model, inputs = case.build()
+    assert case.resize is not None
+    eager = fxcache.transform(model, "F1B0_W2M0MC2_T1O1_R1000")
+    compiled = fxcache.compile(eager, mode=mode, dynamic=True)
+    (time,) = case.timestep_names
+    with torch._dynamo.config.patch(error_on_recompile=True), torch.no_grad():
+        for sized in (inputs, case.resize(inputs)):
+            for i in range(5):
+                t = sized[time]
+                t = torch.full_like(t, 0.9 - i / 10 if t.is_floating_point() else 900 - 10 * i)
+                call = {**sized, time: t, "return_dict": False}
+                torch.testing.assert_close(compiled(**call)[0], eager(**call)[0], rtol=1e-4, atol=1e-4)
+            assert compiled.stats()["default"].hits == eager.stats()["default"].hits
     assert not counters["graph_break"]

@@ -48,9 +48,12 @@ class Inductor:
             raise BackendError('mode="reduce-overhead"', "run on CUDA, whose graphs it records; use fused")
 
     def __call__(self, program: Program) -> Runner:
+        return self._of_fixed_state(program, self._by_mode(program))
+
+    def _by_mode(self, program: Program) -> Runner:
         if self.mode == "single":
             assert program.graph is not None
-            return self.compiled(program.graph)
+            return self._single(program.graph)
         path = host_path(program)
         if self.mode == "staged":
             return host_runner(program, path, self._stage_by_blocks(program))
@@ -64,6 +67,34 @@ class Inductor:
             function = function.forward  # a module's call goes through several frames that do nothing here
         options = {**self.options, **more}
         return torch.compile(function, fullgraph=True, dynamic=self.dynamic, **options)
+
+    def _single(self, graph: GraphModule) -> Runner:
+        if self.dynamic is False:
+            return self.compiled(graph)
+        from .opensizes import inductor_open_sizes  # brings the compiler with it
+
+        return self.compiled(graph, backend=inductor_open_sizes)
+
+    def _of_fixed_state(self, program: Program, run: Runner) -> Runner:
+        """`run`, told which state has one size for good.
+
+        With open sizes the compiler takes equal sizes for the same size: a batch of 2 would be as fixed
+        as the two rows of the log.
+        """
+        if not self.dynamic:
+            return run
+        inputs = len(program.capture.graph.graph.find_nodes(op="placeholder"))
+        fixed = [
+            inputs + i for i, s in enumerate(program.state) if all(isinstance(size, int) for size in s.shape)
+        ]
+
+        def marking(*values: Any) -> tuple[Any, ...]:
+            for i in fixed:
+                if not hasattr(values[i], "_dynamo_static_indices"):
+                    torch._dynamo.mark_static(values[i])
+            return run(*values)
+
+        return marking
 
     def _stage_by_blocks(self, program: Program) -> Callable[[Stage], Runner]:
         """Stages with middle blocks run eagerly around compiled blocks; the others compile whole."""

@@ -1,0 +1,57 @@
+"""Keep sizes open in the branches of a conditional that TorchInductor compiles.
+
+Branches that update state are functionalised by torch, which asks composite operators (`aten.linear`)
+for concrete sizes: every size would be fixed, and another one compile the graph again. So the branches
+are flattened to ATen operators first, after Dynamo, whose guards on the model's modules stay.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import torch
+from torch._guards import TracingContext
+from torch._inductor.compile_fx import compile_fx  # what backend="inductor" is; there is no public name
+from torch.fx import GraphModule, Node
+from torch.fx.experimental.proxy_tensor import make_fx
+
+
+def inductor_open_sizes(
+    graph: GraphModule,
+    inputs: Sequence[Any],
+    *,
+    mode: str | None = None,
+    options: Mapping[str, Any] | None = None,
+) -> Any:
+    """A backend of `torch.compile`: TorchInductor, conditionals flattened where sizes are symbolic.
+
+    mode, options: TorchInductor's, as `torch.compile` hands them on.
+    """
+    for node in graph.graph.find_nodes(op="call_function", target=torch.ops.higher_order.cond):
+        _, *branches, operands = node.args
+        values = [o.meta["example_value"] if isinstance(o, Node) else o for o in operands]
+        if any(_is_open(v) for v in values):
+            for branch in branches:
+                flat = _flattened(graph.get_submodule(branch.target), values)
+                setattr(graph, branch.target, flat)
+    patches = {**(torch._inductor.list_mode_options(mode) if mode else {}), **(options or {})}
+    return compile_fx(graph, inputs, config_patches=patches)  # type: ignore[arg-type]
+
+
+def _is_open(value: Any) -> bool:
+    sizes = value.shape if isinstance(value, torch.Tensor) else (value,)
+    return any(isinstance(s, torch.SymInt) for s in sizes)
+
+
+def _flattened(branch: torch.nn.Module, values: Sequence[Any]) -> GraphModule:
+    mode = TracingContext.get().fake_mode  # not that of the values: Dynamo gives backends a fresh one
+    with mode, torch.no_grad():  # type: ignore[union-attr]
+        fresh = [_like(v) for v in values]
+        return make_fx(branch, tracing_mode="real", _allow_non_fake_inputs=True)(*fresh)
+
+
+def _like(value: Any) -> Any:
+    if not isinstance(value, torch.Tensor):
+        return value
+    return torch.empty_strided(value.size(), value.stride(), dtype=value.dtype, device=value.device)
