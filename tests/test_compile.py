@@ -192,22 +192,18 @@ SHAPES = (
 )
 
 
-@pytest.mark.full
-@pytest.mark.parametrize("mode", MODES)
-@pytest.mark.parametrize("name", SHAPES)
-def test_real_structures(name: str, mode: str) -> None:
+def assert_a_real_structure_compiles(name: str, mode: str, config: str) -> None:
     case = find(name)
     model, inputs = case.build()
     inputs = {**inputs, "return_dict": False}
-    eager = fxcache.transform(model, "F1B1_W2M0MC2_T1O1_R1000")
+    eager = fxcache.transform(model, config)
     compiled = fxcache.compile(eager, mode=mode)  # type: ignore[arg-type]
     (time,) = case.timestep_names
     with torch._dynamo.config.patch(error_on_recompile=True), torch.no_grad():
         for seed in range(2):
             for i in range(6):
-                t = torch.full_like(
-                    inputs[time], 900 - 10 * i if not inputs[time].is_floating_point() else 0.9 - i / 10
-                )
+                t = inputs[time]
+                t = torch.full_like(t, 0.9 - i / 10 if t.is_floating_point() else 900 - 10 * i)
                 call = {**inputs, time: t, "hidden_states": case.fresh_inputs(seed)["hidden_states"]}
                 a, b = compiled(**call)[0], eager(**call)[0]
                 torch.testing.assert_close(a, b, rtol=1e-4, atol=1e-4)
@@ -217,23 +213,40 @@ def test_real_structures(name: str, mode: str) -> None:
     assert not counters["graph_break"]
 
 
+def test_a_flux_compiles_with_nothing_but_its_head_behind_the_middle() -> None:
+    """TorchInductor cannot fuse the writes of the factors with the layer norm of the head."""
+    assert_a_real_structure_compiles("FluxTransformer2DModel", "fused", "F1B0_W2M0MC2_T1O1_R1000")
+
+
+@pytest.mark.full
+@pytest.mark.parametrize("config", ["F1B1_W2M0MC2_T1O1_R1000", "F1B0_W2M0MC2_T1O1_R1000"])
+@pytest.mark.parametrize("mode", MODES)
+@pytest.mark.parametrize("name", SHAPES)
+def test_real_structures(name: str, mode: str, config: str) -> None:
+    assert_a_real_structure_compiles(name, mode, config)
+
+
 @pytest.mark.full
 @pytest.mark.parametrize("mode", ["single", "fused"])
 @pytest.mark.parametrize("name", SHAPES)
 def test_real_structures_at_open_sizes(name: str, mode: Mode) -> None:
-    """Another resolution or batch of the same model needs no compilation."""
+    """Another resolution or batch of the same model needs no compilation but where the compiler's own code
+    changes with size: TorchInductor sums a mean of more than 4096 elements differently."""
     case = find(name)
     model, inputs = case.build()
     assert case.resize is not None
     eager = fxcache.transform(model, "F1B0_W2M0MC2_T1O1_R1000")
     compiled = fxcache.compile(eager, mode=mode, dynamic=True)
     (time,) = case.timestep_names
-    with torch._dynamo.config.patch(error_on_recompile=True), torch.no_grad():
-        for sized in (inputs, case.resize(inputs)):
+    made = []
+    with torch.no_grad():
+        for sized in (inputs, case.resize(inputs), inputs):
             for i in range(5):
                 t = sized[time]
                 t = torch.full_like(t, 0.9 - i / 10 if t.is_floating_point() else 900 - 10 * i)
                 call = {**sized, time: t, "return_dict": False}
                 torch.testing.assert_close(compiled(**call)[0], eager(**call)[0], rtol=1e-4, atol=1e-4)
             assert compiled.stats()["default"].hits == eager.stats()["default"].hits
+            made.append(graphs())
+    assert made[1] - made[0] <= 1 and made[2] == made[1]
     assert not counters["graph_break"]

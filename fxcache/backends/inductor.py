@@ -14,6 +14,7 @@ from ..errors import BackendError
 from ..hosting import Runner, host_runner
 from ..ir import Program, Stage
 from ..joining import host_path
+from ..storing import storing_on_host
 
 Mode = Literal["fused", "single", "staged", "reduce-overhead"]
 MODES: tuple[Mode, ...] = ("fused", "single", "staged", "reduce-overhead")
@@ -48,7 +49,7 @@ class Inductor:
             raise BackendError('mode="reduce-overhead"', "run on CUDA, whose graphs it records; use fused")
 
     def __call__(self, program: Program) -> Runner:
-        return self._of_fixed_state(program, self._by_mode(program))
+        return self._with_marks(program, self._by_mode(program))
 
     def _by_mode(self, program: Program) -> Runner:
         if self.mode == "single":
@@ -59,39 +60,44 @@ class Inductor:
             return host_runner(program, path, self._stage_by_blocks(program))
         if self.mode == "reduce-overhead":
             return host_runner(program, path.decided_first(), self._recorded)
+        if all(s.device.type == "cpu" for s in program.state):
+            return host_runner(program, path, lambda stage: storing_on_host(stage, self.compiled))
         return host_runner(program, path, lambda stage: self.compiled(stage.graph))
 
     def compiled(self, function: Callable[..., Any], **more: Any) -> Runner:
         """`function` compiled without a graph break."""
         if isinstance(function, GraphModule):
             function = function.forward  # a module's call goes through several frames that do nothing here
-        options = {**self.options, **more}
-        return torch.compile(function, fullgraph=True, dynamic=self.dynamic, **options)
+        options = {"dynamic": self.dynamic, **self.options, **more}
+        return torch.compile(function, fullgraph=True, **options)
 
     def _single(self, graph: GraphModule) -> Runner:
         if self.dynamic is False:
             return self.compiled(graph)
         from .opensizes import inductor_open_sizes  # brings the compiler with it
 
-        return self.compiled(graph, backend=inductor_open_sizes)
+        # Sizes are marked one by one (see `_with_marks`): with all numbers open the conditional would be
+        # given the floats that the model holds, which it does not take.
+        return self.compiled(graph, backend=inductor_open_sizes, dynamic=None)
 
-    def _of_fixed_state(self, program: Program, run: Runner) -> Runner:
-        """`run`, told which state has one size for good.
+    def _with_marks(self, program: Program, run: Runner) -> Runner:
+        """`run`, told by the capture which sizes are open and which are not.
 
-        With open sizes the compiler takes equal sizes for the same size: a batch of 2 would be as fixed
-        as the two rows of the log.
+        The compiler takes equal sizes for the same size: a batch of 2 would be as fixed as the two rows
+        of the log.
         """
         if not self.dynamic:
             return run
-        inputs = len(program.capture.graph.graph.find_nodes(op="placeholder"))
-        fixed = [
-            inputs + i for i, s in enumerate(program.state) if all(isinstance(size, int) for size in s.shape)
-        ]
+        placeholders = program.capture.graph.graph.find_nodes(op="placeholder")
+        shapes = [*(n.meta["val"].shape for n in placeholders), *(s.shape for s in program.state)]
+        open_sizes = [[d for d, size in enumerate(s) if not isinstance(size, int)] for s in shapes]
 
         def marking(*values: Any) -> tuple[Any, ...]:
-            for i in fixed:
-                if not hasattr(values[i], "_dynamo_static_indices"):
-                    torch._dynamo.mark_static(values[i])
+            for value, dims in zip(values, open_sizes, strict=True):
+                if dims and not hasattr(value, "_dynamo_weak_dynamic_indices"):
+                    torch._dynamo.maybe_mark_dynamic(value, dims)
+                elif not dims and not hasattr(value, "_dynamo_static_indices"):
+                    torch._dynamo.mark_static(value)
             return run(*values)
 
         return marking
