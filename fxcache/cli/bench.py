@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import click
-import yaml
 
 from ..errors import FxcacheError
+from .models import named_values
 
 FOLDER = click.Path(path_type=Path)
 
@@ -49,7 +48,7 @@ def run(out: Path, resume: bool, **options: Any) -> None:
     """
     from ..benchmark.start import RunOptions, start
 
-    arguments = _arguments(options.pop("arguments"))
+    arguments = named_values(options.pop("arguments"))
     with_errors(lambda: start(RunOptions(out=out, resume=resume, arguments=arguments, **options)))
 
 
@@ -92,10 +91,3 @@ def with_errors(action: Any) -> None:
         action()
     except FxcacheError as error:
         raise click.ClickException(str(error)) from error
-
-
-def _arguments(pairs: Sequence[str]) -> dict[str, Any]:
-    for pair in pairs:
-        if "=" not in pair:
-            raise click.BadParameter(f"{pair!r} is not NAME=VALUE", param_hint="--arg")
-    return {name: yaml.safe_load(value) for name, _, value in (p.partition("=") for p in pairs)}

@@ -1,4 +1,4 @@
-"""`fxcache compile` and `fxcache export`: the embedded model through the compiler, or into a package."""
+"""`fxcache compile` and `fxcache export`: a model through the compiler, or into a package."""
 
 from __future__ import annotations
 
@@ -6,11 +6,13 @@ import time
 from pathlib import Path
 
 import click
+import torch
 from rich.console import Console
 
 from ..backends.inductor import MODES, Mode
 from ..errors import FxcacheError
 from .common import DEFAULT_CONFIG, Sampler, compare, read_config
+from .models import DTYPES, INPUT_HELP, load_weights, named_values, tensors
 
 
 @click.command("compile")
@@ -37,21 +39,58 @@ def compile_command(config: str, mode: Mode, steps: int, out: Path) -> None:
 
 @click.command("export")
 @click.argument("path", type=click.Path(path_type=Path))
+@click.option(
+    "--model",
+    default="embedded",
+    show_default=True,
+    help="embedded, or the folder of a diffusers transformer.",
+)
+@click.option("--input", "inputs", multiple=True, metavar="NAME=SHAPE[:DTYPE]", help=INPUT_HELP)
+@click.option(
+    "--arg",
+    "constants",
+    multiple=True,
+    metavar="NAME=VALUE",
+    help="Another argument, fixed in the package, as the pipeline gives it: return_dict=false.",
+)
+@click.option("--dtype", type=click.Choice(sorted(DTYPES)), default="fp32", show_default=True)
+@click.option("--device", default="cpu", show_default=True)
 @click.option("--config", default=DEFAULT_CONFIG, show_default=True, help="Cache setting, in the notation.")
-@click.option("--batch", default=10, show_default=True, help="Pictures at once that the sizes start from.")
-def export_command(path: Path, config: str, batch: int) -> None:
-    """Write the embedded model with its cache as an AOTInductor package.
+@click.option(
+    "--static", is_flag=True, help="Fix all sizes; by default they stay open where the model allows."
+)
+def export_command(
+    path: Path,
+    model: str,
+    inputs: tuple[str, ...],
+    constants: tuple[str, ...],
+    dtype: str,
+    device: str,
+    config: str,
+    static: bool,
+) -> None:
+    """Write a model with its cache as an AOTInductor package.
 
-    `fxcache sample --package PATH` runs it.
+    `fxcache.load(PATH)` runs it, and `fxcache sample --package PATH` that of the embedded model.
     """
     from .. import embedded, export, transform
 
     console = Console(width=120)
     begin = time.perf_counter()
+    with console.status("loading"):
+        if model == "embedded":
+            loaded = embedded.load_transformer(DTYPES[dtype]).to(device)
+            example = {
+                name: value.to(device, DTYPES[dtype]) if isinstance(value, torch.Tensor) else value
+                for name, value in embedded.example_inputs().items()
+            }
+        else:
+            example = {**tensors(inputs, dtype, device), **named_values(constants)}
+            loaded = load_weights(Path(model), dtype, device)
     try:
-        cached = transform(embedded.load_transformer(), read_config(config, steps=1))
+        cached = transform(loaded, read_config(config, steps=1))
         with console.status("exporting and compiling; this takes some minutes"):
-            export(cached, path, embedded.example_inputs(batch))
+            export(cached, path, example, dynamic=not static)
     except FxcacheError as error:
         raise click.ClickException(str(error)) from error
     size = path.stat().st_size / 2**20

@@ -1,0 +1,75 @@
+"""Models of the command line: the folder of a diffusers transformer, and the tensors of one call."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import click
+import torch
+import yaml
+from torch import nn
+
+DTYPES = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
+INPUT_HELP = (
+    "One tensor of a call, for example hidden_states=1x4096x64 or timestep=1:int64. Repeat it. "
+    "Not needed for 'embedded'."
+)
+
+
+def model_class(folder: Path) -> Any:
+    """The diffusers class that the folder's config.json names."""
+    import diffusers
+
+    file = folder / "config.json"
+    if not file.is_file():
+        raise click.BadParameter(f"{file} does not exist; give the folder of a diffusers transformer")
+    kind = getattr(diffusers, str(json.loads(file.read_text()).get("_class_name")), None)
+    if kind is None:
+        raise click.BadParameter(f"{file} names no class of the installed diffusers")
+    return kind
+
+
+def load_weights(folder: Path, dtype: str, device: str) -> nn.Module:
+    """The transformer with its weights, ready for inference."""
+    try:
+        model: nn.Module = model_class(folder).from_pretrained(folder, torch_dtype=DTYPES[dtype])
+    except OSError as error:
+        raise click.BadParameter(f"{folder} holds no weights: {error}") from error
+    return model.to(device).eval().requires_grad_(False)
+
+
+def without_weights(folder: Path, dtype: str) -> nn.Module:
+    """The transformer as its config describes it, with random weights."""
+    kind = model_class(folder)
+    model: nn.Module = kind.from_config(kind.load_config(folder)).to(DTYPES[dtype])
+    return model.eval().requires_grad_(False)
+
+
+def tensors(texts: Sequence[str], dtype: str, device: str = "cpu") -> dict[str, torch.Tensor]:
+    """The tensors of one call, from `NAME=SHAPE[:DTYPE]`, full of zeros."""
+    if not texts:
+        raise click.UsageError("give the tensors of one call: --input NAME=SHAPE, once for each")
+    return dict(_tensor(text, DTYPES[dtype], device) for text in texts)
+
+
+def named_values(pairs: Sequence[str]) -> dict[str, Any]:
+    """Arguments from `NAME=VALUE`, the values in YAML."""
+    for pair in pairs:
+        if "=" not in pair:
+            raise click.BadParameter(f"{pair!r} is not NAME=VALUE", param_hint="--arg")
+    return {name: yaml.safe_load(value) for name, _, value in (p.partition("=") for p in pairs)}
+
+
+def _tensor(text: str, dtype: torch.dtype, device: str) -> tuple[str, torch.Tensor]:
+    name, _, rest = text.partition("=")
+    shape, _, kind = rest.partition(":")
+    try:
+        sizes = tuple(int(s) for s in shape.split("x") if s)
+        return name, torch.zeros(sizes, dtype=getattr(torch, kind) if kind else dtype, device=device)
+    except (ValueError, AttributeError, TypeError) as error:
+        raise click.BadParameter(
+            f"{text!r} is not NAME=SHAPE[:DTYPE], as in hidden_states=1x64x16"
+        ) from error
