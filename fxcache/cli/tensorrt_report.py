@@ -13,6 +13,7 @@ from rich.console import Console
 from rich.table import Table
 
 from ..errors import FxcacheError
+from .models import DTYPES, INPUT_HELP, named_values, tensors, without_weights
 
 if TYPE_CHECKING:
     from torch import nn
@@ -20,33 +21,42 @@ if TYPE_CHECKING:
     from ..backends.tensorrt import Coverage
 
 DEFAULT_CONFIG = "F8B0_W8M0MC3_T1O1_R0.12"
-DTYPES = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
 
 
 @click.command("tensorrt-report")
 @click.argument("model")
 @click.option("--config", default=DEFAULT_CONFIG, show_default=True, help="Cache setting, in the notation.")
 @click.option("--dtype", type=click.Choice(sorted(DTYPES)), default="bf16", show_default=True)
+@click.option("--input", "inputs", multiple=True, metavar="NAME=SHAPE[:DTYPE]", help=INPUT_HELP)
 @click.option(
-    "--input",
-    "inputs",
+    "--arg",
+    "constants",
     multiple=True,
-    metavar="NAME=SHAPE[:DTYPE]",
-    help="One tensor of a call, for example hidden_states=1x4096x64 or timestep=1:int64. Repeat it. "
-    "Not needed for 'embedded'.",
+    metavar="NAME=VALUE",
+    help="Another argument of the call, as the pipeline gives it: return_dict=false.",
 )
 @click.option("--dynamic/--static", default=False, show_default=True, help="Leave sizes open.")
 @click.option("--json", "as_json", is_flag=True, help="Print the table as JSON.")
 def tensorrt_report(
-    model: str, config: str, dtype: str, inputs: tuple[str, ...], dynamic: bool, as_json: bool
+    model: str,
+    config: str,
+    dtype: str,
+    inputs: tuple[str, ...],
+    constants: tuple[str, ...],
+    dynamic: bool,
+    as_json: bool,
 ) -> None:
     """Print, for each stage of MODEL, how many operators an engine takes and what stays in PyTorch.
 
     MODEL is 'embedded' or the folder of a diffusers transformer (the one with its config.json). Nothing
     is built and no GPU is needed, only torch-tensorrt; weights are not read.
     """
+    if model == "embedded":
+        loaded, arguments = _embedded(DTYPES[dtype])
+    else:
+        arguments = {**tensors(inputs, dtype), **named_values(constants)}
+        loaded = without_weights(Path(model), dtype)
     try:
-        loaded, arguments = _embedded(DTYPES[dtype]) if model == "embedded" else _folder(model, dtype, inputs)
         rows = _coverage(loaded, arguments, config, dynamic)
     except FxcacheError as error:
         raise click.ClickException(str(error)) from error
@@ -60,52 +70,16 @@ def _coverage(model: nn.Module, inputs: dict[str, Any], config: str, dynamic: bo
     from .. import transform
     from ..backends.tensorrt import TensorRTOptions, coverage_of
 
-    cached = transform(model.requires_grad_(False).eval(), config)
+    cached = transform(model.eval().requires_grad_(False), config)
     variant, _ = cached.variant_for(inputs)
     return coverage_of(variant.program, TensorRTOptions(dynamic=dynamic))
 
 
 def _embedded(dtype: torch.dtype) -> tuple[nn.Module, dict[str, Any]]:
-    from ..embedded import load_transformer
+    from ..embedded import example_inputs, load_transformer
 
-    sizes = {
-        "hidden_states": (2, 49, 16),
-        "encoder_hidden_states": (2, 2, 16),
-        "pooled_projections": (2, 16),
-        "timestep": (2,),
-        "img_ids": (49, 3),
-        "txt_ids": (2, 3),
-    }
-    inputs = {name: torch.zeros(size, dtype=dtype) for name, size in sizes.items()}
+    inputs = {n: v.to(dtype) if isinstance(v, torch.Tensor) else v for n, v in example_inputs().items()}
     return load_transformer(dtype), inputs
-
-
-def _folder(path: str, dtype: str, inputs: tuple[str, ...]) -> tuple[nn.Module, dict[str, Any]]:
-    import diffusers
-
-    file = Path(path) / "config.json"
-    if not file.is_file():
-        raise click.BadParameter(f"{file} does not exist; give the folder of a diffusers transformer")
-    if not inputs:
-        raise click.UsageError("give the tensors of one call: --input NAME=SHAPE, once for each")
-    fields = json.loads(file.read_text())
-    kind = getattr(diffusers, str(fields.get("_class_name")), None)
-    if kind is None:
-        raise click.BadParameter(f"{file} names no class of the installed diffusers")
-    model = kind.from_config(fields).to(DTYPES[dtype])
-    return model, dict(_tensor(text, DTYPES[dtype]) for text in inputs)
-
-
-def _tensor(text: str, dtype: torch.dtype) -> tuple[str, torch.Tensor]:
-    name, _, rest = text.partition("=")
-    shape, _, kind = rest.partition(":")
-    try:
-        sizes = tuple(int(s) for s in shape.split("x") if s)
-        return name, torch.zeros(sizes, dtype=getattr(torch, kind) if kind else dtype)
-    except (ValueError, AttributeError, TypeError) as error:
-        raise click.BadParameter(
-            f"{text!r} is not NAME=SHAPE[:DTYPE], as in hidden_states=1x64x16"
-        ) from error
 
 
 def _as_dict(row: Coverage) -> dict[str, Any]:
