@@ -17,7 +17,7 @@ from .cached import CachedTransformer
 from .errors import ExportError
 from .flattening import flat_graph
 from .leaf import Slot, Structure
-from .manifest import ENTRY, FORMAT, Manifest, TensorEntry
+from .manifest import ENTRY, FORMAT, Backend, Manifest, TensorEntry
 from .opaque import PLAIN
 from .signature import arguments_structure, flatten
 from .state import StateTensor
@@ -37,7 +37,7 @@ def export(
 
     Args:
         cached: what `fxcache.transform` gave.
-        path: file to write, ending in `.pt2`.
+        path: file to write, ending in `.pt2`, or in `.zip` for engines.
         example_inputs: keyword arguments of a call such as will be made; tensors fix dtypes, devices and,
             where the model does not leave them open, sizes. Everything else is fixed.
         dynamic: leave sizes open where the model allows.
@@ -58,13 +58,7 @@ def export(
     if target.suffix != ".pt2":
         raise ExportError(type(cached.original).__name__, f"the file's name must end in .pt2, not {target}")
     variant, call = cached.variant_for(example_inputs)
-    if variant.program.capture.values is not None:
-        reads = ", ".join(variant.program.capture.values.reads)
-        why = f"its Python code reads values of its inputs ({reads}), which no package can check"
-        raise ExportError(type(cached.original).__name__, why)
-    if variant.program.capture.effects:
-        why = "its forward sets values on its modules (a LoRA scale?), which no package can do"
-        raise ExportError(type(cached.original).__name__, why)
+    refuse_unpackable(cached, variant)
     with torch.no_grad():
         state = tuple(variant.allocate(call).values())
         values = (*(t.detach().clone() for t in call.tensors), *state)
@@ -75,9 +69,21 @@ def export(
         )
     # After compilation: what the compiler fixed by then is fixed in the package.
     open_sizes = _still_open(exported, len(call.tensors)) if dynamic else set()
-    manifest = _manifest(cached, variant, example_inputs, open_sizes)
+    manifest = manifest_of(cached, variant, example_inputs, open_sizes)
     _add_entry(target, manifest.to_json())
     return target
+
+
+def refuse_unpackable(cached: CachedTransformer, variant: Variant) -> None:
+    """Raises `ExportError` where a call depends on Python code beside the graph."""
+    captured = variant.program.capture
+    if captured.values is not None:
+        reads = ", ".join(captured.values.reads)
+        why = f"its Python code reads values of its inputs ({reads}), which no package can check"
+        raise ExportError(type(cached.original).__name__, why)
+    if captured.effects:
+        why = "its forward sets values on its modules (a LoRA scale?), which no package can do"
+        raise ExportError(type(cached.original).__name__, why)
 
 
 def _still_open(exported: torch.export.ExportedProgram, inputs: int) -> set[tuple[int, int]]:
@@ -155,12 +161,17 @@ def _open_sizes(variant: Variant, index: int, value: torch.Tensor) -> dict[int, 
     return {d: torch.export.Dim.AUTO for d in sorted(free)} or None
 
 
-def _manifest(
+def manifest_of(
     cached: CachedTransformer,
     variant: Variant,
     example_inputs: Mapping[str, Any],
     open_sizes: set[tuple[int, int]],
+    backend: Backend = "inductor",
 ) -> Manifest:
+    """What a package made for calls like `example_inputs` says of itself.
+
+    open_sizes: (input, dimension) pairs that the compiled code leaves open.
+    """
     from . import __version__
 
     program, original = variant.program, cached.original
@@ -199,6 +210,7 @@ def _manifest(
         conditions=tuple(dict.fromkeys(_conditions(variant, symbols))),
         state=tuple(_state_entry(s, symbols) for s in program.state),
         flops=None if flops is None else {"trunk": flops.trunk, "compute": flops.compute, "skip": flops.skip},
+        backend=backend,
     )
 
 

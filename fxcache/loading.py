@@ -24,18 +24,22 @@ Key = tuple[int, str]
 
 
 def load(path: str | Path, *, device_index: int = -1) -> PackagedTransformer:
-    """Load a package that `fxcache.export` wrote.
+    """Load a package that `fxcache.export` wrote, for whichever backend.
 
-    A `.pt2` file holds native code, and to load one is to run it: load only files that you trust. The
+    A package holds native code, and to load one is to run it: load only files that you trust. The
     readable part is checked first.
 
     Args:
         path: the file.
-        device_index: which GPU a package for CUDA goes to.
+        device_index: which GPU a package for CUDA goes to; engines go to the current one.
 
-    Raises `PackageError`.
+    Raises `PackageError`; for engines also `TensorRTMissingError` and `TensorRTDeviceError`.
     """
     manifest = read_manifest(path)
+    if manifest.backend == "tensorrt":
+        from .backends.tensorrt import load_tensorrt
+
+        return load_tensorrt(path)
     return PackagedTransformer(
         manifest, torch._inductor.aoti_load_package(str(path), device_index=device_index)
     )

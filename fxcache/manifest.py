@@ -9,7 +9,7 @@ import zipfile
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 
@@ -17,6 +17,7 @@ from .errors import PackageError
 
 FORMAT = 1  # raised when an older fxcache could not read a package any more
 ENTRY = "fxcache.json"
+Backend = Literal["inductor", "tensorrt"]
 
 
 @dataclass(frozen=True)
@@ -37,6 +38,7 @@ class Manifest:
     inputs: flat tensors in order. arguments: the forward's argument structure, tensors replaced by
         {"tensor": i}; defaults: plain values of arguments that may be left out.
     outputs: the structure of the result, likewise. conditions: what sizes must fulfil.
+    backend: what runs the compiled code of the package.
     """
 
     format: int
@@ -56,6 +58,7 @@ class Manifest:
     conditions: tuple[str, ...]
     state: tuple[TensorEntry, ...]
     flops: dict[str, Any] | None = None
+    backend: Backend = "inductor"
 
     def to_json(self) -> str:
         return json.dumps(asdict(self), indent=1)

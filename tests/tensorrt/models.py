@@ -11,6 +11,7 @@ from torch import nn
 
 import fxcache
 from fxcache.ir import Program
+from tests.toy import ToyDiT
 from tests.zoo import find
 
 CONFIG = "F1B1_W2M0MC3_T1O1_R0.12"  # every stage holds blocks but skip
@@ -59,3 +60,36 @@ def program(name: str, dtype: torch.dtype, config: str = CONFIG) -> Program:
     cached = fxcache.transform(model, config)
     variant, _ = cached.variant_for(inputs)
     return variant.program
+
+
+class Odd(ToyDiT):
+    """A model with an operator for which there is no converter, and float64 in the middle."""
+
+    def forward(self, hidden_states: torch.Tensor, timestep: torch.Tensor) -> torch.Tensor:
+        hidden = super().forward(hidden_states, timestep)
+        return torch.special.bessel_j0(hidden) + hidden.double().sum(-1, keepdim=True).float().relu()
+
+
+class Scaled(ToyDiT):
+    """A model whose forward sets a number on its blocks, as diffusers does with the scale of a LoRA."""
+
+    class Block(nn.Module):
+        def __init__(self, inner: nn.Module) -> None:
+            super().__init__()
+            self.inner, self.scale = inner, 1.0
+
+        def forward(self, hidden_states: torch.Tensor, temb: torch.Tensor) -> torch.Tensor:
+            return hidden_states + self.scale * (self.inner(hidden_states, temb) - hidden_states)
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.blocks = nn.ModuleList(self.Block(block) for block in self.blocks)
+
+    def forward(self, hidden_states: torch.Tensor, timestep: torch.Tensor) -> torch.Tensor:
+        for block in self.blocks:
+            block.scale = 0.5
+        try:
+            return super().forward(hidden_states, timestep)
+        finally:
+            for block in self.blocks:
+                block.scale = 1.0

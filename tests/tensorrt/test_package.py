@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import inspect
 import json
 import zipfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -19,10 +20,10 @@ from fxcache.backends.tensorrt.options import TensorRTOptions
 from fxcache.backends.tensorrt.package import BoundEngine, _read_stage
 from fxcache.backends.tensorrt.runner import EngineSet, HostRunner, StageRunner
 from fxcache.cached import CachedTransformer
-from fxcache.errors import PackageError, TensorRTDeviceError
+from fxcache.errors import ExportError, LeftoverOperatorsError, PackageError, TensorRTDeviceError
 from fxcache.loading import PackagedTransformer
 from fxcache.manifest import read_manifest
-from tests.tensorrt.models import STAGES
+from tests.tensorrt.models import STAGES, Odd, Scaled
 from tests.toy import ToyDiT
 
 pytestmark = [pytest.mark.tensorrt, pytest.mark.filterwarnings("default")]
@@ -65,7 +66,8 @@ def test_each_stage_reads_back_its_engine(written: Path) -> None:
     with zipfile.ZipFile(written) as archive:
         for name in STAGES:
             stage = _read_stage(archive, name, package, written)
-            (bound,) = [run for run, _, _ in stage._steps if isinstance(run, BoundEngine)]
+            steps = [inspect.unwrap(run) for run, _, _ in stage._steps]
+            (bound,) = [run for run in steps if isinstance(run, BoundEngine)]
             assert bound.module.serialized_engine == archive.read(f"fxcache/stages/{name}/engine.trt")
             engine = stage.stage.engine
             assert engine is not None and len(bound.module.input_binding_names) <= len(engine.inputs)
@@ -79,7 +81,7 @@ def test_what_runs_beside_the_engines_gives_the_trajectory(cached: CachedTransfo
     package = require_torch_tensorrt()
     stages = {}
     with zipfile.ZipFile(written) as archive:
-        fields = json.loads(archive.read("fxcache/sizes.json"))
+        fields = json.loads(archive.read("fxcache/engines.json"))
         for stage in prepared:
             read = _read_stage(archive, stage.name, package, written).stage
             assert stage.engine is not None
@@ -97,18 +99,56 @@ def test_what_runs_beside_the_engines_gives_the_trajectory(cached: CachedTransfo
     assert hits == cached.stats()["default"].segments[0].hits and any(hits) and not all(hits)
 
 
+def test_a_package_for_a_range_of_sizes_says_which(cached: CachedTransformer, tmp_path: Path) -> None:
+    path = fxcache.export(
+        cached,
+        tmp_path / "range.zip",
+        _inputs(0.9),
+        backend="tensorrt",
+        dynamic={"hidden_states": {1: (4, 6)}},  # type: ignore[arg-type]
+    )
+    manifest = read_manifest(path)
+    hidden, time = (entry.shape for entry in manifest.inputs)
+    assert hidden[0] == 2 and isinstance(hidden[1], str) and hidden[2] == 8 and time == (2,)
+    assert manifest.backend == "tensorrt"
+    with zipfile.ZipFile(path) as archive:
+        fields = json.loads(archive.read("fxcache/engines.json"))
+        assert (fields["low"][0], fields["high"][0]) == ([2, 4, 8], [2, 6, 8])
+        assert all(len(archive.read(f"fxcache/stages/{s}/engine.trt")) > 1000 for s in STAGES)
+
+
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
-def test_loading_without_a_gpu_says_so(written: Path) -> None:
+@pytest.mark.parametrize("load", [fxcache.load, load_tensorrt])
+def test_loading_without_a_gpu_says_so(written: Path, load: Callable[[Path], object]) -> None:
     with pytest.raises(TensorRTDeviceError, match="this machine has none"):
-        load_tensorrt(written)
+        load(written)
+
+
+def _forged(source: Path, target: Path, old: bytes, new: bytes) -> Path:
+    with zipfile.ZipFile(source) as archive, zipfile.ZipFile(target, "w") as copy:
+        for name in archive.namelist():
+            copy.writestr(name, archive.read(name).replace(old, new))
+    return target
 
 
 def test_a_package_cannot_name_other_functions(written: Path, tmp_path: Path) -> None:
-    forged = tmp_path / "forged.zip"
-    with zipfile.ZipFile(written) as source, zipfile.ZipFile(forged, "w") as target:
-        for name in source.namelist():
-            target.writestr(
-                name, source.read(name).replace(b"fxcache.policies.conditional:store", b"os:system")
-            )
+    forged = _forged(written, tmp_path / "a.zip", b"fxcache.policies.conditional:store", b"os:system")
     with zipfile.ZipFile(forged) as archive, pytest.raises(PackageError, match="os:system"):
         _read_stage(archive, "compute", require_torch_tensorrt(), forged)
+
+
+def test_other_packages_and_other_builders_are_refused(written: Path, tmp_path: Path) -> None:
+    other = _forged(written, tmp_path / "a.zip", b'"backend": "tensorrt"', b'"backend": "inductor"')
+    with pytest.raises(PackageError, match="a package for inductor"):
+        load_tensorrt(other)
+    older = _forged(written, tmp_path / "b.zip", b'"builder": "TensorRT ', b'"builder": "TensorRT 0.')
+    with pytest.raises(PackageError, match=r"built by TensorRT 0\."):
+        fxcache.load(older)
+
+
+def test_what_no_package_can_hold_is_refused_before_anything_is_built(tmp_path: Path) -> None:
+    for model, kind in ((Scaled(), ExportError), (Odd(), LeftoverOperatorsError)):
+        cached = fxcache.transform(model.requires_grad_(False), CONFIG)
+        with pytest.raises(kind):
+            fxcache.export(cached, tmp_path / "model.zip", _inputs(0.9), backend="tensorrt", dynamic=False)
+        assert not list(tmp_path.iterdir())

@@ -4,7 +4,7 @@
     stages/NAME/plan.json        pieces in order, names of what they take and give, the effects
     stages/NAME/engine.trt       the serialized engine, as TensorRT's own tools read it
     stages/NAME/before.pt2       float64 arithmetic, a `torch.export` file
-    sizes.json                   the range of sizes that the engines were built for
+    engines.json                 what built the engines, for which range of sizes; names of inputs and state
 
 Reading one runs no code of the file but engines and exported graphs of ATen operators: effects are
 named, and only functions of fxcache's policies can be named.
@@ -26,8 +26,8 @@ from torch import nn
 from torch.fx import Graph, GraphModule, Node
 
 from ...cached import CachedTransformer
-from ...errors import BackendError, EngineRangeError, ExportError, PackageError
-from ...exporting import _manifest
+from ...errors import BackendError, EngineRangeError, PackageError
+from ...exporting import manifest_of, refuse_unpackable
 from ...loading import PackagedTransformer
 from ...manifest import ENTRY, read_manifest
 from .available import require_gpu, require_torch_tensorrt
@@ -39,7 +39,7 @@ from .prepare import Prepared, export
 from .runner import EngineSet, HostRunner, StageRunner
 from .sizes import Shape, Sizes, Spec, specs_of
 
-ROOT = "fxcache"
+ROOT, ENGINES = "fxcache", "engines.json"
 POLICIES = "fxcache.policies."
 Bindings = tuple[bytes, tuple[str, ...], tuple[str, ...]]
 
@@ -52,22 +52,31 @@ def write_package(
         raise BackendError(f"path={str(path)!r}", "end in .zip")
     require_torch_tensorrt()
     variant, call = cached.variant_for(example_inputs)
+    refuse_unpackable(cached, variant)
     program = variant.program
-    if program.capture.values is not None:
-        why = f"its Python code reads values of its inputs ({', '.join(program.capture.values.reads)})"
-        raise ExportError(type(cached.original).__name__, why)
     sizes, stages = prepare_all(program, [tuple(t.shape) for t in call.tensors], options)
     specs = specs_of(program, sizes)
     settings = options.settings()
-    open_sizes = set(variant.guards.open_dims()) if options.dynamic is not False else set()
-    manifest = _manifest(cached, variant, example_inputs, open_sizes)
-    with zipfile.ZipFile(path, "w", zipfile.ZIP_STORED) as archive:
-        archive.writestr(f"{ROOT}/{ENTRY}", manifest.to_json())
-        names = {"inputs": flat_names(program), "state": [s.name for s in program.state]}
-        archive.writestr(f"{ROOT}/sizes.json", json.dumps(asdict(sizes) | names))
-        for stage in stages:
-            _write_stage(archive, stage, specs, settings)
+    for stage in stages:  # of every stage before any is built
+        require_full(lower_stage(stage, settings, dry=True)[1])
+    manifest = manifest_of(cached, variant, example_inputs, _open_sizes(sizes), backend="tensorrt")
+    try:
+        with zipfile.ZipFile(path, "w", zipfile.ZIP_STORED) as archive:
+            archive.writestr(f"{ROOT}/{ENTRY}", manifest.to_json())
+            names = {"inputs": flat_names(program), "state": [s.name for s in program.state]}
+            described = asdict(sizes) | names | {"builder": _builder()}
+            archive.writestr(f"{ROOT}/{ENGINES}", json.dumps(described))
+            for stage in stages:
+                _write_stage(archive, stage, specs, settings)
+    except BaseException:
+        path.unlink(missing_ok=True)  # half a package is none
+        raise
     return path
+
+
+def _builder() -> str:
+    """Engines run where they were built: by the same TensorRT or TensorRT-RTX, told apart by version."""
+    return f"TensorRT {importlib.import_module('tensorrt').__version__}"
 
 
 def _open_sizes(sizes: Sizes) -> set[tuple[int, int]]:
@@ -135,10 +144,13 @@ def _described(node: Node) -> dict[str, Any]:
 def read_package(path: Path) -> PackagedTransformer:
     """Load a package. Raises `PackageError`, `TensorRTMissingError` and `TensorRTDeviceError`."""
     manifest = read_manifest(path)
+    if manifest.backend != "tensorrt":
+        raise PackageError(path, f"it is a package for {manifest.backend}", "load it with fxcache.load()")
     package = require_torch_tensorrt()
-    require_gpu(())
     with zipfile.ZipFile(path) as archive:
-        fields = json.loads(archive.read(f"{ROOT}/sizes.json"))
+        fields = json.loads(archive.read(f"{ROOT}/{ENGINES}"))
+        _check_builder(path, fields["builder"])
+        require_gpu(())
         names = sorted(n.split("/")[2] for n in archive.namelist() if n.endswith("/plan.json"))
         stages = {name: _read_stage(archive, name, package, path) for name in names}
     sizes = Sizes(*(tuple(tuple(s) for s in fields[end]) for end in ("low", "usual", "high")))
@@ -149,6 +161,12 @@ def read_package(path: Path) -> PackagedTransformer:
     runner = HostRunner(fields["inputs"], fields["state"], manifest.segments, refuse)
     runner.sets.append(EngineSet(sizes, stages, {}))
     return PackagedTransformer(manifest, runner)
+
+
+def _check_builder(path: Path, builder: str) -> None:
+    if builder != _builder():
+        what = f"its engines were built by {builder} and this is {_builder()}"
+        raise PackageError(path, what, "export it again here, or install what built it")
 
 
 def _read_stage(archive: zipfile.ZipFile, name: str, package: Any, path: Path) -> StageRunner:
