@@ -128,4 +128,5 @@ def with_effects(run: Callable[..., Any], effects: tuple[Effect, ...]) -> Callab
                 for effect in effects:
                     effect.table[effect.key] = effect.before
 
+    running.__wrapped__ = run  # type: ignore[attr-defined]  # for `inspect.unwrap`
     return running

@@ -202,6 +202,10 @@ class LeftoverOperatorsWarning(UserWarning):
     """Operators of a stage run in PyTorch, between TensorRT engines."""
 
 
+class RepeatedWeightsWarning(UserWarning):
+    """TensorRT engines hold the same weights more than once."""
+
+
 class PrecisionError(FxcacheError, ValueError):
     """A precision that the engines cannot have."""
 

@@ -8,7 +8,7 @@ import logging
 import pytest
 
 INSTALLED = importlib.util.find_spec("torch_tensorrt") is not None
-NEED_IT = ("test_stages.py", "test_engines.py", "test_package.py", "test_report.py")
+NEED_IT = ("test_building.py", "test_engines.py", "test_package.py", "test_report.py")
 collect_ignore = [] if INSTALLED else list(NEED_IT)
 
 

@@ -2,20 +2,32 @@
 
 from __future__ import annotations
 
+import runpy
+import subprocess
+import sys
+from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 
 import fxcache
-from fxcache.backends.tensorrt import Lowered, TensorRTOptions, compile_tensorrt
+from fxcache.backends.tensorrt import Lowered, TensorRTOptions, compile_tensorrt, engine_report, refit
 from fxcache.backends.tensorrt.compiling import captured_shapes, prepare_all
 from fxcache.backends.tensorrt.doubles import is_number
 from fxcache.backends.tensorrt.effects import cut_effects
-from fxcache.backends.tensorrt.runner import HostRunner
-from fxcache.backends.tensorrt.sizes import sizes_of
-from fxcache.errors import EngineRangeError, PrecisionError, TensorRTDeviceError, TensorRTMissingError
-from tests.tensorrt.models import build, program
+from fxcache.backends.tensorrt.runner import HostRunner, StageRunner
+from fxcache.backends.tensorrt.sizes import sizes_of, specs_of
+from fxcache.cached import CachedTransformer
+from fxcache.errors import (
+    BackendError,
+    EngineRangeError,
+    PrecisionError,
+    StaleGraphError,
+    TensorRTDeviceError,
+    TensorRTMissingError,
+)
+from tests.tensorrt.models import Scaled, build, program
 from tests.toy import ToyDiT
 
 ORDER_TWO = "F1B1_W2M0MC2_T1O2_R0.5"
@@ -69,6 +81,15 @@ def test_engines_take_and_give_no_float64() -> None:
     beside = {s.name: {p.place for p in s.pieces} - {"engine"} for s in stages}
     assert beside["compute"] == beside["skip"] == {"before", "effects"}
     assert beside["back"] == set()
+
+
+def test_strides_that_change_nothing_do_not_reach_the_engine() -> None:
+    """The converter of `as_strided` takes no open sizes."""
+    inputs = {"hidden_states": torch.ones(2, 5, 8), "timestep": torch.ones(2)}
+    found = fxcache.transform(ToyDiT().requires_grad_(False), ORDER_TWO).variant_for(inputs)[0].program
+    options = TensorRTOptions(dynamic={"hidden_states": {1: (4, 6)}})
+    for stage in prepare_all(found, captured_shapes(found), options)[1]:
+        assert stage.engine is not None and "as_strided.default" not in stage.engine.operators
 
 
 def test_effects_keep_their_order_and_leave_a_pure_stage() -> None:
@@ -138,3 +159,76 @@ def test_what_is_missing_is_named() -> None:
         compile_tensorrt(cached, precision="int8")  # type: ignore[arg-type]
     with pytest.raises(PrecisionError, match="convert it first"):
         TensorRTOptions(precision="fp32").cast_to(torch.bfloat16)
+
+
+def test_what_the_forward_sets_on_its_blocks_is_in_the_stages() -> None:
+    model = Scaled().requires_grad_(False)
+    cut = fxcache.transform(model, ORDER_TWO).lowered(EAGER)
+    inputs = {"hidden_states": torch.ones(2, 5, 8), "timestep": torch.ones(2)}
+    torch.testing.assert_close(cut(**inputs), model(**inputs))
+    assert engine_report(cut) == ((),)  # one set of stages, and no engine
+    with pytest.raises(StaleGraphError, match="refit=True"):
+        refit(cut)
+
+
+def test_only_what_this_backend_compiled_has_engines() -> None:
+    cached = fxcache.transform(ToyDiT().requires_grad_(False), ORDER_TWO)
+    for ask in (engine_report, refit):
+        with pytest.raises(BackendError, match="tensorrt"):
+            ask(cached)
+
+
+def test_effects_write_to_state_that_is_not_contiguous() -> None:
+    """The engine may take a copy of such a tensor; what is written must reach the tensor itself."""
+    inputs = {"hidden_states": torch.ones(2, 5, 8), "timestep": torch.ones(2)}
+    cached = fxcache.transform(ToyDiT().requires_grad_(False), ORDER_TWO)
+    variant, call = cached.variant_for(inputs)
+    shapes = captured_shapes(variant.program)
+    _, stages = prepare_all(variant.program, shapes, TensorRTOptions())
+    (compute,) = [s for s in stages if s.name == "compute"]
+    specs = specs_of(variant.program, sizes_of(variant.program, shapes, False))
+    values = {name: spec.example() for name, spec in specs.items()}
+    clock = variant.allocate(call)["clock_0"]
+    values["clock_0"] = clock.t().contiguous().t()
+    assert not values["clock_0"].is_contiguous()
+    StageRunner(compute, None)(values)
+    assert not torch.equal(values["clock_0"], clock)
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
+def test_the_benchmark_without_a_gpu_says_so_and_hides_no_package() -> None:
+    """Its file is named like TensorRT's package, which torch-tensorrt imports by name."""
+    script = Path(__file__).parents[2] / "bench" / "tensorrt.py"
+    look = (
+        "import runpy, sys, importlib.util as u; sys.path.insert(0, sys.argv.pop(1)); "
+        "script = sys.argv.pop(1); code = runpy.run_path(script)['main'](); found = u.find_spec('tensorrt'); "
+        "assert found is None or found.origin != script, found; sys.exit(code)"
+    )
+    run = subprocess.run(
+        [sys.executable, "-c", look, str(script.parent), str(script)], capture_output=True, text=True
+    )
+    assert run.returncode == 2, run.stderr
+    assert "cannot run here" in run.stderr and "NVIDIA GPU" in run.stderr
+
+
+@pytest.mark.full
+def test_the_benchmark_compares_what_it_says(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """Its own steps, with the engines' pieces run in PyTorch: only a GPU runs it whole."""
+    bench: dict[str, Any] = runpy.run_path(str(Path(__file__).parents[2] / "bench" / "tensorrt.py"))
+    asked: list[dict[str, Any]] = []
+
+    def compile_(cached: CachedTransformer, **options: Any) -> CachedTransformer:
+        asked.append(options)
+        return cached.lowered(EAGER)
+
+    monkeypatch.setattr(torch.cuda, "synchronize", lambda: None)
+    monkeypatch.setattr(fxcache, "compile", compile_)
+    model, inputs = bench["_model"](None, torch.float32)
+    cached = fxcache.transform(model.requires_grad_(False), "F1B0_W2M0MC3_T1O1_R0.5")
+    rows = bench["_compare"](cached, inputs, 4, tmp_path)
+    assert [row.backend for row in rows][:2] == ["eager", "inductor"] and len(rows) == 4
+    assert all(row.error < 1e-4 and row.same_hits for row in rows)
+    assert [o.get("backend") for o in asked] == [None, "tensorrt", "tensorrt"]
+    monkeypatch.setitem(bench["_refit"].__globals__, "refit", lambda compiled: None)
+    refitted, stale = bench["_refit"](cached, inputs, 4)
+    assert refitted < 1e-4 and stale > max(bench["TOLERANCE"].values())

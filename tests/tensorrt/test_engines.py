@@ -35,6 +35,7 @@ SOME = {  # batch and tokens open
     "pixart": {"hidden_states": {0: (2, 4)}, "encoder_hidden_states": {1: (4, 16)}},
 }
 QUICK = {(name, precision, "static") for name in BUILDERS for precision in DTYPES} | {
+    ("flux", "bf16", "some"),
     ("sd3", "fp16", "some"),
     ("wan", "bf16", "some"),
     ("pixart", "fp32", "some"),

@@ -12,24 +12,16 @@ from click.testing import CliRunner
 import fxcache
 from fxcache.backends.tensorrt import Lowered, TensorRTOptions, compile_tensorrt, coverage_of
 from fxcache.backends.tensorrt.compiling import captured_shapes, prepare_all
-from fxcache.backends.tensorrt.lowering import engines_in, lower_stage, require_full
+from fxcache.backends.tensorrt.lowering import DOUBLE, NO_CONVERTER, engines_in, lower_stage, require_full
 from fxcache.backends.tensorrt.options import DTYPES
 from fxcache.cli import main
 from fxcache.errors import LeftoverOperatorsError, TensorRTDeviceError
-from tests.tensorrt.models import STAGES
+from tests.tensorrt.models import STAGES, Odd
 from tests.toy import ToyDiT
 from tests.zoo import find
 
 pytestmark = [pytest.mark.tensorrt, pytest.mark.filterwarnings("default")]
 CONFIG = "F1B1_W1M0MC2_T1O1_R0.9"
-
-
-class Odd(ToyDiT):
-    """A model with an operator for which there is no converter, and float64 in the middle."""
-
-    def forward(self, hidden_states: torch.Tensor, timestep: torch.Tensor) -> torch.Tensor:
-        hidden = super().forward(hidden_states, timestep)
-        return torch.special.bessel_j0(hidden) + hidden.double().sum(-1, keepdim=True).float().relu()
 
 
 def _toy_inputs() -> dict[str, torch.Tensor]:
@@ -42,8 +34,11 @@ def test_leftovers_are_named_with_the_reason() -> None:
     coverage = {c.stage: c for c in coverage_of(variant.program, TensorRTOptions())}
     assert [coverage[s].full for s in STAGES] == [True, True, True, False]
     left = coverage["back"].leftovers
-    assert "no converter" in left["special_bessel_j0.default"]
-    assert any("float64" in why for why in left.values())
+    assert left == {
+        "special_bessel_j0.default": NO_CONVERTER,
+        "_to_copy.default": DOUBLE,
+        "sum.dim_IntList": DOUBLE,
+    }
     with pytest.raises(LeftoverOperatorsError, match="special_bessel_j0") as caught:
         require_full(coverage["back"])
     assert caught.value.leftovers == dict(left)
@@ -108,3 +103,26 @@ def test_the_command_prints_the_table(tmp_path: Path) -> None:
     rows = json.loads(run.stdout)
     assert [r["stage"] for r in rows] == list(STAGES)
     assert all(r["engines"] == 1 and not r["left_in_pytorch"] for r in rows)
+
+
+def test_the_command_prints_what_a_reader_needs() -> None:
+    run = CliRunner().invoke(
+        main, ["tensorrt-report", "embedded", "--config", CONFIG], env={"COLUMNS": "120"}
+    )
+    assert run.exit_code == 0, run.output
+    for words in (*STAGES, "nothing was built or run", "Beside the engines", "Every stage is one engine."):
+        assert words in run.output
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["nowhere", "--input", "x=1x2"], "config.json does not exist"),
+        (["nowhere"], "--input NAME=SHAPE"),
+        (["nowhere", "--input", "x=1xtwo"], "is not NAME=SHAPE"),
+        (["embedded", "--config", "F9"], "F9"),
+    ],
+)
+def test_mistakes_on_the_command_line_are_one_clear_line(arguments: list[str], words: str) -> None:
+    run = CliRunner().invoke(main, ["tensorrt-report", *arguments])
+    assert run.exit_code != 0 and words in run.output and "Traceback" not in run.output

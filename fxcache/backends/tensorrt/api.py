@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -9,6 +10,7 @@ from typing import Any
 from ...cached import CachedTransformer
 from ...errors import BackendError
 from ...loading import PackagedTransformer
+from ...variants import Variant
 from .available import require_gpu, require_torch_tensorrt
 from .compiling import Lowered, refit_set
 from .lowering import Coverage
@@ -50,8 +52,11 @@ def compile_tensorrt(
 
 
 def engine_report(compiled: CachedTransformer) -> tuple[tuple[Coverage, ...], ...]:
-    """For each set of engines built so far, where the operators of each stage run."""
-    return tuple(s.coverage for runner in _runners(compiled) for s in runner.sets)
+    """For each set of engines built so far, where the operators of each stage run.
+
+    Raises `BackendError` for a model that another backend runs.
+    """
+    return tuple(s.coverage for v in _lowered(compiled)._variants.all() for s in _runner(v).sets)
 
 
 def refit(compiled: CachedTransformer) -> None:
@@ -61,12 +66,10 @@ def refit(compiled: CachedTransformer) -> None:
     modules are replaced instead, new engines are built without being asked. Raises `StaleGraphError`
     where the model was compiled without `refit=True`.
     """
-    lower = compiled._options["lower"]
-    if not isinstance(lower, Lowered):
-        raise BackendError("refit", 'be given what fxcache.compile(backend="tensorrt") returns')
+    lower = _lowered(compiled)._options["lower"]
     for variant in compiled._variants.all():
-        assert isinstance(variant.run, HostRunner)
-        variant.run.sets[:] = [refit_set(variant.program, s, lower.options) for s in variant.run.sets]
+        runner = _runner(variant)
+        runner.sets[:] = [refit_set(variant.program, s, lower.options) for s in runner.sets]
 
 
 def export_tensorrt(
@@ -77,14 +80,15 @@ def export_tensorrt(
     dynamic: Dynamic = True,
     **options: Any,
 ) -> Path:
-    """Write a package of engines that `load_tensorrt` runs, with the cache's bookkeeping beside them.
+    """Write a package of engines that `fxcache.load` runs, with the cache's bookkeeping beside them.
 
     Args:
         path: file to write, ending in `.zip`.
         example_inputs: keyword arguments of a call such as will be made.
         dynamic, options: as `compile_tensorrt` takes them.
 
-    Raises as `compile_tensorrt`, and `LeftoverOperatorsError` where a stage is not one engine.
+    Raises as `compile_tensorrt`; `LeftoverOperatorsError` where a stage is not one engine, before any is
+    built; `ExportError` where the forward does what no package can (see `fxcache.export`).
     """
     from .package import write_package
 
@@ -92,11 +96,23 @@ def export_tensorrt(
 
 
 def load_tensorrt(path: str | Path) -> PackagedTransformer:
-    """Load what `export_tensorrt` wrote; called like the model. Raises `PackageError`."""
+    """Load what `export_tensorrt` wrote; called like the model. `fxcache.load` does this, too.
+
+    Raises `PackageError`, `TensorRTMissingError` and `TensorRTDeviceError`.
+    """
     from .package import read_package
 
     return read_package(Path(path))
 
 
-def _runners(compiled: CachedTransformer) -> list[HostRunner]:
-    return [v.run for v in compiled._variants.all() if isinstance(v.run, HostRunner)]
+def _lowered(compiled: CachedTransformer) -> CachedTransformer:
+    if not isinstance(compiled._options["lower"], Lowered):
+        raise BackendError("refit() or engine_report()", 'be given what backend="tensorrt" returns')
+    return compiled
+
+
+def _runner(variant: Variant) -> HostRunner:
+    """What the variant runs, beneath the effects of the forward that are set around it."""
+    runner = inspect.unwrap(variant.run)
+    assert isinstance(runner, HostRunner)
+    return runner

@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
 
-from ...errors import EngineRangeError, LeftoverOperatorsWarning, StaleGraphError
+from ...effects import with_effects
+from ...errors import EngineRangeError, LeftoverOperatorsWarning, RepeatedWeightsWarning, StaleGraphError
 from ...ir import Program
 from .available import require_gpu, require_torch_tensorrt
-from .lowering import Coverage, lower_stage, require_full, with_repeated
+from .lowering import Coverage, engines_in, lower_stage, require_full, with_repeated
 from .options import TensorRTOptions
 from .prepare import Prepared, prepare
 from .runner import EngineSet, HostRunner, StageRunner
@@ -76,7 +77,9 @@ class Lowered:
 
         def build(shapes: Sequence[Shape]) -> EngineSet:
             self._refuse_outside(runner, shapes)
-            return self._build(program, shapes)
+            built = self._build(program, shapes)
+            _warn_of_weights(built.coverage, earlier=len(runner.sets))
+            return built
 
         runner = HostRunner(flat_names(program), state, len(program.segments), build)
         return runner
@@ -88,17 +91,20 @@ class Lowered:
         require_torch_tensorrt()
         require_gpu(program.capture.model.parameters())
         settings = self.options.settings()
-        built = {stage.name: self._engine(stage, settings) for stage in stages}
-        coverage = with_repeated(stages, [c for _, c in built.values()])
-        for one in coverage:
+        # Of every stage before any is built: what stays in PyTorch should not cost minutes to learn.
+        expected = [lower_stage(stage, settings, dry=True)[1] for stage in stages]
+        for one in expected:
+            if self.options.require_full:
+                require_full(one)
             _warn_of_leftovers(one)
-        modules = {name: module for name, (module, _) in built.items()}
-        return EngineSet(sizes, {s.name: StageRunner(s, modules[s.name]) for s in stages}, modules, coverage)
-
-    def _engine(self, stage: Prepared, settings: Mapping[str, Any]) -> tuple[Any, Coverage]:
-        if self.options.require_full:  # asked of a dry run: a failure should not cost a build
-            require_full(lower_stage(stage, settings, dry=True)[1])
-        return lower_stage(stage, settings, dry=False)
+        built = [lower_stage(stage, settings, dry=False) for stage in stages]
+        modules = {s.name: module for s, (module, _) in zip(stages, built, strict=True)}
+        coverage = [
+            replace(one, engines=len(engines_in(module)))
+            for one, (module, _) in zip(expected, built, strict=True)
+        ]
+        runners = {s.name: StageRunner(s, modules[s.name]) for s in stages}
+        return EngineSet(sizes, runners, modules, with_repeated(stages, coverage))
 
     def _refuse_outside(self, runner: HostRunner, shapes: Sequence[Shape]) -> None:
         if runner.sets and isinstance(self.options.dynamic, Mapping):
@@ -112,6 +118,22 @@ def _warn_of_leftovers(coverage: Coverage) -> None:
         warnings.warn(message, LeftoverOperatorsWarning, stacklevel=2)
 
 
+def _warn_of_weights(coverage: Sequence[Coverage], earlier: int) -> None:
+    """Engines hold copies of the weights: say so where more than one holds the same."""
+    again = {c.stage: c.repeated for c in coverage if c.repeated}
+    whole = sum(c.weights for c in coverage)
+    if again:
+        stages = ", ".join(f"'{stage}' ({size / 2**20:.1f} MB)" for stage, size in again.items())
+        message = f"weights that an earlier stage's engine holds are held again by {stages}"
+        warnings.warn(message, RepeatedWeightsWarning, stacklevel=2)
+    if earlier and whole:
+        message = (
+            f"engines for other sizes hold the model's weights once more ({whole / 2**20:.1f} MB); "
+            "give dynamic= a range that covers all sizes to build one set"
+        )
+        warnings.warn(message, RepeatedWeightsWarning, stacklevel=2)
+
+
 def refit_set(program: Program, known: EngineSet, options: TensorRTOptions) -> EngineSet:
     """The engines of `known` with the model's present weights, for the sizes that they were built for.
 
@@ -121,7 +143,9 @@ def refit_set(program: Program, known: EngineSet, options: TensorRTOptions) -> E
         raise StaleGraphError("the engines hold fixed weights; compile with refit=True to replace them later")
     package = require_torch_tensorrt()
     require_gpu(program.capture.model.parameters())
-    _, stages = prepare_all(program, known.sizes.usual, options)
+    # with what the forward sets on its modules in force (a LoRA scale): it is part of the weights
+    prepare = with_effects(prepare_all, program.capture.effects)
+    _, stages = prepare(program, known.sizes.usual, options)
     modules = dict(known.modules)
     for stage in stages:
         if modules[stage.name] is not None and stage.exported is not None and stage.exported.state_dict:

@@ -86,9 +86,14 @@ SQUEEZES = (torch.ops.aten.squeeze.dim, torch.ops.aten.squeeze.dims)
 
 
 def _idle(node: Node) -> bool:
-    """A copy of an input, or a squeeze of sizes that are not 1 (its converter takes no open sizes)."""
+    """A copy of an input, or what has no converter for open sizes and changes nothing here: a squeeze of
+    sizes that are not 1, contiguous strides for what is contiguous."""
     if node.target is torch.ops.aten.clone.default:
         return bool(node.args[0].op == "placeholder")  # type: ignore[union-attr]
+    if node.target is torch.ops.aten.as_strided.default:
+        before, after = node.args[0].meta["val"], node.meta["val"]  # type: ignore[union-attr]
+        same = before.shape == after.shape and before.storage_offset() == after.storage_offset() == 0
+        return bool(same and before.is_contiguous() and after.is_contiguous())
     return node.target in SQUEEZES and node.meta["val"].dim() == node.args[0].meta["val"].dim()  # type: ignore[union-attr]
 
 
@@ -124,7 +129,8 @@ def _tensors(value: Any) -> Iterable[torch.Tensor]:
     return (t for t in items if isinstance(t, torch.Tensor))
 
 
-def _double(node: Node) -> bool:
+def in_double(node: Node) -> bool:
+    """Whether a node takes or gives float64."""
     around = (node, *node.all_input_nodes)
     return any(
         t.dtype in (torch.float64, torch.complex128) for n in around for t in _tensors(n.meta.get("val"))
@@ -137,7 +143,7 @@ def _places(graph: GraphModule) -> dict[Node, Place]:
     places: dict[Node, Place] = {n: "before" if n in before else "engine" for n in calls}
     for node in reversed(calls):
         behind = all(u.op == "output" or places.get(u) == "after" for u in node.users)
-        if places[node] == "engine" and behind and _double(node) and node.target is not operator.getitem:
+        if places[node] == "engine" and behind and in_double(node) and node.target is not operator.getitem:
             places[node] = "after"
     return places
 
@@ -150,7 +156,7 @@ def _before(graph: GraphModule, calls: list[Node]) -> set[Node]:
         parents = [n for n in node.all_input_nodes if not is_number(n)]
         if any(n in weighed or _weight(graph, n) for n in parents):
             weighed.add(node)
-        elif _double(node):
+        elif in_double(node):
             before |= {node, *ancestors([node], stop=before.__contains__)} & set(calls)
         elif parents and all(n in before for n in parents):
             before.add(node)

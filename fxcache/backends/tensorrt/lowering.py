@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import io
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -15,12 +15,14 @@ from torch.fx import GraphModule
 
 from ...errors import LeftoverOperatorsError
 from .available import require_torch_tensorrt
-from .doubles import operator_name, operators_of
+from .doubles import in_double, operator_name, operators_of
+from .enginecache import engine_folder
 from .prepare import Prepared
 from .sizes import Spec
 
-NO_CONVERTER = "torch-tensorrt has no converter for it"
+NO_CONVERTER = "torch-tensorrt has no converter for it, with these types and sizes"
 DOUBLE = "TensorRT has no float64"
+BESIDE_DOUBLE = "it is used with float64 too, and torch-tensorrt takes all uses of an operator or none"
 
 
 @dataclass(frozen=True)
@@ -63,11 +65,46 @@ def lower_stage(
     if stage.exported is None or stage.engine is None:
         return None, _coverage(stage, None)
     package = require_torch_tensorrt()
+    chosen = _settings(stage, settings)
+    if any(in_double(n) for n in stage.engine.graph.graph.nodes):
+        chosen["torch_executed_ops"] = _kept_out(package, stage, chosen)
+    lowered = _compile(package, stage, chosen, dry)
+    return lowered, _coverage(stage, lowered, chosen.get("torch_executed_ops", ()))
+
+
+def _compile(package: Any, stage: Prepared, settings: Mapping[str, Any], dry: bool) -> GraphModule:
+    assert stage.engine is not None
     inputs = [engine_input(package, stage.specs[n]) for n in stage.engine.inputs]
     # a dry run prints its statistics
     with torch.no_grad(), contextlib.redirect_stdout(io.StringIO() if dry else sys.stdout):
-        lowered = package.dynamo.compile(stage.exported, arg_inputs=inputs, dryrun=dry, **settings)
-    return lowered, _coverage(stage, lowered)
+        compiled = package.dynamo.compile(stage.exported, arg_inputs=inputs, dryrun=dry, **settings)
+    return compiled  # type: ignore[no-any-return]
+
+
+def _kept_out(package: Any, stage: Prepared, settings: Mapping[str, Any]) -> set[Any]:
+    """Operators to keep in PyTorch so that none computes in float64 in an engine.
+
+    torch-tensorrt refuses casts to float64, and then puts sums and products of the result into an engine.
+    """
+    kept = set(settings.get("torch_executed_ops", ()))
+    while True:
+        lowered = _compile(package, stage, {**settings, "torch_executed_ops": kept}, dry=True)
+        graphs = [m.graph for m in engines_in(lowered).values() if isinstance(m, GraphModule)]
+        found = {n.target for g in graphs for n in g.nodes if operator_name(n) is not None and in_double(n)}
+        if not found:
+            return kept
+        kept |= found
+
+
+def _settings(stage: Prepared, settings: Mapping[str, Any]) -> dict[str, Any]:
+    """`settings` with the stage's GPU, and its own folder of the engine cache."""
+    chosen = dict(settings)
+    devices = [s.device for s in stage.specs.values() if s.device is not None and s.device.type == "cuda"]
+    if devices:
+        chosen.setdefault("device", devices[0])
+    if "engine_cache_dir" in chosen and stage.exported is not None:
+        chosen["engine_cache_dir"] = str(engine_folder(chosen["engine_cache_dir"], stage.exported))
+    return chosen
 
 
 def engine_input(package: Any, spec: Spec) -> Any:
@@ -100,10 +137,10 @@ def engines_in(module: nn.Module | None) -> dict[str, nn.Module]:
     return {n: m for n, m in (module.named_children() if module is not None else ()) if "_run_on_acc" in n}
 
 
-def _coverage(stage: Prepared, lowered: GraphModule | None) -> Coverage:
+def _coverage(stage: Prepared, lowered: GraphModule | None, kept: Collection[Any] = ()) -> Coverage:
     engines = engines_in(lowered)
     inside = sum(_count(m, stage, len(engines)) for m in engines.values())
-    left = _left(lowered, engines)
+    left = _left(lowered, engines, kept)
     beside: dict[str, int] = {p.place: len(p.operators) for p in stage.pieces if p.place != "engine"}
     return Coverage(stage.name, len(engines), inside, left, beside, _weights(stage))
 
@@ -114,17 +151,22 @@ def _count(module: nn.Module, stage: Prepared, engines: int) -> int:
     return len(stage.engine.operators) if stage.engine is not None and engines == 1 else 0
 
 
-def _left(lowered: GraphModule | None, engines: Mapping[str, nn.Module]) -> dict[str, str]:
+def _left(
+    lowered: GraphModule | None, engines: Mapping[str, nn.Module], kept: Collection[Any]
+) -> dict[str, str]:
     found: dict[str, str] = {}
     if lowered is None:
         return found
     children = {n: m for n, m in lowered.named_children() if isinstance(m, GraphModule) and n not in engines}
     for graph in (lowered, *children.values()):
         for node in graph.graph.nodes:
-            name, value = operator_name(node), node.meta.get("val")
-            if name is not None:
-                double = isinstance(value, torch.Tensor) and value.dtype == torch.float64
-                found[name] = DOUBLE if double else NO_CONVERTER
+            name = operator_name(node)
+            if name is None:
+                continue
+            if in_double(node):
+                found[name] = DOUBLE
+            else:
+                found.setdefault(name, BESIDE_DOUBLE if node.target in kept else NO_CONVERTER)
     return found
 
 
@@ -133,4 +175,8 @@ def _weights(stage: Prepared) -> int:
 
 
 def _state(stage: Prepared) -> Mapping[str, torch.Tensor]:
-    return stage.exported.state_dict if stage.exported is not None else {}
+    """Parameters, buffers and constant tensors."""
+    if stage.exported is None:
+        return {}
+    constants = {n: t for n, t in stage.exported.constants.items() if isinstance(t, torch.Tensor)}
+    return {**constants, **stage.exported.state_dict}

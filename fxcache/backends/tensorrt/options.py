@@ -26,7 +26,7 @@ class TensorRTOptions:
     dynamic: as `sizes_of` takes it.
     require_full: an operator that would stay in PyTorch is an error.
     refit: build engines whose weights can be replaced (`refit()`); they cannot fold weights.
-    cache_dir: keep built engines there and use them again. Needs `refit`.
+    cache_dir: keep built engines there and use them again; their weights can then be replaced, too.
     extra: further arguments of `torch_tensorrt.dynamo.compile`.
     """
 
@@ -49,6 +49,9 @@ class TensorRTOptions:
             "workspace_size": self.workspace,
             "truncate_double": False,  # float64 is kept out of the engines
             "immutable_weights": not self.refittable,
+            "attn_bias_is_causal": False,  # the default takes every mask for a causal one
+            # as torch itself multiplies float32; the default rounds to TF32
+            "disable_tf32": torch.get_float32_matmul_precision() == "highest",
         }
         if self.cache_dir is not None:
             chosen |= {

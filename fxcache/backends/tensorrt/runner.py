@@ -22,19 +22,27 @@ class StageRunner:
         self._steps: list[tuple[Callable[..., Any], tuple[str, ...], tuple[str, ...]]] = []
         for piece in stage.pieces:
             run = engine if piece.place == "engine" and engine is not None else piece.graph
+            if piece.place != "effects":  # these write to what they are given, never to a copy
+                run = _on_contiguous(run)
             self._steps.append((run, piece.inputs, piece.outputs))
 
     def __call__(self, values: dict[str, Any]) -> None:
         """Run on `values`, which holds the stage's inputs; adds its outputs."""
         local = dict(values)
         for run, inputs, outputs in self._steps:
-            results = run(*[_contiguous(local[n]) for n in inputs])
+            results = run(*[local[n] for n in inputs])
             local.update(zip(outputs, results, strict=True))
         values.update((n, local[f]) for n, f in zip(self.stage.outputs, self.stage.found, strict=True))
 
 
-def _contiguous(value: Any) -> Any:
-    return value.contiguous() if isinstance(value, torch.Tensor) else value
+def _on_contiguous(run: Callable[..., Any]) -> Callable[..., Any]:
+    """Engines, and what was exported with them, were made for contiguous tensors."""
+
+    def running(*values: Any) -> Any:
+        return run(*[v.contiguous() if isinstance(v, torch.Tensor) else v for v in values])
+
+    running.__wrapped__ = run  # type: ignore[attr-defined]  # for `inspect.unwrap`
+    return running
 
 
 @dataclass(frozen=True)
