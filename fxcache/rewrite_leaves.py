@@ -35,6 +35,8 @@ def finish_graph(
             _insert_module_call(graph, node, calls[node.args[0]], holder)
         elif node.op == "call_function" and node.target in ASSERTIONS:
             graph.erase_node(node)
+        elif node.target is torch.ops.aten.sym_numel.default:
+            node.target = torch.numel  # Dynamo takes no operator that gives a number
     _name_attributes(graph, traced, model, holder)
     for node, name in zip(graph.find_nodes(op="placeholder"), names, strict=True):
         node._rename(_identifier(name))

@@ -62,7 +62,8 @@ def _call(graph: Graph, stage: Stage, values: dict[str, Node]) -> None:
 def _branch(graph: Graph, values: dict[str, Node], hit: str, skip: Stage, compute: Stage) -> None:
     branches = [graph.get_attr(stage.name) for stage in (skip, compute)]
     operands = tuple(values[name] for name in skip.inputs)
-    call = graph.call_function(conditional, (values[hit], *branches, operands))
+    made = tuple(i for i, operand in enumerate(operands) if operand.op != "placeholder")
+    call = graph.call_function(conditional, (values[hit], *branches, operands, made))
     _unpack(graph, call, compute.outputs, values)
 
 

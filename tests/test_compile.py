@@ -16,7 +16,7 @@ from fxcache.backends.inductor import Mode
 from fxcache.errors import BackendError
 from fxcache.joining import host_path
 from tests.strategies import configs
-from tests.toy import latents, timesteps, toy
+from tests.toy import latents, rotary, timesteps, toy
 from tests.zoo import find
 
 STEPS = 9
@@ -117,6 +117,16 @@ def test_open_sizes_compile_once(mode: Mode) -> None:
             assert_alike(compiled, eager, batch=batch, tokens=tokens)
 
 
+@pytest.mark.parametrize("dynamic", [False, True])
+def test_what_a_conditional_does_not_take_as_it_is(dynamic: bool) -> None:
+    """Transposed operands, which TorchInductor would read as if they were not, and complex ones."""
+    eager = fxcache.transform(rotary(), SETTING)
+    compiled = fxcache.compile(eager, mode="single", dynamic=dynamic)
+    for batch, tokens in ((2, 10), (3, 14)) if dynamic else ((2, 10),):
+        assert_alike(compiled, eager, batch=batch, tokens=tokens)
+    assert graphs() == 1
+
+
 def test_sizes_that_the_compiler_opens_by_itself() -> None:
     """`dynamic=None`: the second size compiles once more, and no other does."""
     eager = fxcache.transform(toy(), SETTING)
@@ -199,8 +209,10 @@ def assert_a_real_structure_compiles(name: str, mode: str, config: str) -> None:
     eager = fxcache.transform(model, config)
     compiled = fxcache.compile(eager, mode=mode)  # type: ignore[arg-type]
     (time,) = case.timestep_names
-    with torch._dynamo.config.patch(error_on_recompile=True), torch.no_grad():
-        for seed in range(2):
+    for seed in range(2):
+        # A block compiled by itself compiles once for each memory layout in which the chain passes tensors.
+        final = mode != "staged" or seed > 0
+        with torch._dynamo.config.patch(error_on_recompile=final), torch.no_grad():
             for i in range(6):
                 t = inputs[time]
                 t = torch.full_like(t, 0.9 - i / 10 if t.is_floating_point() else 900 - 10 * i)
@@ -238,9 +250,10 @@ def test_real_structures_at_open_sizes(name: str, mode: Mode) -> None:
     eager = fxcache.transform(model, "F1B0_W2M0MC2_T1O1_R1000")
     compiled = fxcache.compile(eager, mode=mode, dynamic=True)
     (time,) = case.timestep_names
+    resized = case.resize(inputs)
     made = []
     with torch.no_grad():
-        for sized in (inputs, case.resize(inputs), inputs):
+        for sized in (inputs, resized, inputs):
             for i in range(5):
                 t = sized[time]
                 t = torch.full_like(t, 0.9 - i / 10 if t.is_floating_point() else 900 - 10 * i)
@@ -248,5 +261,8 @@ def test_real_structures_at_open_sizes(name: str, mode: Mode) -> None:
                 torch.testing.assert_close(compiled(**call)[0], eager(**call)[0], rtol=1e-4, atol=1e-4)
             assert compiled.stats()["default"].hits == eager.stats()["default"].hits
             made.append(graphs())
-    assert made[1] - made[0] <= 1 and made[2] == made[1]
+    first, second = (eager.variant_for({**sized, "return_dict": False})[0] for sized in (inputs, resized))
+    if first is second:
+        assert made[1] - made[0] <= 1  # else the model itself takes another path at that size
+    assert made[2] == made[1]
     assert not counters["graph_break"]

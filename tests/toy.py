@@ -61,6 +61,36 @@ class ToyDual(nn.Module):
         return self.head(hidden_states)
 
 
+class ToyRotary(nn.Module):
+    """Hard on a compiler: a stream laid out across as a patch embedding gives it, complex rotations, and a
+    size that is computed from one of the inputs'."""
+
+    class Block(nn.Module):
+        def __init__(self, width: int) -> None:
+            super().__init__()
+            self.mix = nn.Linear(width, width)
+
+        def forward(self, hidden_states: Tensor, rotation: Tensor) -> Tensor:
+            pairs = torch.view_as_complex(self.mix(hidden_states).unflatten(-1, (-1, 2)))
+            return hidden_states + torch.tanh(torch.view_as_real(pairs * rotation).flatten(-2))
+
+    def __init__(self, blocks: int = 4, width: int = 8) -> None:
+        super().__init__()
+        self.patch = nn.Conv1d(width, width, kernel_size=2, stride=2)
+        self.blocks = nn.ModuleList(self.Block(width) for _ in range(blocks))
+        self.head = nn.Linear(width, width)
+
+    def forward(self, hidden_states: Tensor, timestep: Tensor) -> Tensor:
+        hidden_states = self.patch(hidden_states.transpose(1, 2)).transpose(1, 2)
+        angles = torch.arange(hidden_states.shape[1])[:, None] / torch.arange(
+            1, hidden_states.shape[2] // 2 + 1
+        )
+        rotation = torch.view_as_complex(torch.stack((angles.cos(), angles.sin()), -1))
+        for block in self.blocks:
+            hidden_states = block(hidden_states, rotation)
+        return self.head(hidden_states * timestep.reshape(-1, 1, 1).cos())
+
+
 def toy(blocks: int = 4, width: int = 8, seed: int = 0) -> ToyDiT:
     """A `ToyDiT` with fixed random weights, ready for inference."""
     with torch.random.fork_rng():
@@ -73,6 +103,13 @@ def dual(blocks: int = 4, width: int = 8, seed: int = 0) -> ToyDual:
     with torch.random.fork_rng():
         torch.manual_seed(seed)
         return ToyDual(blocks, width).eval().requires_grad_(False)
+
+
+def rotary(blocks: int = 4, width: int = 8, seed: int = 0) -> ToyRotary:
+    """A `ToyRotary` with fixed random weights, ready for inference."""
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)
+        return ToyRotary(blocks, width).eval().requires_grad_(False)
 
 
 def latents(steps: int, seed: int, batch: int = 1, tokens: int = 5, width: int = 8) -> list[Tensor]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from types import FunctionType
 from typing import Any, Literal
 
 import torch
@@ -29,8 +30,8 @@ class Inductor:
             the decision on the host: every step starts as a cached one, and goes on with the miss where
             it is none. Where a hit does much (Bn blocks), the front apart. The fastest steps.
         single: one graph, the conditional inside it.
-        staged: as fused, but a miss runs its blocks one by one, each class compiled once: the compile
-            time hardly depends on the depth.
+        staged: as fused, but a miss runs its blocks one by one, each class compiled once for each memory
+            layout of its inputs: the compile time hardly depends on the depth.
         reduce-overhead: as fused, each stage recorded as a CUDA graph.
     dynamic: as in `torch.compile`; None compiles for other sizes when they come.
     options: further arguments of `torch.compile`.
@@ -105,7 +106,7 @@ class Inductor:
     def _stage_by_blocks(self, program: Program) -> Callable[[Stage], Runner]:
         """Stages with middle blocks run eagerly around compiled blocks; the others compile whole."""
         middle = {b.name for s in program.segments for b in s.middle}
-        calls: dict[tuple[Any, ...], Runner] = {}
+        calls: dict[type, Runner] = {}
 
         def lower(stage: Stage) -> Runner:
             nodes = stage.graph.graph.find_nodes(op="call_module")
@@ -116,13 +117,14 @@ class Inductor:
 
         return lower
 
-    def _block(self, block: nn.Module, calls: dict[tuple[Any, ...], Runner]) -> Runner:
+    def _block(self, block: nn.Module, calls: dict[type, Runner]) -> Runner:
         # One compiled function for each class: parameters are inputs of the compiled code, so that all
         # blocks of a class that are built alike share it.
-        key = (type(block),)
-        if key not in calls:
-            calls[key] = self.compiled(_call_block)
-        compiled = calls[key]
+        if type(block) not in calls:
+            # The compiler counts its recompilations by code object: each class has one of its own.
+            code = _call_block.__code__.replace(co_name=f"call_{type(block).__name__}")
+            calls[type(block)] = self.compiled(FunctionType(code, _call_block.__globals__))
+        compiled = calls[type(block)]
         return lambda *args, **kwargs: compiled(block, args, kwargs)
 
     def _recorded(self, stage: Stage) -> Runner:

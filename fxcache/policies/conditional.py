@@ -11,15 +11,41 @@ from torch import Tensor
 Branch = Callable[..., tuple[Any, ...]]
 
 
-def conditional(hit: Tensor, skip: Branch, compute: Branch, operands: Sequence[Any]) -> tuple[Any, ...]:
+def conditional(
+    hit: Tensor, skip: Branch, compute: Branch, operands: Sequence[Any], made: Sequence[int]
+) -> tuple[Any, ...]:
     """`skip(*operands)` on a hit, else `compute(*operands)`.
+
+    made: which operands the graph makes; the others are its inputs, which branches may update in place.
 
     Compiled, it is the conditional operator and stays one graph. In eager it is a plain `if`: there
     `torch.cond` would call the compiler on every step.
     """
-    if torch.compiler.is_compiling():
-        return torch.ops.higher_order.cond(hit, skip, compute, tuple(operands))  # type: ignore[no-any-return]
-    return skip(*operands) if hit else compute(*operands)
+    if not torch.compiler.is_compiling():
+        return skip(*operands) if hit else compute(*operands)
+    made = [i for i in made if isinstance(operands[i], Tensor)]
+    complex_ones = [i for i in made if operands[i].is_complex()]
+    if complex_ones:
+        skip, compute = (_taking_reals(branch, complex_ones) for branch in (skip, compute))
+    given = [_handed_over(v) if i in made else v for i, v in enumerate(operands)]
+    return torch.ops.higher_order.cond(hit, skip, compute, tuple(given))  # type: ignore[no-any-return]
+
+
+def _handed_over(value: Tensor) -> Tensor:
+    """`value` in a form that reaches a compiled branch unharmed.
+
+    TorchInductor chooses the strides of what a graph makes, and compiles the branches for those it was
+    traced with: without a word, a transposed operand would be read as if it were not. And it lowers no
+    conditional with complex operands (rotary embeddings).
+    """
+    return _as_it_is((torch.view_as_real(value) if value.is_complex() else value).contiguous())
+
+
+def _taking_reals(branch: Branch, positions: Sequence[int]) -> Branch:
+    def run(*values: Any) -> tuple[Any, ...]:
+        return branch(*(torch.view_as_complex(v) if i in positions else v for i, v in enumerate(values)))
+
+    return run
 
 
 def own(value: Tensor) -> Tensor:
@@ -27,9 +53,21 @@ def own(value: Tensor) -> Tensor:
 
     Blocks may return views of one tensor; in eager they are left as they are.
     """
-    if torch.compiler.is_compiling():
-        return value.clone(memory_format=torch.contiguous_format)
-    return value
+    if not torch.compiler.is_compiling():
+        return value
+    return _as_it_is(value.clone(memory_format=torch.contiguous_format))
+
+
+def _as_it_is(value: Tensor) -> Tensor:
+    """A contiguous tensor whose strides the compiler keeps.
+
+    They are written as products of sizes, as the conditional operator wants them: those of a contiguous
+    tensor of open sizes have maxima in them (a size might be 0).
+    """
+    strides: list[int] = [1]
+    for size in value.shape[:0:-1]:
+        strides.insert(0, strides[0] * size)
+    return value.as_strided(value.shape, strides[: value.dim()])
 
 
 def store(slot: Tensor, value: Tensor) -> None:
