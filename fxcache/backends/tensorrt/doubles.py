@@ -17,6 +17,7 @@ import torch
 from torch.fx import Graph, GraphModule, Node
 
 from ...dataflow import ancestors
+from .tidying import is_number, tidy
 
 Place = Literal["before", "engine", "after"]
 PLACES: tuple[Place, ...] = ("before", "engine", "after")
@@ -62,7 +63,7 @@ def split_doubles(
     Returns:
         The pieces, and under which name each of `outputs` is to be found.
     """
-    _tidy(graph)
+    tidy(graph)
     places = _places(graph)
     nodes = list(graph.graph.nodes)
     names = {n: f"{prefix}.{n.name}" for n in nodes}
@@ -72,52 +73,6 @@ def split_doubles(
     pieces = [_piece(graph, place, places, names, results) for place in PLACES]
     found = [p for p in pieces if p is not None]
     return found, tuple(names[r] for r in results)
-
-
-# Memory whose content nobody reads has no converter; zeros have.
-UNSET = {
-    torch.ops.aten.empty_like.default: torch.ops.aten.zeros_like.default,
-    torch.ops.aten.new_empty.default: torch.ops.aten.new_zeros.default,
-    torch.ops.aten.empty.memory_format: torch.ops.aten.zeros.default,
-}
-
-
-SQUEEZES = (torch.ops.aten.squeeze.dim, torch.ops.aten.squeeze.dims)
-
-
-def _idle(node: Node) -> bool:
-    """A copy of an input, or what has no converter for open sizes and changes nothing here: a squeeze of
-    sizes that are not 1, contiguous strides for what is contiguous."""
-    if node.target is torch.ops.aten.clone.default:
-        return bool(node.args[0].op == "placeholder")  # type: ignore[union-attr]
-    if node.target is torch.ops.aten.as_strided.default:
-        before, after = node.args[0].meta["val"], node.meta["val"]  # type: ignore[union-attr]
-        same = before.shape == after.shape and before.storage_offset() == after.storage_offset() == 0
-        return bool(same and before.is_contiguous() and after.is_contiguous())
-    return node.target in SQUEEZES and node.meta["val"].dim() == node.args[0].meta["val"].dim()  # type: ignore[union-attr]
-
-
-def _tidy(graph: GraphModule) -> None:
-    """Drop checks of dtypes and what does nothing (nothing is written any more); set unset memory."""
-    for node in list(graph.graph.nodes):
-        if node.target is torch.ops.aten._assert_tensor_metadata.default:
-            graph.graph.erase_node(node)
-        elif _idle(node):
-            node.replace_all_uses_with(node.args[0])
-            graph.graph.erase_node(node)
-        elif node.target in UNSET:
-            if node.target is torch.ops.aten.empty.memory_format:
-                node.kwargs = {k: v for k, v in node.kwargs.items() if k != "memory_format"}
-            node.target = UNSET[node.target]
-    graph.graph.eliminate_dead_code()
-
-
-def is_number(node: Node) -> bool:
-    """Sizes and what is computed from them: every piece that needs them makes them."""
-    value = node.meta.get("val")
-    return node.op == "call_function" and isinstance(
-        value, (int, float, bool, torch.SymInt, torch.SymFloat, torch.SymBool)
-    )
 
 
 def _free(node: Node) -> bool:
