@@ -42,5 +42,7 @@ def compile(
     if backend == "tensorrt":
         from .backends.tensorrt import compile_tensorrt
 
+        if mode != "fused":
+            raise BackendError(f"mode={mode!r}", 'be left out for backend="tensorrt"')
         return compile_tensorrt(cached, dynamic=False if dynamic is None else dynamic, **options)
     raise BackendError(f"backend={backend!r}", 'be "inductor" or "tensorrt"')

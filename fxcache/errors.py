@@ -194,7 +194,7 @@ class LeftoverOperatorsError(FxcacheError):
         lines = "".join(f"\n  - {operator}: {why}" for operator, why in leftovers.items())
         super().__init__(
             f"stage '{stage}' does not fit into one TensorRT engine. Left in PyTorch:{lines}\n"
-            "Leave require_full=False to run these in PyTorch between engines."
+            "fxcache.compile with require_full=False runs these in PyTorch between engines; a package cannot."
         )
 
 

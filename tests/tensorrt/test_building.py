@@ -14,13 +14,19 @@ from torch import nn
 
 import fxcache
 from fxcache.backends.tensorrt import Lowered, TensorRTOptions, engine_report
+from fxcache.backends.tensorrt.available import require_known, require_torch_tensorrt
 from fxcache.backends.tensorrt.compiling import captured_shapes, prepare_all
 from fxcache.backends.tensorrt.doubles import in_double
 from fxcache.backends.tensorrt.enginecache import engine_folder
 from fxcache.backends.tensorrt.lowering import engines_in, lower_stage
 from fxcache.backends.tensorrt.prepare import Prepared
 from fxcache.cached import CachedTransformer
-from fxcache.errors import LeftoverOperatorsError, LeftoverOperatorsWarning, RepeatedWeightsWarning
+from fxcache.errors import (
+    BackendError,
+    LeftoverOperatorsError,
+    LeftoverOperatorsWarning,
+    RepeatedWeightsWarning,
+)
 from tests.tensorrt.models import STAGES, Odd
 from tests.toy import ToyDiT, toy
 
@@ -142,6 +148,19 @@ def test_the_cache_on_disk_is_what_torch_tensorrt_is_asked_for(tmp_path: Path, a
     assert settings["cache_built_engines"] and settings["reuse_cached_engines"]
     assert settings["immutable_weights"] is False
     assert settings["engine_cache_dir"] == str(engine_folder(tmp_path, stage.exported))
+
+
+def test_arguments_that_torch_tensorrt_would_ignore_are_refused(tmp_path: Path) -> None:
+    cached = fxcache.transform(toy(), CONFIG)
+    for ask in (
+        lambda: fxcache.compile(cached, backend="tensorrt", optimisation=5),
+        lambda: fxcache.compile(cached, backend="tensorrt", mode="single"),
+        lambda: fxcache.export(cached, tmp_path / "a.zip", _inputs(), backend="tensorrt", optimisation=5),
+    ):
+        with pytest.raises(BackendError, match=r"optimisation=: it must be an argument|mode='single'"):
+            ask()
+    known = {"optimization_level": 5, "use_fp32_acc": True}
+    require_known(require_torch_tensorrt(), known)
 
 
 class Masked(nn.Module):

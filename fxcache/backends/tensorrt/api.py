@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Mapping
+from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,7 @@ from ...cached import CachedTransformer
 from ...errors import BackendError
 from ...loading import PackagedTransformer
 from ...variants import Variant
-from .available import require_gpu, require_torch_tensorrt
+from .available import require_gpu, require_known, require_torch_tensorrt
 from .compiling import Lowered, refit_set
 from .lowering import Coverage
 from .options import Precision, TensorRTOptions
@@ -41,12 +42,12 @@ def compile_tensorrt(
 
     Raises:
         TensorRTMissingError: torch-tensorrt is not installed. TensorRTDeviceError: no GPU, or the model is
-        elsewhere. PrecisionError: no such precision. The first call also raises `EngineRangeError`, and
-        `LeftoverOperatorsError` with `require_full`.
+        elsewhere. PrecisionError: no such precision. BackendError: no such argument. The first call also
+        raises `EngineRangeError`, and `LeftoverOperatorsError` with `require_full`.
     """
     folder = Path(cache_dir) if cache_dir is not None else None
     options = TensorRTOptions(precision, workspace, dynamic, require_full, refit, folder, extra)
-    require_torch_tensorrt()
+    require_known(require_torch_tensorrt(), extra)
     require_gpu(cached.original.parameters())
     return cached.lowered(Lowered(options))
 
@@ -92,7 +93,12 @@ def export_tensorrt(
     """
     from .package import write_package
 
-    return write_package(cached, Path(path), example_inputs, TensorRTOptions(dynamic=dynamic, **options))
+    names = {f.name for f in fields(TensorRTOptions)} - {"dynamic", "extra"}
+    chosen = {n: v for n, v in options.items() if n in names}
+    extra = {n: v for n, v in options.items() if n not in names}
+    return write_package(
+        cached, Path(path), example_inputs, TensorRTOptions(dynamic=dynamic, extra=extra, **chosen)
+    )
 
 
 def load_tensorrt(path: str | Path) -> PackagedTransformer:

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import importlib
-from collections.abc import Iterable
+import inspect
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import torch
 
-from ...errors import TensorRTDeviceError, TensorRTMissingError
+from ...errors import BackendError, TensorRTDeviceError, TensorRTMissingError
 
 
 def require_torch_tensorrt() -> Any:
@@ -23,6 +24,14 @@ def require_torch_tensorrt() -> Any:
             f"it is installed but cannot be imported here ({type(error).__name__}: {''.join(reason)}); "
             "it needs an NVIDIA driver and a CUDA build of torch"
         ) from error
+
+
+def require_known(package: Any, extra: Mapping[str, Any]) -> None:
+    """Raises `BackendError` for arguments that torch-tensorrt does not have: it would ignore them."""
+    known = inspect.signature(package.dynamo.compile).parameters
+    unknown = [name for name in extra if name not in known]
+    if unknown:
+        raise BackendError(f"{', '.join(unknown)}=", "be an argument of torch_tensorrt.dynamo.compile")
 
 
 def require_gpu(tensors: Iterable[torch.Tensor]) -> None:

@@ -30,7 +30,7 @@ from ...errors import BackendError, EngineRangeError, PackageError
 from ...exporting import manifest_of, refuse_unpackable
 from ...loading import PackagedTransformer
 from ...manifest import ENTRY, read_manifest
-from .available import require_gpu, require_torch_tensorrt
+from .available import require_gpu, require_known, require_torch_tensorrt
 from .compiling import flat_names, prepare_all
 from .doubles import Piece
 from .lowering import engines_in, lower_stage, require_full
@@ -50,7 +50,7 @@ def write_package(
     """Build the engines for `example_inputs` and write the package. Raises as `export_tensorrt`."""
     if path.suffix != ".zip":
         raise BackendError(f"path={str(path)!r}", "end in .zip")
-    require_torch_tensorrt()
+    require_known(require_torch_tensorrt(), options.extra)
     variant, call = cached.variant_for(example_inputs)
     refuse_unpackable(cached, variant)
     program = variant.program
