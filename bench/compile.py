@@ -1,9 +1,10 @@
 """Compiled steps: each mode against the least that a cached step must do, and against plain compiled.
 
-    python -m bench.compile [--rounds 100] [--schedule] [--depth] [--package]
+    python -m bench.compile [--rounds 100] [--only NAME ...] [--schedule] [--depth] [--package]
 
 One process, interleaved, one thread, ratios of medians of processor time. cache-dit and diffusers'
-FirstBlockCache, compiled, take part where they are installed. `--schedule` adds a model that is bound by
+FirstBlockCache, compiled, take part where they are installed; `--only "minimum compiled" "hit, fused"` leaves
+the others out of the process, and of the processor's caches. `--schedule` adds a model that is bound by
 its FLOPs, `--depth` cold compile times of a shallow and a deep model, `--package` an exported package.
 """
 
@@ -80,11 +81,30 @@ def first_call(model: Step, arguments: dict[str, Any]) -> tuple[float, int, int]
     return time.perf_counter() - begin, counters["stats"]["unique_graphs"], breaks
 
 
-def cold(model: nn.Module, arguments: dict[str, Any], mode: Mode) -> float:
-    """Cold compile seconds of a mode."""
+def cold(make: Callable[[nn.Module], Step], blocks: tuple[int, int], arguments: dict[str, Any]) -> float:
+    """Seconds of the first miss and hit of what `make` makes of a model, with an empty compiler cache."""
     torch._dynamo.reset()
+    model = network(128, *blocks)
     with tempfile.TemporaryDirectory() as folder, torch._inductor.utils.fresh_inductor_cache(dir=folder):
-        return first_call(fxcache.compile(fxcache.transform(model, ALWAYS), mode=mode), arguments)[0]
+        return first_call(make(model), arguments)[0]
+
+
+def cold_contenders() -> dict[str, Callable[[nn.Module], Step]]:
+    """What is compiled cold, by name."""
+
+    def cached(mode: Mode) -> Callable[[nn.Module], Step]:
+        return lambda model: fxcache.compile(fxcache.transform(model, ALWAYS), mode=mode)
+
+    found: dict[str, Callable[[nn.Module], Step]] = {
+        "plain": lambda model: torch.compile(model, fullgraph=True),
+        "staged": cached("staged"),
+        "fused": cached("fused"),
+        "single": cached("single"),
+        "FirstBlockCache": first_block_cache,
+    }
+    if importlib.util.find_spec("cache_dit") is not None:
+        found["cache-dit"] = cache_dit
+    return found
 
 
 def contenders(model: nn.Module, tokens: int, width: int) -> dict[str, Step]:
@@ -160,6 +180,7 @@ def package_rows(model: nn.Module, arguments: dict[str, Any], rounds: int) -> No
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
     parser.add_argument("--rounds", type=int, default=100)
+    parser.add_argument("--only", nargs="+", metavar="NAME", help="these contenders only")
     parser.add_argument("--schedule", action="store_true", help="a model bound by its FLOPs")
     parser.add_argument("--depth", action="store_true", help="cold compile times by depth")
     parser.add_argument("--package", action="store_true", help="export and time a package")
@@ -168,6 +189,7 @@ def main() -> None:
     torch.manual_seed(0)
     model, arguments = flux(128), inputs(49, 8)
     models = contenders(model, 49, 128)
+    models = {name: m for name, m in models.items() if name in (options.only or models)}
     print("| FLUX 4+8 blocks, 128 wide | first miss and hit, s | graphs | breaks |")
     print("| --- | --- | --- | --- |")
     for name, contender in models.items():
@@ -178,7 +200,8 @@ def main() -> None:
     for name, seconds in found.items():
         whole = name in ("plain compiled", "nothing cached, fused")
         base = "plain compiled" if whole else "minimum compiled"
-        print(f"| {name} | {seconds * 1e3:.3f} | {seconds / found[base]:.2f} x {base} |")
+        ratio = f"{seconds / found[base]:.2f} x {base}" if base in found else ""
+        print(f"| {name} | {seconds * 1e3:.3f} | {ratio} |")
     if options.schedule:
         wide, more = flux(512), inputs(256, 64)
         measured, ideal = schedule(wide, more, max(options.rounds // 30, 3), compiled=True)
@@ -188,10 +211,9 @@ def main() -> None:
         )
     if options.depth:
         print("\n| cold, s | 4+8 blocks | 19+38 blocks | ratio |\n| --- | --- | --- | --- |")
-        modes: tuple[Mode, ...] = ("staged", "fused")
-        for mode in modes:
-            shallow, deep = (cold(network(128, *n), arguments, mode) for n in ((4, 8), (19, 38)))
-            print(f"| {mode} | {shallow:.1f} | {deep:.1f} | {deep / shallow:.2f} |", flush=True)
+        for name, make in cold_contenders().items():
+            shallow, deep = (cold(make, blocks, arguments) for blocks in ((4, 8), (19, 38)))
+            print(f"| {name} | {shallow:.1f} | {deep:.1f} | {deep / shallow:.2f} |", flush=True)
     if options.package:
         package_rows(model, arguments, options.rounds)
 

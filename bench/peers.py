@@ -99,7 +99,7 @@ def _table(entries, plain, step: float, options: argparse.Namespace) -> tuple[st
             f"{entry.latency * 1e3:.1f}",
             f"{plain.latency / entry.latency:.2f}",
             *(("", "") if entry is plain else (f"{mean:.2f}", f"{worst:.2f}")),
-            f"{(entry.held - plain.held) / MIB:.2f}",
+            f"{round((entry.held - plain.held) / MIB, 2) + 0.0:.2f}",  # + 0.0 makes -0.0 0.0
         ]
         if options.compile:
             cells += [str(entry.breaks), str(entry.graphs), f"{entry.compile_seconds:.1f}"]
