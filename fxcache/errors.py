@@ -150,6 +150,13 @@ class BackendError(FxcacheError, ValueError):
         super().__init__(f"fxcache.compile with {asked}: it must {need}")
 
 
+class CompilationError(FxcacheError):
+    """The compiler did not take the cached graph of a model."""
+
+    def __init__(self, model: str, mode: str, reason: str, advice: str) -> None:
+        super().__init__(f"{model} cannot be compiled with mode={mode!r}: {reason}. {advice}")
+
+
 class NotCapturedError(FxcacheError):
     """There is no graph yet."""
 

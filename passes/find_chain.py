@@ -23,25 +23,17 @@ def find_chain(program: Program) -> Program:
     """
     graph = program.capture.graph.graph
     candidates = {n: b for n in graph.nodes if (b := _block(program, n)) is not None}
-    order = {n: i for i, n in enumerate(candidates)}
-    before: dict[Node, list[Node]] = {
-        n: sorted(_preceding(n.all_input_nodes, candidates), key=order.__getitem__) for n in candidates
-    }
     chains: dict[Node, list[Node]] = {}
     for node in candidates:
-        earlier = before[node]
+        earlier = _preceding(node.all_input_nodes, candidates)
         same = [p for p in earlier if candidates[p].module_list == candidates[node].module_list]
         if same:
             previous: list[Node] = chains[same[-1]]
         else:
-            # the latest of equals: what prepares a context usually runs before the chain itself
-            heaviest = max((_weight(chains[p], candidates) for p in earlier), default=(0, 0))
-            equals = [chains[p] for p in earlier if _weight(chains[p], candidates) == heaviest]
-            previous = equals[-1] if equals else []
+            previous = _heaviest(earlier, chains, candidates)
         chains[node] = [*previous, node]
     ends = _preceding(graph.output_node().all_input_nodes, candidates)
-    best = max((chains[e] for e in ends), key=lambda c: _weight(c, candidates), default=[])
-    chain = _without_side_lists(best, candidates)
+    chain = _without_side_lists(_heaviest(ends, chains, candidates), candidates)
     if len(chain) < 2:
         found = ", ".join(sorted({b.module_list for b in candidates.values()})) or "no module list is called"
         raise NoBlocksError(type(program.capture.model).__name__, found)
@@ -60,13 +52,23 @@ def _block(program: Program, node: Node) -> Block | None:
     return Block(node, name, module_list, type(module), parameters)
 
 
-def _preceding(starts: list[Node], candidates: dict[Node, Block]) -> set[Node]:
-    """The candidates whose outputs reach `starts` through glue, other than as a mere size."""
+def _preceding(starts: list[Node], candidates: dict[Node, Block]) -> list[Node]:
+    """The candidates whose outputs reach `starts` through glue, other than as a mere size; in order."""
 
     def stop(node: Node) -> bool:
         return node in candidates or isinstance(node.meta.get("val"), (int, torch.SymInt))
 
-    return {n for n in ancestors(starts, stop=stop) if n in candidates}
+    found = ancestors(starts, stop=stop)
+    return [n for n in candidates if n in found]
+
+
+def _heaviest(ends: list[Node], chains: dict[Node, list[Node]], candidates: dict[Node, Block]) -> list[Node]:
+    """The chain with the most parameters of those that end at `ends`.
+
+    The latest of equals: what prepares a context usually runs before the chain itself.
+    """
+    latest_first = (chains[e] for e in reversed(ends))
+    return max(latest_first, key=lambda chain: _weight(chain, candidates), default=[])
 
 
 def _weight(chain: list[Node], candidates: dict[Node, Block]) -> tuple[int, int]:

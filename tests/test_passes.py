@@ -47,6 +47,22 @@ def test_the_chain_is_found_by_dataflow() -> None:
     assert [b.name for b in found.chain] == [f"blocks.{i}" for i in range(4)]
 
 
+def test_of_equal_chains_the_latest_is_always_the_one() -> None:
+    """Two stacks side by side (DualTransformer2DModel): the choice is no matter of chance."""
+
+    class SideBySide(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.first, self.second = toy(seed=0), toy(seed=1)
+
+        def forward(self, hidden_states: Tensor, timestep: Tensor) -> Tensor:
+            return self.first(hidden_states, timestep) + self.second(hidden_states, timestep)
+
+    for _ in range(8):
+        chain = find_chain(program(SideBySide())).chain
+        assert [b.name for b in chain] == [f"second.blocks.{i}" for i in range(4)]
+
+
 def test_streams_of_equal_shape_are_paired_by_dataflow() -> None:
     paired = pair_streams(find_chain(dual_program()))
     for block in paired.chain:

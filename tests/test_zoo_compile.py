@@ -7,45 +7,79 @@ every class takes hours here. `tests/test_compile.py` generates it for some.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import cast
+from typing import Any, cast
 
 import pytest
 import torch
+from torch._dynamo.backends.debugging import aot_eager
 from torch._dynamo.utils import counters
 
 import fxcache
+from fxcache import CachedTransformer
 from fxcache.backends.inductor import Inductor, Mode
-from tests.zoo import ALL_CASES, ZooCase
+from fxcache.errors import CompilationError
+from tests.zoo import ALL_CASES, ZooCase, find
 from tests.zoo.nested import tensors_in
-from tests.zoo.tiers import REFUSED, over
+from tests.zoo.tiers import REFUSED, UNCOMPILABLE, over
 from tests.zoo.trajectory import trajectory
 
+# a model's own memoised helper, which the compiler traces through
+pytestmark = pytest.mark.filterwarnings(
+    "ignore:Dynamo detected a call to a `functools.lru_cache`:UserWarning"
+)
 SETTING = "F1B0_W2M0MC2_T1O1_R1000"
 STEPS = 6
 
 
 @pytest.fixture(autouse=True)
-def fresh_compiler() -> Iterator[None]:
+def fresh_compiler(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    def without_code(graph: Any, inputs: Any, **_: Any) -> Any:
+        return aot_eager(graph, inputs)
+
+    monkeypatch.setattr("fxcache.backends.opensizes.compile_fx", without_code)
     torch._dynamo.reset()
-    counters.clear()
     yield
     torch._dynamo.reset()
 
 
-@pytest.mark.full
-@pytest.mark.parametrize(("mode", "expected"), [("fused", 3), ("single", 1)])
-@over(ALL_CASES, but=tuple(REFUSED))
-def test_every_class_compiles_whole(case: ZooCase, mode: str, expected: int) -> None:
+def _compiled(eager: CachedTransformer, mode: str, **options: Any) -> CachedTransformer:
+    return eager.lowered(Inductor(cast(Mode, mode), None, {"backend": "aot_eager", **options}))
+
+
+def _assert_alike(case: ZooCase, mode: str, fullgraph: bool = True) -> None:
+    """Two trajectories, the second the same as the first."""
     model, _ = case.build()
     eager = fxcache.transform(model, SETTING)
-    compiled = eager.lowered(Inductor(cast(Mode, mode), False, {"backend": "aot_eager"}))
-    for _ in range(2):
-        with torch._dynamo.config.patch(error_on_recompile=True), torch.no_grad():
-            for inputs in trajectory(case, STEPS):
-                found, wanted = tensors_in(compiled(**inputs)), tensors_in(eager(**inputs))
-                torch.testing.assert_close(found, wanted, rtol=1e-4, atol=1e-4)
+    compiled = _compiled(eager, mode, fullgraph=fullgraph)
+    with torch.no_grad():
+        steps = [(inputs, tensors_in(eager(**inputs))) for inputs in trajectory(case, STEPS)]
+    compiled.prepare(steps[0][0])
+    counters.clear()  # flexible attention is compiled by PyTorch itself
+    with torch._dynamo.config.patch(error_on_recompile=fullgraph), torch.no_grad():
+        for inputs, expected in (*steps, *steps):
+            torch.testing.assert_close(tensors_in(compiled(**inputs)), expected, rtol=1e-4, atol=1e-4)
     hits = eager.stats()["default"].hits
     assert any(hits)
     assert compiled.stats()["default"].hits == hits
+
+
+@pytest.mark.full
+@pytest.mark.parametrize(("mode", "expected"), [("fused", 3), ("single", 1)])
+@over(ALL_CASES, but=(*REFUSED, *UNCOMPILABLE))
+def test_every_class_compiles_whole(case: ZooCase, mode: str, expected: int) -> None:
+    _assert_alike(case, mode)
     assert counters["stats"]["unique_graphs"] <= expected
     assert not counters["graph_break"]
+
+
+@pytest.mark.full
+@pytest.mark.parametrize("name", UNCOMPILABLE)
+def test_what_does_not_compile_whole_says_why_and_compiles_with_breaks(name: str) -> None:
+    case = find(name)
+    model, inputs = case.build()
+    eager = fxcache.transform(model, SETTING)
+    for mode, advice in (("single", 'mode="fused"'), ("fused", "fullgraph=False")):
+        with pytest.raises(CompilationError, match=rf"(?s){UNCOMPILABLE[name]}.*{advice}"):
+            _compiled(eager, mode)(**inputs)
+    torch._dynamo.reset()
+    _assert_alike(case, "fused", fullgraph=False)

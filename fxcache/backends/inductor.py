@@ -11,7 +11,7 @@ import torch
 from torch import nn
 from torch.fx import GraphModule
 
-from ..errors import BackendError
+from ..errors import BackendError, CompilationError
 from ..hosting import Runner, host_runner
 from ..ir import Program, Stage
 from ..joining import host_path
@@ -34,9 +34,10 @@ class Inductor:
             layout of its inputs: the compile time hardly depends on the depth.
         reduce-overhead: as fused, each stage recorded as a CUDA graph.
     dynamic: as in `torch.compile`; None compiles for other sizes when they come.
-    options: further arguments of `torch.compile`.
+    options: further arguments of `torch.compile`. `fullgraph=False` lets the compiler break a graph where
+        the model's Python code leaves it no choice; without it that is a `CompilationError` on first use.
 
-    Raises `BackendError` for an unknown mode, or for CUDA graphs without CUDA.
+    Raises `BackendError` for an unknown mode, for CUDA graphs without CUDA, or for breaks in a single graph.
     """
 
     mode: Mode = "fused"
@@ -48,9 +49,11 @@ class Inductor:
             raise BackendError(f"mode={self.mode!r}", f"be one of {', '.join(MODES)}")
         if self.mode == "reduce-overhead" and not torch.cuda.is_available():
             raise BackendError('mode="reduce-overhead"', "run on CUDA, whose graphs it records; use fused")
+        if self.mode == "single" and not self.options.get("fullgraph", True):
+            raise BackendError('fullgraph=False and mode="single"', 'be mode="fused" or "staged"')
 
     def __call__(self, program: Program) -> Runner:
-        return self._with_marks(program, self._by_mode(program))
+        return self._explaining(program, self._with_marks(program, self._by_mode(program)))
 
     def _by_mode(self, program: Program) -> Runner:
         if self.mode == "single":
@@ -69,8 +72,8 @@ class Inductor:
         """`function` compiled without a graph break."""
         if isinstance(function, GraphModule):
             function = function.forward  # a module's call goes through several frames that do nothing here
-        options = {"dynamic": self.dynamic, **self.options, **more}
-        return torch.compile(function, fullgraph=True, **options)
+        options = {"fullgraph": True, "dynamic": self.dynamic, **self.options, **more}
+        return torch.compile(function, **options)
 
     def _single(self, graph: GraphModule) -> Runner:
         if self.dynamic is False:
@@ -102,6 +105,20 @@ class Inductor:
             return run(*values)
 
         return marking
+
+    def _explaining(self, program: Program, run: Runner) -> Runner:
+        """`run`, whose failure to compile is an error that says why, and what to do."""
+
+        def running(*values: Any) -> tuple[Any, ...]:
+            try:
+                return run(*values)
+            except RuntimeError as error:
+                why = _why_not_compiled(error, self.mode)
+                if why is None:
+                    raise
+                raise CompilationError(type(program.capture.model).__name__, self.mode, *why) from error
+
+        return running
 
     def _stage_by_blocks(self, program: Program) -> Callable[[Stage], Runner]:
         """Stages with middle blocks run eagerly around compiled blocks; the others compile whole."""
@@ -140,6 +157,26 @@ class Inductor:
             return tuple(r.clone() for r in results) if last else results
 
         return step
+
+
+def _why_not_compiled(error: RuntimeError, mode: Mode) -> tuple[str, str] | None:
+    """The reason that the compiler gives and what to do; None where the error is not one of compiling."""
+    from torch._dynamo.exc import BackendCompilerFailed, TorchRuntimeError, Unsupported, UserError
+
+    if not isinstance(error, (BackendCompilerFailed, TorchRuntimeError, Unsupported, UserError)):
+        return None
+    inner = getattr(error, "inner_exception", error)
+    lines = [line.strip() for line in str(inner).splitlines()]
+    chosen = [next(filter(None, lines), ""), *(line for line in lines if line.startswith("Caused by:"))]
+    reason = "; ".join(dict.fromkeys(line.rstrip(".: ") for line in chosen))
+    if mode == "single":
+        return reason, 'mode="fused" asks less of the compiler.'
+    if isinstance(error, (Unsupported, UserError)):
+        return reason, (
+            "The model itself does not compile as one graph; with fullgraph=False the compiler breaks the "
+            "graph there."
+        )
+    return reason, "The cause is above; the cached model runs without fxcache.compile()."
 
 
 def _call_block(block: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:

@@ -1,8 +1,9 @@
 """Keep sizes open in the branches of a conditional that TorchInductor compiles.
 
 Branches that update state are functionalised by torch, which asks composite operators (`aten.linear`)
-for concrete sizes: every size would be fixed, and another one compile the graph again. So the branches
-are flattened to ATen operators first, after Dynamo, whose guards on the model's modules stay.
+for concrete sizes: every size would be fixed, and another one compile the graph again. And it stumbles over
+a higher-order operator in a branch (flexible attention). So the branches are flattened to ATen operators
+first, after Dynamo, whose guards on the model's modules stay.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ from typing import Any
 import torch
 from torch._guards import TracingContext
 from torch._inductor.compile_fx import compile_fx  # what backend="inductor" is; there is no public name
+from torch._ops import HigherOrderOperator
 from torch.fx import GraphModule, Node
 from torch.fx.experimental.proxy_tensor import make_fx
 
@@ -24,17 +26,17 @@ def inductor_open_sizes(
     mode: str | None = None,
     options: Mapping[str, Any] | None = None,
 ) -> Any:
-    """A backend of `torch.compile`: TorchInductor, conditionals flattened where sizes are symbolic.
+    """A backend of `torch.compile`: TorchInductor, branches flattened where that is needed.
 
     mode, options: TorchInductor's, as `torch.compile` hands them on.
     """
     for node in graph.graph.find_nodes(op="call_function", target=torch.ops.higher_order.cond):
         _, *branches, operands = node.args
         values = [o.meta["example_value"] if isinstance(o, Node) else o for o in operands]
-        if any(_is_open(v) for v in values):
-            for branch in branches:
-                flat = _flattened(graph.get_submodule(branch.target), values)
-                setattr(graph, branch.target, flat)
+        modules = {branch.target: graph.get_submodule(branch.target) for branch in branches}
+        if any(_is_open(v) for v in values) or any(_nests(m) for m in modules.values()):
+            for name, module in modules.items():
+                setattr(graph, name, _flattened(module, values))
     patches = {**(torch._inductor.list_mode_options(mode) if mode else {}), **(options or {})}
     return compile_fx(graph, inputs, config_patches=patches)  # type: ignore[arg-type]
 
@@ -42,6 +44,10 @@ def inductor_open_sizes(
 def _is_open(value: Any) -> bool:
     sizes = value.shape if isinstance(value, torch.Tensor) else (value,)
     return any(isinstance(s, torch.SymInt) for s in sizes)
+
+
+def _nests(branch: Any) -> bool:
+    return any(isinstance(n.target, HigherOrderOperator) for n in branch.graph.nodes)
 
 
 def _flattened(branch: torch.nn.Module, values: Sequence[Any]) -> GraphModule:

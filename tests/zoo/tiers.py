@@ -28,6 +28,14 @@ REFUSED: dict[str, tuple[type[FxcacheError], str]] = {
 }
 """Cases that cannot be cached: the error and the reason that it gives."""
 
+UNCOMPILABLE = {
+    "HiDreamImageTransformer2DModel": "in moe_infer",
+    "HunyuanImageTransformer2DModel:byt5": "scaled_dot_product_attention",
+    "WanAnimate2Transformer3DModel": "in rope_apply",
+}
+"""Cases whose blocks read values of tensors or compare sizes that depend on data, which `torch.compile` takes
+only with graph breaks, cached or not: where that is."""
+
 
 def over(cases: tuple[ZooCase, ...], but: tuple[str, ...] = ()) -> pytest.MarkDecorator:
     """Parametrise `case` over the cases, without those named in `but`."""
