@@ -58,7 +58,7 @@ class Trajectories:
         found = self._alike(variant, call)
         suspects: tuple[int, ...] = ()
         chosen, verdicts = self._continued(found, moment) if found else (None, {})
-        if not found:
+        if chosen is None:
             chosen, suspects = self._with_changing_inputs(variant, call, moment)
             if chosen is not None:
                 chosen.stop_watching(suspects)

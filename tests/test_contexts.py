@@ -195,6 +195,10 @@ def test_an_input_that_changes_every_step_does_not_stop_the_cache() -> None:
     request = Request(cached, seed=1, prompt=1, control=0.1)
     request.run()
     assert hits(cached) == {ONE_RUN[:-1]}  # the first change is taken for a new run
+    again = Request(cached, seed=2, prompt=1, control=0.1)  # the same prompt and image: the same objects
+    again.text, again.pooled = request.text, request.pooled
+    again.run()
+    assert cached.stats()["default"].hits == (False, *[True] * (STEPS - 2))
 
 
 def test_guidance_that_sets_in_at_the_second_step_keeps_apart() -> None:

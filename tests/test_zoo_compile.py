@@ -47,17 +47,18 @@ def _compiled(eager: CachedTransformer, mode: str, **options: Any) -> CachedTran
 
 
 def _assert_alike(case: ZooCase, mode: str, fullgraph: bool = True) -> None:
-    """Two trajectories, the second the same as the first."""
+    """Two trajectories."""
     model, _ = case.build()
     eager = fxcache.transform(model, SETTING)
     compiled = _compiled(eager, mode, fullgraph=fullgraph)
+    calls = trajectory(case, STEPS) * 2
     with torch.no_grad():
-        steps = [(inputs, tensors_in(eager(**inputs))) for inputs in trajectory(case, STEPS)]
-    compiled.prepare(steps[0][0])
+        expected = [tensors_in(eager(**inputs)) for inputs in calls]
+    compiled.prepare(calls[0])
     counters.clear()  # flexible attention is compiled by PyTorch itself
     with torch._dynamo.config.patch(error_on_recompile=fullgraph), torch.no_grad():
-        for inputs, expected in (*steps, *steps):
-            torch.testing.assert_close(tensors_in(compiled(**inputs)), expected, rtol=1e-4, atol=1e-4)
+        for inputs, result in zip(calls, expected, strict=True):
+            torch.testing.assert_close(tensors_in(compiled(**inputs)), result, rtol=1e-4, atol=1e-4)
     hits = eager.stats()["default"].hits
     assert any(hits)
     assert compiled.stats()["default"].hits == hits
