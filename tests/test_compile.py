@@ -12,11 +12,11 @@ from torch._dynamo.utils import counters
 
 import fxcache
 from fxcache import CachedTransformer
-from fxcache.backends.inductor import Mode
-from fxcache.errors import BackendError
+from fxcache.backends.inductor import Inductor, Mode
+from fxcache.errors import BackendError, CompilationError
 from fxcache.joining import host_path
 from tests.strategies import configs
-from tests.toy import latents, rotary, timesteps, toy
+from tests.toy import ToyBlock, latents, rotary, timesteps, toy
 from tests.zoo import find
 
 STEPS = 9
@@ -190,6 +190,26 @@ def test_requests_that_cannot_work() -> None:
     if not torch.cuda.is_available():
         with pytest.raises(BackendError, match="CUDA"):
             fxcache.compile(cached, mode="reduce-overhead")
+
+
+class ReadingBlock(ToyBlock):
+    """Reads a value of a tensor, which breaks a graph."""
+
+    def forward(self, hidden_states: Tensor, temb: Tensor) -> Tensor:
+        return super().forward(hidden_states, temb) * (1.0 if float(hidden_states.sum()) > 0 else 0.5)
+
+
+def test_what_does_not_compile_whole_says_why_and_compiles_with_breaks() -> None:
+    model = toy()
+    model.blocks = nn.ModuleList(ReadingBlock(8) for _ in range(4))
+    eager = fxcache.transform(model.requires_grad_(False), SETTING)
+    for mode, advice in (("single", 'mode="fused"'), ("fused", "fullgraph=False")):
+        with pytest.raises(CompilationError, match=rf"(?s)ToyDiT .*mode='{mode}'.*in forward.*{advice}"):
+            run(fxcache.compile(eager, mode=mode))  # type: ignore[arg-type]
+    torch._dynamo.reset()
+    assert_alike(eager.lowered(Inductor("fused", None, {"backend": "eager", "fullgraph": False})), eager)
+    with pytest.raises(BackendError, match="staged"):
+        fxcache.compile(eager, mode="single", fullgraph=False)
 
 
 SHAPES = (
