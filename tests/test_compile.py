@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Iterator
 
 import pytest
@@ -17,7 +18,9 @@ from fxcache.errors import BackendError, CompilationError
 from fxcache.joining import host_path
 from tests.strategies import configs
 from tests.toy import ToyBlock, latents, rotary, timesteps, toy
-from tests.zoo import find
+from tests.zoo import ZooCase, find
+from tests.zoo.case import Blueprint
+from tests.zoo.draw import Draw
 
 STEPS = 9
 SETTING = "F1B1_W3M0MC2_T1O1_R1000"
@@ -222,8 +225,21 @@ SHAPES = (
 )
 
 
-def assert_a_real_structure_compiles(name: str, mode: str, config: str) -> None:
-    case = find(name)
+def larger(case: ZooCase) -> ZooCase:
+    """The case three times as deep and four times as wide."""
+    deeper = {"num_layers": 3, "num_single_layers": 3}
+    wider = {"num_attention_heads": 4, "caption_projection_dim": 4, "cross_attention_dim": 4}
+    times = {**deeper, **wider}
+
+    def build(draw: Draw) -> Blueprint:
+        blueprint = case.build_config(draw)
+        config = {k: v * times[k] if k in times else v for k, v in blueprint.config.items()}
+        return blueprint._replace(config=config)
+
+    return dataclasses.replace(case, build_config=build)
+
+
+def assert_a_real_structure_compiles(case: ZooCase, mode: str, config: str) -> None:
     model, inputs = case.build()
     inputs = {**inputs, "return_dict": False}
     eager = fxcache.transform(model, config)
@@ -247,7 +263,7 @@ def assert_a_real_structure_compiles(name: str, mode: str, config: str) -> None:
 
 def test_a_flux_compiles_with_nothing_but_its_head_behind_the_middle() -> None:
     """TorchInductor cannot fuse the writes of the factors with the layer norm of the head."""
-    assert_a_real_structure_compiles("FluxTransformer2DModel", "fused", "F1B0_W2M0MC2_T1O1_R1000")
+    assert_a_real_structure_compiles(find("FluxTransformer2DModel"), "fused", "F1B0_W2M0MC2_T1O1_R1000")
 
 
 @pytest.mark.full
@@ -255,7 +271,14 @@ def test_a_flux_compiles_with_nothing_but_its_head_behind_the_middle() -> None:
 @pytest.mark.parametrize("mode", MODES)
 @pytest.mark.parametrize("name", SHAPES)
 def test_real_structures(name: str, mode: str, config: str) -> None:
-    assert_a_real_structure_compiles(name, mode, config)
+    assert_a_real_structure_compiles(find(name), mode, config)
+
+
+@pytest.mark.full
+@pytest.mark.parametrize("mode", ["single", "fused"])
+@pytest.mark.parametrize("name", SHAPES)
+def test_larger_structures(name: str, mode: str) -> None:
+    assert_a_real_structure_compiles(larger(find(name)), mode, "F2B1_W2M0MC2_T1O1_R1000")
 
 
 @pytest.mark.full
