@@ -33,7 +33,8 @@ def compile(
         A cached model of its own contexts; compilation happens on the first steps of each kind.
 
     Raises:
-        BackendError: an unknown backend or mode, or one that this machine cannot run.
+        BackendError: an unknown backend or mode, or one that this machine cannot run. The first call also
+        raises `CompilationError`, where the model's code does not go through the compiler whole.
     """
     if not isinstance(cached, CachedTransformer):
         raise BackendError(type(cached).__name__, "be given what fxcache.transform() returns")
