@@ -16,6 +16,7 @@ from ..hosting import Runner, host_runner
 from ..ir import Program, Stage
 from ..joining import host_path
 from ..storing import storing_on_host
+from .seats import seated
 
 Mode = Literal["fused", "single", "staged", "reduce-overhead"]
 MODES: tuple[Mode, ...] = ("fused", "single", "staged", "reduce-overhead")
@@ -32,7 +33,8 @@ class Inductor:
         single: one graph, the conditional inside it.
         staged: as fused, but a miss runs its blocks one by one, each class compiled once for each memory
             layout of its inputs: the compile time hardly depends on the depth.
-        reduce-overhead: as fused, each stage recorded as a CUDA graph.
+        reduce-overhead: front, hit and miss each recorded as a CUDA graph, the decision between them; the
+            memory of a state is kept for the next trajectory, since graphs write to fixed addresses.
     dynamic: as in `torch.compile`; None compiles for other sizes when they come.
     options: further arguments of `torch.compile`. `fullgraph=False` lets the compiler break a graph where
         the model's Python code leaves it no choice; without it that is a `CompilationError` on first use.
@@ -63,7 +65,8 @@ class Inductor:
         if self.mode == "staged":
             return host_runner(program, path, self._stage_by_blocks(program))
         if self.mode == "reduce-overhead":
-            return host_runner(program, path.decided_first(), self._recorded)
+            inputs = len(program.capture.graph.graph.find_nodes(op="placeholder"))
+            return seated(host_runner(program, path.decided_first(), self._recorded), inputs)
         if all(s.device.type == "cpu" for s in program.state):
             return host_runner(program, path, lambda stage: storing_on_host(stage, self.compiled))
         return host_runner(program, path, lambda stage: self.compiled(stage.graph))
@@ -145,18 +148,11 @@ class Inductor:
         return lambda *args, **kwargs: compiled(block, args, kwargs)
 
     def _recorded(self, stage: Stage) -> Runner:
-        """A stage as a CUDA graph; its outputs are taken out of the graph's memory before it runs again."""
+        """A stage as a CUDA graph; what the last of a step gives outlives the next replay."""
         run = self.compiled(stage.graph, mode="reduce-overhead")
-        last = not any(name.startswith(("now_", "hit_")) for name in stage.outputs)
-
-        def step(*values: Any) -> tuple[Any, ...]:
-            if not last:  # a step begins with its front: what the last step gave may be overwritten
-                torch.compiler.cudagraph_mark_step_begin()
-            results = run(*values)
-            # The final outputs live on in the caller, beyond the next replay.
-            return tuple(r.clone() for r in results) if last else results
-
-        return step
+        if not any(name.startswith("output_") for name in stage.outputs):
+            return run
+        return lambda *values: tuple(r.clone() for r in run(*values))
 
 
 def _why_not_compiled(error: RuntimeError, mode: Mode) -> tuple[str, str] | None:
