@@ -16,6 +16,7 @@ from torch.utils._sympy.printers import PythonPrinter
 from .cached import CachedTransformer
 from .errors import ExportError
 from .flattening import flat_graph
+from .hardware import hardware
 from .leaf import Slot, Structure
 from .manifest import ENTRY, FORMAT, Backend, Manifest, TensorEntry
 from .opaque import PLAIN
@@ -211,6 +212,7 @@ def manifest_of(
         state=tuple(_state_entry(s, symbols) for s in program.state),
         flops=None if flops is None else {"trunk": flops.trunk, "compute": flops.compute, "skip": flops.skip},
         backend=backend,
+        hardware=hardware(str(t.device) for t in call.tensors) if backend == "inductor" else {},
     )
 
 

@@ -15,8 +15,9 @@ from torch import nn
 
 from .config import CacheConfig
 from .contexts import DEFAULT
-from .errors import PackageInputError
+from .errors import PackageError, PackageInputError
 from .flops import StepFlops
+from .hardware import misfit
 from .manifest import Manifest, TensorEntry, evaluate, read_manifest
 from .stats import ContextStats, Stats, context_stats
 
@@ -40,9 +41,17 @@ def load(path: str | Path, *, device_index: int = -1) -> PackagedTransformer:
         from .backends.tensorrt import load_tensorrt
 
         return load_tensorrt(path)
-    return PackagedTransformer(
-        manifest, torch._inductor.aoti_load_package(str(path), device_index=device_index)
-    )
+    why = misfit(manifest.hardware, manifest.devices)
+    if why is not None:
+        raise PackageError(path, why, "export it again on such a machine as this")
+    try:
+        run = torch._inductor.aoti_load_package(str(path), device_index=device_index)
+    except RuntimeError as error:
+        reason = next(iter(str(error).strip().splitlines()), "no reason given")
+        raise PackageError(
+            path, f"its native code does not load here ({reason})", "export it again"
+        ) from error
+    return PackagedTransformer(manifest, run)
 
 
 class PackagedTransformer(nn.Module):

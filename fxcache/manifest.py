@@ -7,7 +7,7 @@ import json
 import operator
 import zipfile
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any, Literal
 
@@ -38,7 +38,8 @@ class Manifest:
     inputs: flat tensors in order. arguments: the forward's argument structure, tensors replaced by
         {"tensor": i}; defaults: plain values of arguments that may be left out.
     outputs: the structure of the result, likewise. conditions: what sizes must fulfil.
-    backend: what runs the compiled code of the package.
+    backend: what runs the compiled code of the package. hardware: what that was compiled for
+        (nothing for engines, which say so themselves).
     """
 
     format: int
@@ -59,22 +60,30 @@ class Manifest:
     state: tuple[TensorEntry, ...]
     flops: dict[str, Any] | None = None
     backend: Backend = "inductor"
+    hardware: dict[str, str] = field(default_factory=dict)
+
+    @property
+    def devices(self) -> set[str]:
+        """Where the inputs and the state are."""
+        return {e.device for e in (*self.inputs, *self.state)}
 
     def to_json(self) -> str:
         return json.dumps(asdict(self), indent=1)
 
     @staticmethod
     def from_json(text: str) -> Manifest:
-        fields = json.loads(text)
+        """Raises `ValueError`, `KeyError` or `TypeError` where `text` is no manifest of this format."""
+        known = {f.name for f in fields(Manifest)}
+        found = {name: value for name, value in json.loads(text).items() if name in known}
         for group in ("inputs", "state"):
-            fields[group] = tuple(_entry(e) for e in fields[group])
-        fields["conditions"] = tuple(fields["conditions"])
-        fields["parameters"] = tuple(fields["parameters"])
-        return Manifest(**fields)
+            found[group] = tuple(_entry(e) for e in found[group])
+        found["conditions"] = tuple(found["conditions"])
+        found["parameters"] = tuple(found["parameters"])
+        return Manifest(**found)
 
 
-def _entry(fields: Mapping[str, Any]) -> TensorEntry:
-    return TensorEntry(**{**fields, "shape": tuple(fields["shape"])})
+def _entry(entry: Mapping[str, Any]) -> TensorEntry:
+    return TensorEntry(**{**entry, "shape": tuple(entry["shape"])})
 
 
 def read_manifest(path: str | Path) -> Manifest:
@@ -100,12 +109,15 @@ def read_manifest(path: str | Path) -> Manifest:
 
 
 def _checked(file: Path, text: str) -> Manifest:
-    found = json.loads(text).get("format")
-    if not isinstance(found, int) or found > FORMAT:
-        raise PackageError(
-            file, f"its format is {found} and this fxcache reads up to {FORMAT}", "upgrade fxcache"
-        )
-    manifest = Manifest.from_json(text)
+    try:
+        found = json.loads(text)["format"]
+        if not isinstance(found, int) or found > FORMAT:
+            raise PackageError(
+                file, f"its format is {found} and this fxcache reads up to {FORMAT}", "upgrade fxcache"
+            )
+        manifest = Manifest.from_json(text)
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise PackageError(file, f"its {ENTRY} is not what fxcache writes", "export it again") from error
     if manifest.torch != torch.__version__:
         raise PackageError(
             file,

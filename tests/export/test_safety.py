@@ -87,6 +87,52 @@ def test_another_torch(toy_package: Path, tmp_path: Path) -> None:
         fxcache.load(other)
 
 
+def test_a_manifest_of_something_else(toy_package: Path, tmp_path: Path) -> None:
+    for number, change in enumerate(
+        (lambda f: f.pop("state"), lambda f: f.clear(), lambda f: f.update(inputs=3))
+    ):
+        other = edited(toy_package, tmp_path / f"{number}.pt2", change)
+        with pytest.raises(PackageError, match=r"fxcache\.json is not what fxcache writes"):
+            fxcache.load(other)
+    more = edited(toy_package, tmp_path / "more.pt2", lambda f: f.update(remark="by hand"))
+    assert fxcache.load(more).manifest.model == "ToyDiT"
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"hardware": {"machine": "pdp11"}}, "compiled for pdp11"),
+        ({"hardware": {"vectors": "AVX512"}}, "AVX512 and this one has AVX2"),
+    ],
+)
+def test_a_machine_of_another_kind(
+    toy_package: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, change: dict[str, Any], message: str
+) -> None:
+    monkeypatch.setattr(torch.backends.cpu, "get_cpu_capability", lambda: "AVX2")
+    other = edited(toy_package, tmp_path / "other.pt2", lambda f: f.update(change))
+    with pytest.raises(PackageError, match=message):
+        fxcache.load(other)
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="needs a machine without CUDA")
+def test_a_package_for_a_gpu_that_is_not_here(toy_package: Path, tmp_path: Path) -> None:
+    def move(manifest: dict[str, Any]) -> None:
+        for entry in (*manifest["inputs"], *manifest["state"]):
+            entry["device"] = "cuda:0"
+
+    with pytest.raises(PackageError, match="runs on a CUDA GPU and torch sees none"):
+        fxcache.load(edited(toy_package, tmp_path / "gpu.pt2", move))
+
+
+def test_native_code_that_does_not_load(toy_package: Path, tmp_path: Path) -> None:
+    broken = tmp_path / "broken.pt2"
+    with zipfile.ZipFile(toy_package) as source, zipfile.ZipFile(broken, "w") as copy:
+        for name in source.namelist():
+            copy.writestr(name, b"no library" if name.endswith(".so") else source.read(name))
+    with pytest.raises(PackageError, match="native code does not load here"):
+        fxcache.load(broken)
+
+
 def test_inputs_that_the_package_was_not_exported_for(toy_package: Path) -> None:
     package = fxcache.load(toy_package)
     x, t = latents(1, 0, batch=2)[0], torch.ones(2)
