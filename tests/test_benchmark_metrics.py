@@ -15,11 +15,12 @@ import torch
 from click.testing import CliRunner, Result
 from PIL import Image
 
-from fxcache.benchmark.errors import ImageRewardError, MissingExtraError, MissingPathError
+from fxcache.benchmark.errors import BenchmarkError, ImageRewardError, MissingExtraError, MissingPathError
 from fxcache.benchmark.folder import RunFolder
 from fxcache.benchmark.prompts import Prompt
 from fxcache.benchmark.quality import clip, fid, image_reward, perceptual, pictures, pixels
 from fxcache.benchmark.quality.classes import ClassJudge
+from fxcache.benchmark.quality.image_reward import reward_scorer
 from fxcache.benchmark.records import ContextRecord, Record, RecordFile
 from fxcache.cli import main
 from tests.tiny_pipelines import save_clip
@@ -184,6 +185,20 @@ def test_lpips_needs_its_extra(monkeypatch: pytest.MonkeyPatch) -> None:
         perceptual.load("alex")
 
 
+def test_lpips_of_pictures_that_are_too_small_says_so() -> None:
+    network = torch.nn.MaxPool2d(5)
+    with pytest.raises(BenchmarkError, match="4x4 pixels are too few for this network; use vgg"):
+        perceptual.distance(lambda a, b: network(a - b), torch.ones(1, 1, 4, 4), torch.zeros(1, 1, 4, 4))
+
+
+@pytest.mark.parametrize(("device", "says"), [("gpu", "no device of torch"), ("cuda", "no CUDA GPU here")])
+def test_a_device_that_is_not_here_gets_one_line(device: str, says: str, tmp_path: Path) -> None:
+    if torch.cuda.is_available() and device == "cuda":
+        pytest.skip("there is a GPU")
+    result = bench("metrics", "--run", tmp_path, "--device", device)
+    assert result.exit_code == 2 and says in result.output.splitlines()[-1]
+
+
 def _hide(monkeypatch: pytest.MonkeyPatch, package: str) -> None:
     """Make an import fail as it does where a package is not installed."""
     real = builtins.__import__
@@ -208,12 +223,15 @@ def reward_model(tmp_path: Path) -> Path:
 def test_image_reward_without_its_environment_says_how_to_make_one(
     reward_model: Path, tmp_path: Path
 ) -> None:
-    with pytest.raises(
-        ImageRewardError, match=r"No module named 'ImageReward'.*image_reward_requirements\.txt"
+    missing = r"No module named 'ImageReward'.*image_reward_requirements\.txt"
+    with pytest.raises(ImageRewardError, match=missing), reward_scorer(reward_model, None, "cpu"):
+        pass
+    absent = "no such interpreter; make one with: python -m venv"
+    with (
+        pytest.raises(MissingPathError, match=absent),
+        reward_scorer(reward_model, tmp_path / "python", "cpu"),
     ):
-        image_reward.image_reward([], [], reward_model, None, "cpu")
-    with pytest.raises(MissingPathError, match="no such interpreter; make one with: python -m venv"):
-        image_reward.image_reward([], [], reward_model, tmp_path / "python", "cpu")
+        pass
 
 
 def test_image_reward_worker_keeps_scores_apart_from_what_the_package_prints(
@@ -222,8 +240,10 @@ def test_image_reward_worker_keeps_scores_apart_from_what_the_package_prints(
     """The exchange with the other process, with a package of the same interface in its place."""
     package = tmp_path / "site" / "ImageReward"
     package.mkdir(parents=True)
+    (package.parent / "clip.py").write_text("tokenize = None\n")
     (package / "__init__.py").write_text(
         "import os\n"
+        "from clip import tokenize\n"  # as the real one does
         "def load(name, device, med_config):\n"
         "    print('load checkpoint from', name)\n"
         "    assert os.path.isfile(name) and os.path.isfile(med_config) and device == 'cpu'\n"
@@ -237,8 +257,11 @@ def test_image_reward_worker_keeps_scores_apart_from_what_the_package_prints(
     path = tmp_path / "a.png"
     Image.new("L", (4, 4)).save(path)
     size = path.stat().st_size
-    found = image_reward.image_reward([path] * 2, ["ab", "abc"], reward_model, Path(sys.executable), "cpu")
-    assert found == [size + 2, size + 3]
+    with reward_scorer(reward_model, Path(sys.executable), "cpu") as score:
+        assert score([path] * 2, ["ab", "abc"]) == [size + 2, size + 3]
+        assert score([path], [""]) == [size]  # the same process, its model loaded once
+        with pytest.raises(ImageRewardError, match=r"FileNotFoundError.*absent\.png"):
+            score([tmp_path / "absent.png"], ["a"])
 
 
 def test_pictures_are_read_as_levels(tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import importlib.util
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -18,8 +19,9 @@ from .folder import RunFolder
 from .machine import command
 from .progress import say
 from .prompts import Prompt
-from .quality import clip, fid, image_reward, perceptual, pictures, pixels
+from .quality import clip, fid, perceptual, pictures, pixels
 from .quality.classes import ClassJudge
+from .quality.image_reward import Scorer, reward_scorer
 from .subject import EMBEDDED
 from .sweep import BASELINE
 
@@ -36,6 +38,11 @@ class MetricOptions:
     image_reward_python: Path | None = None
     lpips: str | None = None
     device: str | None = None
+
+    @property
+    def where(self) -> str:
+        """The device that measures run on."""
+        return self.device or ("cuda" if torch.cuda.is_available() else "cpu")
 
     def command(self) -> str:
         options: list[tuple[str, object]] = [
@@ -59,9 +66,11 @@ def measure(options: MetricOptions) -> None:
     for package in ("torchmetrics", "scipy"):
         if importlib.util.find_spec(package) is None:
             raise MissingExtraError("fxcache bench metrics", package, "bench")
-    meter = Meter(folder, options)
     console = Console()
-    found = {name: meter.setting(name) for name in track(settings, "measuring", console=console)}
+    with contextlib.ExitStack() as others:
+        reward = others.enter_context(_reward(options)) if options.image_reward else None
+        meter = Meter(folder, options, reward)
+        found = {name: meter.setting(name) for name in track(settings, "measuring", console=console)}
     folder.save_metrics(
         {
             "command": options.command(),
@@ -76,6 +85,11 @@ def measure(options: MetricOptions) -> None:
         say(console, f"not measured: {name}: {why}")
     say(console, f"wrote {folder.root}; made by: {options.command()}")
     say(console, f"next: fxcache bench report --run {folder.root}")
+
+
+def _reward(options: MetricOptions) -> contextlib.AbstractContextManager[Scorer]:
+    assert options.image_reward is not None
+    return reward_scorer(options.image_reward, options.image_reward_python, options.where)
 
 
 def complete_settings(folder: RunFolder) -> list[str]:
@@ -96,17 +110,17 @@ def complete_settings(folder: RunFolder) -> list[str]:
 class Meter:
     """Measures one setting after the other; the uncached pictures are read once."""
 
-    def __init__(self, folder: RunFolder, options: MetricOptions) -> None:
+    def __init__(self, folder: RunFolder, options: MetricOptions, reward: Scorer | None) -> None:
         self._folder = folder
-        self._options = options
         self._prompts: Sequence[Prompt] = folder.prompts()
         self._texts = [p.text for p in self._prompts]
-        name = options.device or ("cuda" if torch.cuda.is_available() else "cpu")
-        self._device = torch.device(name)
         embedded = folder.about()["plan"]["model"] == EMBEDDED
         self._judge = ClassJudge() if embedded else None
-        self._clip = clip.ClipScorer(options.clip_model, self._device) if options.clip_model else None
+        self._clip = (
+            clip.ClipScorer(options.clip_model, torch.device(options.where)) if options.clip_model else None
+        )
         self._lpips: Any = perceptual.load(options.lpips) if options.lpips else None
+        self._reward = reward
         self._references: torch.Tensor | None = None
         self.psnr_of_pictures: dict[str, list[float]] = {}
         self.features_of = "embedded classifier" if embedded else "CLIP" if self._clip else None
@@ -120,7 +134,7 @@ class Meter:
         """What was not measured, and what would do it."""
         why = {
             "CLIP_SCORE": None if self._clip else "name a folder of a CLIP model with --clip-model",
-            "IMAGE_REWARD": None if self._options.image_reward else "name its folder with --image-reward",
+            "IMAGE_REWARD": None if self._reward else "name its folder with --image-reward",
             "LPIPS": None if self._lpips else "ask for it with --lpips (pip install 'fxcache[lpips]')",
             "FID": None if self.features_of else "it uses CLIP's features: name a folder with --clip-model",
         }
@@ -146,14 +160,8 @@ class Meter:
 
     def _of_prompts(self, paths: Sequence[Path]) -> Values:
         found: Values = {}
-        if self._options.image_reward is not None:
-            scores = image_reward.image_reward(
-                paths,
-                self._texts,
-                self._options.image_reward,
-                self._options.image_reward_python,
-                str(self._device),
-            )
+        if self._reward is not None:
+            scores = self._reward(paths, self._texts)
             found["image_reward"] = sum(scores) / len(scores)
         if self._judge is not None:
             levels = pictures.read_all(paths)

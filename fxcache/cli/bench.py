@@ -8,7 +8,7 @@ from typing import Any
 import click
 
 from ..errors import FxcacheError
-from .models import named_values
+from .models import DEVICE, named_values
 
 FOLDER = click.Path(path_type=Path)
 
@@ -36,7 +36,7 @@ def bench() -> None:
 @click.option("--batch", type=int, help="Pictures a call: 1 unless the model is embedded, then 10.")
 @click.option("--out", required=True, type=FOLDER, help="Folder of the run.")
 @click.option("--resume", is_flag=True, help="Go on with a run that was interrupted.")
-@click.option("--device", help="Default: the GPU of this process, else the CPU.")
+@click.option("--device", type=DEVICE, help="Default: the GPU of this process, else the CPU.")
 @click.option("--dtype", help="bfloat16, float16, float32. Default: the weights' own.")
 @click.option(
     "--arg", "arguments", multiple=True, metavar="NAME=VALUE", help="Argument of the pipeline's call."
@@ -60,7 +60,7 @@ def run(out: Path, resume: bool, **options: Any) -> None:
     "--image-reward-python", type=FOLDER, help="Python of the environment that has image-reward installed."
 )
 @click.option("--lpips", type=click.Choice(["alex", "vgg", "squeeze"]), help="LPIPS with this network.")
-@click.option("--device", help="Default: the GPU, else the CPU.")
+@click.option("--device", type=DEVICE, help="Default: the GPU, else the CPU.")
 def metrics(root: Path, **options: Any) -> None:
     """Compare the pictures of a run with the uncached ones and with the prompts."""
     from ..benchmark.measure import MetricOptions, measure

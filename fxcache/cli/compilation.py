@@ -12,7 +12,7 @@ from rich.console import Console
 from ..backends.inductor import MODES, Mode
 from ..errors import FxcacheError
 from .common import DEFAULT_CONFIG, Sampler, compare, read_config
-from .models import DTYPES, INPUT_HELP, load_weights, named_values, tensors
+from .models import DEVICE, DTYPES, INPUT_HELP, load_weights, named_values, tensors
 
 
 @click.command("compile")
@@ -54,7 +54,7 @@ def compile_command(config: str, mode: Mode, steps: int, out: Path) -> None:
     help="Another argument, fixed in the package, as the pipeline gives it: return_dict=false.",
 )
 @click.option("--dtype", type=click.Choice(sorted(DTYPES)), default="fp32", show_default=True)
-@click.option("--device", default="cpu", show_default=True)
+@click.option("--device", type=DEVICE, default="cpu", show_default=True)
 @click.option("--config", default=DEFAULT_CONFIG, show_default=True, help="Cache setting, in the notation.")
 @click.option(
     "--static", is_flag=True, help="Fix all sizes; by default they stay open where the model allows."

@@ -13,6 +13,24 @@ import yaml
 from torch import nn
 
 DTYPES = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
+
+
+class Device(click.ParamType):
+    """A device that torch can use here, by its name: cpu, cuda, cuda:1."""
+
+    name = "device"
+
+    def convert(self, value: str, param: click.Parameter | None, ctx: click.Context | None) -> str:
+        try:
+            kind = torch.device(value).type
+        except RuntimeError:
+            self.fail(f"{value!r} is no device of torch; use cpu, cuda or cuda:1", param, ctx)
+        if kind == "cuda" and not torch.cuda.is_available():
+            self.fail("torch sees no CUDA GPU here; use cpu", param, ctx)
+        return value
+
+
+DEVICE = Device()
 INPUT_HELP = (
     "One tensor of a call, for example hidden_states=1x4096x64 or timestep=1:int64. Repeat it. "
     "Not needed for 'embedded'."

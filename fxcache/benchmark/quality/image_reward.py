@@ -6,11 +6,14 @@ The package pins old releases of timm and needs an old transformers, so it is ne
 
 from __future__ import annotations
 
+import contextlib
 import json
 import subprocess
 import sys
-from collections.abc import Sequence
+import tempfile
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
+from typing import IO, Any, cast
 
 from ..errors import ImageRewardError, MissingPathError
 
@@ -20,15 +23,19 @@ REQUIREMENTS = HERE / "image_reward_requirements.txt"
 CHECKPOINT, TEXT_CONFIG = "ImageReward.pt", "med_config.json"
 
 
-def image_reward(
-    paths: Sequence[Path], texts: Sequence[str], model: Path, python: Path | None, device: str
-) -> list[float]:
-    """Score pictures against their prompts.
+Scorer = Callable[[Sequence[Path], Sequence[str]], list[float]]
+
+
+@contextlib.contextmanager
+def reward_scorer(model: Path, python: Path | None, device: str) -> Iterator[Scorer]:
+    """Within the block, the other process runs with its model loaded.
 
     Args:
-        paths, texts: pictures and what they should show.
         model: folder with `ImageReward.pt` and `med_config.json`.
         python: interpreter of the environment that has image-reward; None tries this one.
+
+    Yields:
+        What scores pictures against the texts that they should show.
 
     Raises `MissingPathError`, `ImageRewardError`.
     """
@@ -37,19 +44,39 @@ def image_reward(
             raise MissingPathError("--image-reward", model, f"no {name} there; download THUDM/ImageReward")
     if python is not None and not python.is_file():
         raise MissingPathError("--image-reward-python", python, f"no such interpreter; {_setup()}")
+    command = [str(python or sys.executable), str(WORKER)]
     job = {
         "checkpoint": str((model / CHECKPOINT).resolve()),
         "text_config": str((model / TEXT_CONFIG).resolve()),
         "device": device,
-        "pairs": [[text, str(path.resolve())] for text, path in zip(texts, paths, strict=True)],
     }
-    command = [str(python or sys.executable), str(WORKER)]
-    ran = subprocess.run(command, input=json.dumps(job), capture_output=True, text=True)
-    if ran.returncode:
-        lines = [line for line in ran.stderr.splitlines() if line.strip()] or ["no message"]
-        raise ImageRewardError(f"{lines[-1].strip()} (under {command[0]}); {_setup()}")
-    scores: list[float] = json.loads(ran.stdout)
-    return scores
+    pipe = subprocess.PIPE
+    with (
+        tempfile.TemporaryFile("w+") as complaints,
+        subprocess.Popen(command, stdin=pipe, stdout=pipe, stderr=complaints, text=True) as process,
+    ):
+
+        def score(paths: Sequence[Path], texts: Sequence[str]) -> list[float]:
+            pairs = [[text, str(path.resolve())] for text, path in zip(texts, paths, strict=True)]
+            found: list[float] = _ask(process, pairs, complaints)
+            return found
+
+        _ask(process, job, complaints)
+        yield score
+
+
+def _ask(process: subprocess.Popen[str], question: Any, complaints: IO[str]) -> Any:
+    assert process.stdin is not None and process.stdout is not None
+    with contextlib.suppress(BrokenPipeError):  # where it has ended, it said why
+        process.stdin.write(json.dumps(question) + "\n")
+        process.stdin.flush()
+    answer = process.stdout.readline()
+    if not answer:
+        process.wait()
+        complaints.seek(0)
+        lines = [line.strip() for line in complaints if line.strip()] or ["no message"]
+        raise ImageRewardError(f"{lines[-1]} (under {cast(list[str], process.args)[0]}); {_setup()}")
+    return json.loads(answer)
 
 
 def _setup() -> str:

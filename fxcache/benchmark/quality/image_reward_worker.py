@@ -1,7 +1,8 @@
-"""Runs under the Python that has image-reward: a job as JSON on stdin, scores as JSON on stdout.
+"""Runs under the Python that has image-reward: a JSON line in, a JSON line out.
 
-Imports nothing of fxcache. Where the model's folder holds `bert-base-uncased/`, its tokenizer is read
-from there and nothing is downloaded.
+The first line says which model, and is answered when it is loaded; each further one holds pairs of text and
+picture, and is answered with their scores. Imports nothing of fxcache. Where the model's folder holds
+`bert-base-uncased/`, its tokenizer is read from there and nothing is downloaded.
 """
 
 import json
@@ -10,18 +11,20 @@ import sys
 
 
 def main() -> None:
-    answer = os.fdopen(os.dup(1), "w")
+    del sys.path[0]  # this file's folder, whose clip.py is not the package that ImageReward means
+    answers = os.fdopen(os.dup(1), "w", buffering=1)
     os.dup2(2, 1)  # the package prints while it loads; only scores may reach the caller
-    job = json.load(sys.stdin)
+    job = json.loads(sys.stdin.readline())
     import ImageReward
     import torch
 
     os.chdir(os.path.dirname(job["checkpoint"]))
     model = ImageReward.load(job["checkpoint"], device=job["device"], med_config=job["text_config"])
+    answers.write(json.dumps("loaded") + "\n")
     with torch.no_grad():
-        scores = [float(model.score(text, path)) for text, path in job["pairs"]]
-    json.dump(scores, answer)
-    answer.flush()
+        for line in sys.stdin:
+            scores = [float(model.score(text, path)) for text, path in json.loads(line)]
+            answers.write(json.dumps(scores) + "\n")
 
 
 if __name__ == "__main__":

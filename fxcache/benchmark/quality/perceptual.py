@@ -26,10 +26,16 @@ def load(network: str) -> Any:
 
 @torch.no_grad()
 def distance(network: Any, images: Tensor, references: Tensor) -> Tensor:
-    """Perceptual distance of each pair of levels [B,C,H,W]: [B]."""
+    """Perceptual distance of each pair of levels [B,C,H,W]: [B]. Raises `BenchmarkError`."""
 
     def scaled(levels: Tensor) -> Tensor:
         return (levels / (LEVELS / 2) - 1).expand(-1, 3, -1, -1)
 
-    found: Tensor = network(scaled(images), scaled(references))
+    try:
+        found: Tensor = network(scaled(images), scaled(references))
+    except RuntimeError as error:
+        if "output size" not in str(error).lower():
+            raise
+        size = "x".join(str(n) for n in images.shape[-2:])
+        raise BenchmarkError(f"--lpips: {size} pixels are too few for this network; use vgg") from error
     return found.flatten()
