@@ -17,6 +17,7 @@ import shlex
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import torch
 
@@ -24,13 +25,16 @@ from fxcache import CacheConfig, FxcacheError
 from fxcache.benchmark.machine import describe
 from fxcache.stats import ranges
 
+if TYPE_CHECKING:
+    from bench.contest import Entry
+
 
 def main() -> None:
     options = _parse()
     if importlib.util.find_spec("cache_dit") is None:
         sys.exit("bench.peers needs cache-dit: pip install 'fxcache[peers]'")
     from bench.contenders import contenders, fewer_steps
-    from bench.contest import Entry, enter, race
+    from bench.contest import enter, race
 
     try:
         config = CacheConfig.from_string(options.config)
@@ -61,7 +65,7 @@ def _wanted(name: str, patterns: Sequence[str] | None) -> bool:
     return patterns is None or any(fnmatch.fnmatch(name, p) for p in patterns)
 
 
-def _say(entry):
+def _say(entry: Entry) -> Entry:
     print(
         f"ready: {entry.contender.name}{'' if entry.error is None else ' FAILED ' + entry.error}",
         file=sys.stderr,
@@ -69,7 +73,9 @@ def _say(entry):
     return entry
 
 
-def _table(entries, plain, step: float, options: argparse.Namespace) -> tuple[str, list[str]]:
+def _table(
+    entries: Sequence[Entry], plain: Entry, step: float, options: argparse.Namespace
+) -> tuple[str, list[str]]:
     from bench.contest import LABELS, MIB, psnr
 
     by_name = {e.contender.name: e for e in entries}

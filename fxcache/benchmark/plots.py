@@ -44,15 +44,29 @@ def _pareto(results: Results, measure: Measure, against: str) -> bytes:
     axes.plot(*_columns(cached), "o", color=CACHED, label="cached", markersize=6)
     front = pareto_front(cached, measure.best)
     axes.step(*_columns(front), "-", color=CACHED, where="post", linewidth=1, alpha=0.6, label="best cached")
-    for row in shown:
-        if not row.plain and point(row) in front:
-            axes.annotate(row.name, point(row), xytext=(4, -9), textcoords="offset points", fontsize=6)
+    named = sorted((point(r), r.name) for r in shown if not r.plain and point(r) in front)
+    _label(axes, named, reach=max(p[0] for p in [*plain, *cached]))
     axes.axvline(point(results.baseline)[0], color=PLAIN, linestyle=":", label="uncached")
     axes.set_xlabel(f"{unit} a picture" if against == "flops" else "seconds a picture")
     axes.set_ylabel(measure.arrow)
     axes.legend(fontsize=7, loc="best")
     axes.grid(alpha=0.25)
     return _png(figure)
+
+
+def _label(axes: Any, named: Sequence[tuple[tuple[float, float], str]], reach: float) -> None:
+    """Names beside points, in turn above and below them, those on the right half to their left."""
+    start = min((p[0] for p, _ in named), default=reach)
+    for i, (place, name) in enumerate(named):
+        leftward = place[0] > (start + reach) / 2
+        axes.annotate(
+            name,
+            place,
+            xytext=(-4 if leftward else 4, -9 if i % 2 else 5),
+            textcoords="offset points",
+            ha="right" if leftward else "left",
+            fontsize=6,
+        )
 
 
 def pareto_front(points: Sequence[tuple[float, float]], best: int) -> list[tuple[float, float]]:
