@@ -12,7 +12,8 @@ from .errors import FxcacheError
 from .explaining import Explanation, explain
 from .exporting import export
 from .forecasters import Forecaster, HiCache, Newton, Reuse, TaylorSeer
-from .loading import PackagedTransformer, load
+from .loading import load
+from .packaged import PackagedTransformer
 from .pipelines import restore
 from .stats import ContextStats, Stats
 

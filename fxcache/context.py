@@ -9,6 +9,7 @@ import torch
 
 from .flops import StepFlops
 from .signature import Call
+from .state import RECORD
 from .variants import Variant
 
 
@@ -41,6 +42,5 @@ class Context:
 
     def finish(self) -> None:
         """End the trajectory: free what is remembered, keep the small record for `stats()`."""
-        kept = ("clock_", "log_")
-        self.state = {name: t for name, t in self.state.items() if name.startswith(kept)}
+        self.state = {name: t for name, t in self.state.items() if name.startswith(RECORD)}
         self.call_key = ()

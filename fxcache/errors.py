@@ -139,7 +139,7 @@ class TooManyContextsError(FxcacheError):
     def __init__(self, limit: int) -> None:
         super().__init__(
             f"{limit} cache contexts hold state already. Call reset() when a request is done, reuse "
-            "context names, or raise max_contexts in fxcache.transform()."
+            "context names, or raise max_contexts in fxcache.transform() or load()."
         )
 
 

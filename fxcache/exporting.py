@@ -11,6 +11,7 @@ from typing import Any
 
 import sympy
 import torch
+from torch.utils import _pytree as pytree
 from torch.utils._sympy.printers import PythonPrinter
 
 from .cached import CachedTransformer
@@ -51,6 +52,8 @@ def export(
     Raises:
         ExportError: the graph depends on values of its inputs, or cannot be exported.
     """
+    # Compiled code reads memory as the example's was laid out; a loaded package hands it contiguous tensors.
+    example_inputs = pytree.tree_map_only(torch.Tensor, torch.Tensor.contiguous, dict(example_inputs))
     if backend == "tensorrt":
         from .backends.tensorrt import export_tensorrt
 
@@ -256,7 +259,7 @@ def _state_entry(state: StateTensor, symbols: Mapping[sympy.Symbol, Any]) -> Ten
 
 def _described(structure: Structure, original: torch.nn.Module | None = None) -> Any:
     """A structure as JSON: lists, mappings, plain values, and {"tensor": i} for the i-th tensor."""
-    tree = torch.utils._pytree.tree_unflatten(structure.constants, structure.spec)
+    tree = pytree.tree_unflatten(structure.constants, structure.spec)
     name = type(original).__name__ if original is not None else "the model"
     return _json(tree, name)
 

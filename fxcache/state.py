@@ -12,6 +12,7 @@ import torch
 from .errors import GraphSpecError
 
 Size: TypeAlias = int | sympy.Expr
+RECORD = ("clock_", "log_")  # how the names begin of the small tensors that say what a trajectory did
 
 
 @dataclass(frozen=True)

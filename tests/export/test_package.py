@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import shutil
 import subprocess
+import threading
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -12,6 +14,7 @@ from torch import Tensor
 
 import fxcache
 from fxcache import CachedTransformer, PackagedTransformer
+from fxcache.errors import TooManyContextsError
 from fxcache.loading import load
 from tests.toy import latents, timesteps, toy
 
@@ -51,6 +54,22 @@ def test_other_sizes(
         torch.testing.assert_close(a, b, rtol=1e-4, atol=1e-4)
 
 
+def across(x: Tensor) -> Tensor:
+    """Equal values, laid out the other way round."""
+    return x.transpose(-1, -2).contiguous().transpose(-1, -2)
+
+
+def test_inputs_in_any_memory_layout(package: PackagedTransformer, toy_model: CachedTransformer) -> None:
+    """Pipelines give one timestep expanded over the batch; compiled code would read past its end."""
+    x, t = latents(STEPS, 5, 2), timesteps(STEPS, 1)
+    package.reset()
+    with torch.no_grad():
+        for a, b in zip(x, t, strict=True):
+            wanted = toy_model(a, b.repeat(2))
+            assert not across(a).is_contiguous()
+            torch.testing.assert_close(package(across(a), b.expand(2)), wanted, rtol=1e-4, atol=1e-4)
+
+
 def test_interleaved_requests_equal_the_same_run_alone(package: PackagedTransformer) -> None:
     package.reset()
     alone = {seed: run(package, seed) for seed in (3, 4)}
@@ -75,6 +94,49 @@ def test_state_may_be_kept_by_the_caller(package: PackagedTransformer) -> None:
     with torch.no_grad():
         got = [package.run(a, b, *state.values())[0] for a, b in zip(x, t, strict=True)]
     assert all(torch.equal(a, b) for a, b in zip(got, wanted, strict=True))
+
+
+def test_requests_in_threads_of_their_own(package: PackagedTransformer) -> None:
+    """Also where one is done, and its pipeline resets, while another is under way."""
+    package.reset()
+    alone = {seed: run(package, seed) for seed in (6, 7)}
+    package.reset()
+    half_way, other_done = threading.Event(), threading.Event()
+
+    def slow() -> list[Tensor]:
+        results = []
+        with torch.no_grad():
+            for i, (x, t) in enumerate(zip(latents(STEPS, 6, 2), timesteps(STEPS, 2), strict=True)):
+                if i == STEPS // 2:
+                    half_way.set()
+                    assert other_done.wait(60)
+                results.append(package(x, t))
+        return results
+
+    def quick() -> list[Tensor]:
+        assert half_way.wait(60)
+        results = run(package, 7)
+        package._reset_stateful_cache()
+        other_done.set()
+        return results
+
+    with ThreadPoolExecutor(2) as threads:
+        found = {6: threads.submit(slow), 7: threads.submit(quick)}
+        for seed, future in found.items():
+            assert all(torch.equal(a, b) for a, b in zip(future.result(), alone[seed], strict=True))
+
+
+def test_names_do_not_pile_up(toy_package: Path) -> None:
+    package = load(toy_package, max_contexts=2)
+    x, t = latents(1, 0, 2)[0], torch.ones(2)
+    for name in ("a", "b"):
+        with package.cache_context(name):
+            package(x, t)
+    with package.cache_context("c"), pytest.raises(TooManyContextsError, match="max_contexts"):
+        package(x, t)
+    package._reset_stateful_cache()
+    with package.cache_context("c"):
+        package(x, t)
 
 
 def test_a_pipelines_reset_keeps_the_record(package: PackagedTransformer) -> None:

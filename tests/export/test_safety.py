@@ -149,6 +149,8 @@ def test_inputs_that_the_package_was_not_exported_for(toy_package: Path) -> None
     ):
         with pytest.raises(PackageInputError, match=message):
             package(**arguments)
+    with pytest.raises(TypeError, match="takes 2 arguments and 3 were given"):
+        package(x, t, None)
     with pytest.raises(TypeError, match="no argument 'prompt'"):
         package(hidden_states=x, timestep=t, prompt=x)
 

@@ -21,8 +21,8 @@ from fxcache.backends.tensorrt.package import BoundEngine, _read_stage
 from fxcache.backends.tensorrt.runner import EngineSet, HostRunner, StageRunner
 from fxcache.cached import CachedTransformer
 from fxcache.errors import ExportError, LeftoverOperatorsError, PackageError, TensorRTDeviceError
-from fxcache.loading import PackagedTransformer
 from fxcache.manifest import read_manifest
+from fxcache.packaged import PackagedTransformer
 from tests.tensorrt.models import STAGES, Odd, Scaled
 from tests.toy import ToyDiT
 

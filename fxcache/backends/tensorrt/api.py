@@ -10,7 +10,7 @@ from typing import Any
 
 from ...cached import CachedTransformer
 from ...errors import BackendError
-from ...loading import PackagedTransformer
+from ...packaged import PackagedTransformer
 from ...variants import Variant
 from .available import require_gpu, require_known, require_torch_tensorrt
 from .compiling import Lowered, refit_set
@@ -101,14 +101,14 @@ def export_tensorrt(
     )
 
 
-def load_tensorrt(path: str | Path) -> PackagedTransformer:
+def load_tensorrt(path: str | Path, *, max_contexts: int = 64) -> PackagedTransformer:
     """Load what `export_tensorrt` wrote; called like the model. `fxcache.load` does this, too.
 
     Raises `PackageError`, `TensorRTMissingError` and `TensorRTDeviceError`.
     """
     from .package import read_package
 
-    return read_package(Path(path))
+    return read_package(Path(path), max_contexts)
 
 
 def _lowered(compiled: CachedTransformer) -> CachedTransformer:

@@ -28,8 +28,8 @@ from torch.fx import Graph, GraphModule, Node
 from ...cached import CachedTransformer
 from ...errors import BackendError, EngineRangeError, PackageError
 from ...exporting import manifest_of, refuse_unpackable
-from ...loading import PackagedTransformer
 from ...manifest import ENTRY, read_manifest
+from ...packaged import PackagedTransformer
 from .available import require_gpu, require_known, require_torch_tensorrt
 from .compiling import flat_names, prepare_all
 from .doubles import Piece
@@ -141,7 +141,7 @@ def _described(node: Node) -> dict[str, Any]:
 # ------------------------------------------------------------------------------------- reading
 
 
-def read_package(path: Path) -> PackagedTransformer:
+def read_package(path: Path, max_contexts: int = 64) -> PackagedTransformer:
     """Load a package. Raises `PackageError`, `TensorRTMissingError` and `TensorRTDeviceError`."""
     manifest = read_manifest(path)
     if manifest.backend != "tensorrt":
@@ -160,7 +160,7 @@ def read_package(path: Path) -> PackagedTransformer:
 
     runner = HostRunner(fields["inputs"], fields["state"], manifest.segments, refuse)
     runner.sets.append(EngineSet(sizes, stages, {}))
-    return PackagedTransformer(manifest, runner)
+    return PackagedTransformer(manifest, runner, max_contexts)
 
 
 def _check_builder(path: Path, builder: str) -> None:

@@ -1,0 +1,108 @@
+"""A call of a package: from the forward's arguments to its tensors, and back to the forward's result."""
+
+from __future__ import annotations
+
+import contextlib
+import importlib
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+
+from .errors import PackageInputError
+from .manifest import Manifest, TensorEntry, evaluate
+
+
+def flat_inputs(manifest: Manifest, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> list[torch.Tensor]:
+    """The tensors of a call in the package's order, contiguous. Raises `PackageInputError`, `TypeError`."""
+    names, wanted = manifest.parameters, manifest.arguments["mapping"]
+    if len(args) > len(names):
+        raise TypeError(f"{manifest.model}.forward takes {len(names)} arguments and {len(args)} were given")
+    given = {**dict(zip(names, args, strict=False)), **kwargs}
+    tensors: list[torch.Tensor | None] = [None] * len(manifest.inputs)
+    for name, description in wanted.items():
+        if name not in given and name not in manifest.defaults:
+            raise PackageInputError(name, "is missing")
+        value = given.pop(name, manifest.defaults.get(name))
+        _match(name, description, value, tensors, name == manifest.timestep)
+    for name, value in given.items():
+        if name not in names:
+            raise TypeError(f"{manifest.model}.forward has no argument '{name}'")
+        if value is not None and value != manifest.defaults.get(name):
+            raise PackageInputError(name, "was not given when the package was exported")
+    return tensors  # type: ignore[return-value]
+
+
+def open_sizes(manifest: Manifest, tensors: list[torch.Tensor]) -> dict[str, int]:
+    """The open sizes of a call, by the names that the manifest uses. Raises `PackageInputError`."""
+    sizes: dict[str, int] = {}
+    for entry, tensor in zip(manifest.inputs, tensors, strict=True):
+        _check(entry, tensor)
+        for dim, size in zip(entry.shape, tensor.shape, strict=True):
+            expected = sizes.setdefault(dim, size) if isinstance(dim, str) else dim
+            if expected != size:
+                raise PackageInputError(
+                    entry.name, f"has shape {tuple(tensor.shape)}; the package takes {entry.shape}"
+                )
+    for condition in manifest.conditions:
+        with contextlib.suppress(KeyError):  # about a size that depends on data
+            if not evaluate(condition, sizes):
+                raise PackageInputError("sizes", f"{sizes} do not fulfil {condition}")
+    return sizes
+
+
+def _match(
+    name: str, description: Mapping[str, Any], value: Any, tensors: list[torch.Tensor | None], is_time: bool
+) -> None:
+    """Put the tensors of one argument in their places; refuse another structure or constant."""
+    if "tensor" in description:
+        if is_time and isinstance(value, (int, float)):
+            value = torch.tensor(value)
+        if not isinstance(value, torch.Tensor):
+            raise PackageInputError(name, f"must be a tensor, not {type(value).__name__}")
+        tensors[description["tensor"]] = value.contiguous()
+    elif "mapping" in description:
+        if not isinstance(value, Mapping) or set(value) != set(description["mapping"]):
+            raise PackageInputError(name, f"must be a mapping with the keys {list(description['mapping'])}")
+        for key, inner in description["mapping"].items():
+            _match(f"{name}[{key!r}]", inner, value[key], tensors, False)
+    elif "list" in description or "tuple" in description:
+        inners = description.get("list", description.get("tuple"))
+        if not isinstance(value, (list, tuple)) or len(value) != len(inners):
+            raise PackageInputError(name, f"must hold {len(inners)} items")
+        for i, inner in enumerate(inners):
+            _match(f"{name}[{i}]", inner, value[i], tensors, False)
+    elif value != description["value"] or isinstance(value, bool) != isinstance(description["value"], bool):
+        raise PackageInputError(name, f"is {value!r}; the package was exported with {description['value']!r}")
+
+
+def _check(entry: TensorEntry, tensor: torch.Tensor) -> None:
+    if str(tensor.dtype) != "torch." + entry.dtype:
+        raise PackageInputError(
+            entry.name, f"has dtype {tensor.dtype}; the package takes torch.{entry.dtype}"
+        )
+    if tensor.dim() != len(entry.shape):
+        raise PackageInputError(
+            entry.name, f"has {tensor.dim()} dimensions; the package takes {len(entry.shape)}"
+        )
+    if str(tensor.device) != entry.device:
+        raise PackageInputError(entry.name, f"is on {tensor.device}; the package runs on {entry.device}")
+
+
+def rebuild(description: Mapping[str, Any], tensors: Any) -> Any:
+    """The forward's result, from its description and the package's tensors."""
+    if "tensor" in description:
+        return tensors[description["tensor"]]
+    if "mapping" in description:
+        items = {k: rebuild(v, tensors) for k, v in description["mapping"].items()}
+        if "class" not in description:
+            return items
+        module, _, name = description["class"].partition(":")
+        if not module.startswith("diffusers."):  # only the outputs of its models are classes
+            return items
+        return getattr(importlib.import_module(module), name)(**items)
+    if "list" in description:
+        return [rebuild(v, tensors) for v in description["list"]]
+    if "tuple" in description:
+        return tuple(rebuild(v, tensors) for v in description["tuple"])
+    return description["value"]
