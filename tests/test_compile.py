@@ -110,6 +110,30 @@ def test_a_hit_is_started_early_only_where_that_pays(config: str, blocks: int, e
     assert (host_path(cached.graph.program).speculated is not None) == expected
 
 
+@pytest.mark.parametrize(
+    "mode", [m if m == "fused" else pytest.param(m, marks=pytest.mark.full) for m in MODES]
+)
+def test_half_precision_compiled_is_as_near_the_truth_as_eager(mode: Mode) -> None:
+    """The compiler rounds to bfloat16 in other places than eager does."""
+    times = [torch.full((2,), float(STEPS - i)) for i in range(STEPS)]  # these are exact in bfloat16
+
+    def draw(model: nn.Module, dtype: torch.dtype) -> list[Tensor]:
+        with torch.no_grad():
+            return [model(x.to(dtype), t) for x, t in zip(latents(STEPS, 0, 2), times, strict=True)]
+
+    truth = draw(fxcache.transform(toy(), SETTING), torch.float32)
+    eager = fxcache.transform(toy().bfloat16(), SETTING)
+    compiled = fxcache.compile(eager, mode=mode)
+    found = {m: draw(m, torch.bfloat16) for m in (eager, compiled)}
+    errors = [
+        max((a.float() - b).abs().max().item() for a, b in zip(found[m], truth, strict=True))
+        for m in (eager, compiled)
+    ]
+    assert found[compiled][0].dtype == torch.bfloat16
+    assert errors[1] < 2 * errors[0]
+    assert compiled.stats()["default"].hits == eager.stats()["default"].hits
+
+
 @pytest.mark.parametrize("mode", MODES)
 def test_open_sizes_compile_once(mode: Mode) -> None:
     """Also from a batch of two, which is the number of rows of the log."""
