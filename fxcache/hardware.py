@@ -28,12 +28,13 @@ def misfit(needed: Mapping[str, str], devices: Iterable[str]) -> str | None:
     vectors = needed.get("vectors")
     if vectors in VECTORS and here["vectors"] in VECTORS[: VECTORS.index(vectors)]:
         return f"it was compiled for processors with {vectors} and this one has {here['vectors']}"
-    if not any(torch.device(d).type == "cuda" for d in devices):
+    gpus = sorted(d for d in devices if torch.device(d).type == "cuda")
+    if not gpus:
         return None
     if not torch.cuda.is_available():
         return "it runs on a CUDA GPU and torch sees none here"
     built = tuple(int(n) for n in needed.get("cuda", "0.0").split("."))
-    major, minor = torch.cuda.get_device_capability()
+    major, minor = torch.cuda.get_device_capability(gpus[0])
     if built != (0, 0) and (major != built[0] or minor < built[1]):
         return f"it was compiled for CUDA capability {needed['cuda']} and this GPU has {major}.{minor}"
     return None

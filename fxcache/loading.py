@@ -20,7 +20,8 @@ def load(path: str | Path, *, device_index: int = -1, max_contexts: int = 64) ->
 
     Args:
         path: the file.
-        device_index: which GPU a package for CUDA goes to; engines go to the current one.
+        device_index: which GPU a package for CUDA goes to, by default the one that it was exported on;
+            engines go to the current one.
         max_contexts: how many contexts may hold state at once.
 
     Raises `PackageError`; for engines also `TensorRTMissingError` and `TensorRTDeviceError`.
@@ -30,6 +31,8 @@ def load(path: str | Path, *, device_index: int = -1, max_contexts: int = 64) ->
         from .backends.tensorrt import load_tensorrt
 
         return load_tensorrt(path, max_contexts=max_contexts)
+    if device_index >= 0:
+        manifest = manifest.on_gpu(device_index)
     why = misfit(manifest.hardware, manifest.devices)
     if why is not None:
         raise PackageError(path, why, "export it again on such a machine as this")

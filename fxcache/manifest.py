@@ -7,7 +7,7 @@ import json
 import operator
 import zipfile
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -66,6 +66,17 @@ class Manifest:
     def devices(self) -> set[str]:
         """Where the inputs and the state are."""
         return {e.device for e in (*self.inputs, *self.state)}
+
+    def on_gpu(self, index: int) -> Manifest:
+        """The same with what is on a GPU on GPU number `index`."""
+
+        def moved(entries: tuple[TensorEntry, ...]) -> tuple[TensorEntry, ...]:
+            return tuple(
+                replace(e, device=f"cuda:{index}") if torch.device(e.device).type == "cuda" else e
+                for e in entries
+            )
+
+        return replace(self, inputs=moved(self.inputs), state=moved(self.state))
 
     def to_json(self) -> str:
         return json.dumps(asdict(self), indent=1)

@@ -11,7 +11,8 @@ import sys
 
 
 def main() -> None:
-    del sys.path[0]  # this file's folder, whose clip.py is not the package that ImageReward means
+    here = os.path.dirname(os.path.abspath(__file__))  # its clip.py is not the package that ImageReward means
+    sys.path[:] = [place for place in sys.path if os.path.abspath(place) != here]
     answers = os.fdopen(os.dup(1), "w", buffering=1)
     os.dup2(2, 1)  # the package prints while it loads; only scores may reach the caller
     job = json.loads(sys.stdin.readline())
