@@ -9,7 +9,7 @@ import torch
 
 from .flops import StepFlops
 from .signature import Call
-from .state import RECORD
+from .state import record_of
 from .variants import Variant
 
 
@@ -42,5 +42,5 @@ class Context:
 
     def finish(self) -> None:
         """End the trajectory: free what is remembered, keep the small record for `stats()`."""
-        self.state = {name: t for name, t in self.state.items() if name.startswith(RECORD)}
+        self.state = record_of(self.state)
         self.call_key = ()

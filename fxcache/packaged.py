@@ -14,7 +14,7 @@ from .config import CacheConfig
 from .flops import StepFlops
 from .manifest import Manifest, TensorEntry, evaluate
 from .packagecall import flat_inputs, open_sizes, rebuild
-from .state import RECORD
+from .state import record_of
 from .stats import ContextStats, Stats, context_stats
 
 
@@ -32,7 +32,7 @@ class Kept:
     def finish(self) -> None:
         """Free the state; the small record stays for `stats()`."""
         self.shapes = ()
-        self.state = {n: t for n, t in self.state.items() if n.startswith(RECORD)}
+        self.state = record_of(self.state)
 
     def forget(self) -> None:
         self.shapes, self.state = (), {}

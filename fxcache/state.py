@@ -15,6 +15,11 @@ Size: TypeAlias = int | sympy.Expr
 RECORD = ("clock_", "log_")  # how the names begin of the small tensors that say what a trajectory did
 
 
+def record_of(state: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    """What is left of a trajectory's state once it is over: enough for `stats()`."""
+    return {name: tensor for name, tensor in state.items() if name.startswith(RECORD)}
+
+
 @dataclass(frozen=True)
 class StateTensor:
     """One state tensor of the graph.

@@ -65,8 +65,8 @@ class Inductor:
         if self.mode == "staged":
             return host_runner(program, path, self._stage_by_blocks(program))
         if self.mode == "reduce-overhead":
-            inputs = len(program.capture.graph.graph.find_nodes(op="placeholder"))
-            return seated(host_runner(program, path.decided_first(), self._recorded), inputs)
+            run = host_runner(program, path.decided_first(), self._recorded)
+            return seated(run, len(program.capture.inputs))
         if all(s.device.type == "cpu" for s in program.state):
             return host_runner(program, path, lambda stage: storing_on_host(stage, self.compiled))
         return host_runner(program, path, lambda stage: self.compiled(stage.graph))

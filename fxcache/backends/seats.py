@@ -7,6 +7,7 @@ is allocated anew for each picture would mean a recording for each picture.
 
 from __future__ import annotations
 
+import threading
 import weakref
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -34,6 +35,7 @@ class Seats:
 
     def __init__(self) -> None:
         self._all: list[Seat] = []
+        self._lock = threading.Lock()
 
     def take(self, state: Sequence[torch.Tensor]) -> None:
         """Let `state` live at an address that no other does, one that was used before if possible.
@@ -43,13 +45,15 @@ class Seats:
         owner = state[0]
         if any(seat.owner() is owner for seat in self._all):
             return
-        seat = next((s for s in self._all if s.owner() is None and s.fits(state)), None)
-        if seat is None:
-            with torch.inference_mode(False):  # a later trajectory may run outside of it
-                memory = tuple(torch.empty_like(t) for t in state)
-            seat = Seat(memory, weakref.ref(owner))
-            self._all.append(seat)
-        seat.owner = weakref.ref(owner)
+        with self._lock:  # two threads must not take the same
+            seat = next((s for s in self._all if s.owner() is None and s.fits(state)), None)
+            if seat is not None:
+                seat.owner = weakref.ref(owner)
+            else:
+                with torch.inference_mode(False):  # a later trajectory may run outside of it
+                    memory = tuple(torch.empty_like(t) for t in state)
+                seat = Seat(memory, weakref.ref(owner))
+                self._all.append(seat)
         for place, tensor in zip(seat.memory, state, strict=True):
             place.copy_(tensor)
             tensor.set_(place)  # type: ignore[call-overload]

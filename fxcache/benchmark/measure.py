@@ -67,8 +67,7 @@ def measure(options: MetricOptions) -> None:
         if importlib.util.find_spec(package) is None:
             raise MissingExtraError("fxcache bench metrics", package, "bench")
     console = Console()
-    with contextlib.ExitStack() as others:
-        reward = others.enter_context(_reward(options)) if options.image_reward else None
+    with _reward(options) as reward:
         meter = Meter(folder, options, reward)
         found = {name: meter.setting(name) for name in track(settings, "measuring", console=console)}
     folder.save_metrics(
@@ -87,8 +86,9 @@ def measure(options: MetricOptions) -> None:
     say(console, f"next: fxcache bench report --run {folder.root}")
 
 
-def _reward(options: MetricOptions) -> contextlib.AbstractContextManager[Scorer]:
-    assert options.image_reward is not None
+def _reward(options: MetricOptions) -> contextlib.AbstractContextManager[Scorer | None]:
+    if options.image_reward is None:
+        return contextlib.nullcontext()
     return reward_scorer(options.image_reward, options.image_reward_python, options.where)
 
 
