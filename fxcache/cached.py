@@ -38,6 +38,11 @@ class CachedTransformer(StandIn):
     is left as it was and stays reachable as `original`.
     """
 
+    KEPT = StandIn.KEPT | {
+        "cache_config", "_options", "_inputs", "_variants", "_contexts", "_passthrough", "_unsupported",
+        "_warned",
+    }  # fmt: skip
+
     def __init__(
         self,
         original: nn.Module,
@@ -195,6 +200,9 @@ class CachedTransformer(StandIn):
     def lowered(self, lower: Lowering) -> CachedTransformer:
         """The same model and config, its graphs run by another backend; contexts start empty."""
         return CachedTransformer(self.original, self.cache_config, **{**self._options, "lower": lower})
+
+    def __copy__(self) -> CachedTransformer:
+        return CachedTransformer(copy.copy(self.original), self.cache_config, **self._options)
 
     def __deepcopy__(self, memo: dict[int, Any]) -> CachedTransformer:
         return CachedTransformer(copy.deepcopy(self.original, memo), self.cache_config, **self._options)

@@ -261,6 +261,16 @@ class AlreadyCachedError(FxcacheError):
         )
 
 
+class ReplicaError(FxcacheError):
+    """A cached model would be split over threads and devices."""
+
+    def __init__(self, model: str) -> None:
+        super().__init__(
+            f"a cached {model} has one state for each request and cannot be replicated by nn.DataParallel: "
+            "run one process for each device and transform the model in each."
+        )
+
+
 class NoDenoiserError(FxcacheError, ValueError):
     """A pipeline has no component that could be cached."""
 

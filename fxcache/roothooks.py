@@ -37,6 +37,14 @@ def hooked(model: nn.Module, forward: Forward) -> Forward:
     return _with_torch_hooks(model, forward)
 
 
+def unhook(model: nn.Module) -> None:
+    """Take accelerate's hook off `model` itself, if it has one."""
+    own = model.__dict__
+    own.pop("_hf_hook", None)
+    if "_old_forward" in own:
+        model.forward = own.pop("_old_forward")
+
+
 def _with_torch_hooks(model: nn.Module, forward: Forward) -> Forward:
     def run(*args: Any, **kwargs: Any) -> Any:
         for number, hook in list(model._forward_pre_hooks.items()):

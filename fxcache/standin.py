@@ -1,74 +1,135 @@
-"""`StandIn`: a module that takes another's place, in pipelines and in the tools around them."""
+"""`StandIn`: a module that takes another's place, in pipelines and in the tools around them.
+
+It has no parts of its own: the tables of parameters, buffers and submodules *are* the original's, so that
+whoever walks, replaces or casts parts by name (quantizers, adapters, offloading) finds the original's
+names and changes the original.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from typing import Any, TypeVar
+import functools
+from collections.abc import Callable, Iterable, Iterator
+from types import MethodType
+from typing import Any, ClassVar
 
-import torch
 from torch import nn
 
-# What others hang on the module that they were given, and look for there: never the original's.
-OWN = frozenset({"original", "_hf_hook", "_old_forward", "_diffusers_hook"})
+from .errors import ReplicaError
+from .methods import runs_forward
+from .roothooks import unhook
 
-Self = TypeVar("Self", bound="StandIn")
+# What accelerate hangs on the module that it was given, and looks for there.
+ACCELERATES = frozenset({"_hf_hook", "_old_forward"})
+SHARED = (
+    "_parameters", "_buffers", "_non_persistent_buffers_set", "_modules",
+    "_state_dict_hooks", "_state_dict_pre_hooks", "_load_state_dict_pre_hooks", "_load_state_dict_post_hooks",
+)  # fmt: skip
+# Methods of `nn.Module` that models override with rules of their own (quantized, mixed dtypes).
+DELEGATED = (
+    "_apply", "_get_name", "_load_from_state_dict", "_named_members", "_register_load_state_dict_pre_hook",
+    "_register_state_dict_hook", "_save_to_state_dict", "add_module", "apply", "bfloat16", "buffers",
+    "children", "cpu", "cuda", "double", "eval", "extra_repr", "float", "get_buffer", "get_extra_state",
+    "get_parameter", "get_submodule", "half", "ipu", "load_state_dict", "mtia", "named_buffers",
+    "named_children", "named_parameters", "parameters", "register_buffer",
+    "register_load_state_dict_post_hook", "register_load_state_dict_pre_hook", "register_module",
+    "register_parameter", "register_state_dict_post_hook", "register_state_dict_pre_hook", "requires_grad_",
+    "set_extra_state", "set_submodule", "share_memory", "state_dict", "to", "to_empty", "train", "type",
+    "xpu", "zero_grad",
+)  # fmt: skip
+
+
+def _delegated(name: str) -> Callable[..., Any]:
+    @functools.wraps(getattr(nn.Module, name))
+    def method(self: StandIn, *args: Any, **kwargs: Any) -> Any:
+        result = getattr(self.original, name)(*args, **kwargs)
+        return self if result is self.original else result
+
+    return method
 
 
 class StandIn(nn.Module):
-    """Attributes, parameters, buffers, state dict and class are the original's; the forward is not.
+    """Attributes, parts, state dict and class are the original's, read and written; the forward is not.
 
     `isinstance` holds for the original's class, too, and a pipeline saves what it would have saved.
+    Methods of the original that run its forward run that of the stand-in.
     """
+
+    # Attributes of the stand-in itself; all others are read from the original and written to it.
+    KEPT: ClassVar[frozenset[str]] = frozenset(
+        {*ACCELERATES, "original", "forward", "_rebound", *nn.Module().__dict__.keys() - {"training"}}
+    )
+    original: nn.Module
+    _rebound: dict[Callable[..., Any], bool]
 
     def __init__(self, original: nn.Module) -> None:
         super().__init__()
-        self.original = original
-        self.__dict__["original"] = original  # found without the search of nn.Module: every call asks for it
-        self.training = original.training
+        own = self.__dict__
+        del own["training"]
+        own.update({name: original.__dict__[name] for name in SHARED})
+        own.update(original=original, _rebound={})
         # diffusers writes `__class__` and `__module__` of its components to model_index.json.
-        self.__dict__["__module__"] = type(original).__module__
-        self._register_load_state_dict_pre_hook(_under_original)
+        own["__module__"] = type(original).__module__
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        call = type(self.original).__call__
+        if call is nn.Module.__call__:
+            return super().__call__(*args, **kwargs)
+        return call(self, *args, **kwargs)  # a class may do something around the call of its forward
 
     @property  # type: ignore[misc]
     def __class__(self) -> type:  # type: ignore[override]
-        return type(self.original) if "original" in self.__dict__.get("_modules", {}) else type(self)
+        original = self.__dict__.get("original")
+        return type(self) if original is None else type(original)
+
+    @__class__.setter
+    def __class__(self, kind: type) -> None:
+        self.original.__class__ = kind  # type: ignore[assignment]
 
     def __getattr__(self, name: str) -> Any:
-        try:
-            return super().__getattr__(name)
-        except AttributeError:
-            if name in OWN:
-                raise
-            return getattr(self.original, name)
+        if name in self.KEPT and name != "_hf_hook":
+            raise AttributeError(f"'{type(self).__name__}' object has no attribute '{name}'")
+        value = getattr(self.original, name)
+        if isinstance(value, MethodType) and value.__self__ is self.original:
+            function = value.__func__
+            if function not in self._rebound:
+                self._rebound[function] = runs_forward(function, type(self.original))
+            return MethodType(function, self) if self._rebound[function] else value
+        return value
 
-    def to(self: Self, *args: Any, **kwargs: Any) -> Self:
-        self.original.to(*args, **kwargs)  # models have rules of their own here (quantised, mixed dtypes)
-        return self
+    def __setattr__(self, name: str, value: Any) -> None:
+        if name == "_hf_hook":
+            unhook(self.original)  # as a new hook of accelerate takes the place of the one before
+        if name == "_diffusers_hook":
+            value._module_ref = self.original  # run around the original's forward, whoever runs that
+        if name in self.KEPT:
+            object.__setattr__(self, name, value)
+        else:
+            setattr(self.original, name, value)
 
-    def train(self: Self, mode: bool = True) -> Self:
-        self.original.train(mode)
-        self.training = mode
-        return self
+    def __delattr__(self, name: str) -> None:
+        if name == "_hf_hook" and name not in self.__dict__:
+            unhook(self.original)
+        elif name in self.KEPT:
+            object.__delattr__(self, name)
+        else:
+            delattr(self.original, name)
 
-    def state_dict(self, *args: Any, **kwargs: Any) -> Any:
-        return self.original.state_dict(*args, **kwargs)
+    def __dir__(self) -> Iterable[str]:
+        return sorted({*dir(type(self)), *self.__dict__, *dir(self.original)})
 
-    def load_state_dict(self, *args: Any, **kwargs: Any) -> Any:
-        return self.original.load_state_dict(*args, **kwargs)
+    # A walk finds the stand-in where it would find the original.
 
-    def named_parameters(
-        self, prefix: str = "", recurse: bool = True, remove_duplicate: bool = True
-    ) -> Iterator[tuple[str, nn.Parameter]]:
-        return self.original.named_parameters(prefix, recurse, remove_duplicate)
+    def modules(self, *args: Any, **kwargs: Any) -> Iterator[nn.Module]:
+        walk = self.original.modules(*args, **kwargs)
+        return (self if m is self.original else m for m in walk)
 
-    def named_buffers(
-        self, prefix: str = "", recurse: bool = True, remove_duplicate: bool = True
-    ) -> Iterator[tuple[str, torch.Tensor]]:
-        return self.original.named_buffers(prefix, recurse, remove_duplicate)
+    def named_modules(self, *args: Any, **kwargs: Any) -> Iterator[tuple[str, nn.Module]]:  # type: ignore[override]
+        walk = self.original.named_modules(*args, **kwargs)
+        return ((name, self if m is self.original else m) for name, m in walk)
+
+    def _replicate_for_data_parallel(self) -> Any:
+        raise ReplicaError(type(self.original).__name__)
 
 
-def _under_original(state_dict: Mapping[str, Any], prefix: str, *_: Any) -> None:
-    """A module that holds a stand-in loads keys without `original.`, as it gave them."""
-    assert isinstance(state_dict, dict)
-    for key in [k for k in state_dict if k.startswith(prefix)]:
-        state_dict[f"{prefix}original.{key[len(prefix) :]}"] = state_dict.pop(key)
+for _name in DELEGATED:
+    setattr(StandIn, _name, _delegated(_name))

@@ -51,9 +51,7 @@ def sample(steps: int = 4, seed: int = 0, batch: int = 1, tokens: int = 5) -> li
     generator = torch.Generator().manual_seed(seed)
     start = torch.randn(batch, tokens, WIDTH, generator=generator)
     drift = torch.randn(batch, tokens, WIDTH, generator=generator)
-    return [
-        (start + 0.05 * i * drift, torch.full((batch,), 1000.0 * (1 - i / steps))) for i in range(steps)
-    ]
+    return [(start + 0.05 * i * drift, torch.full((batch,), 1000.0 * (1 - i / steps))) for i in range(steps)]
 
 
 def equal_uncached(model: nn.Module, calls: Sequence[tuple[Any, ...]], **options: Any) -> Any:

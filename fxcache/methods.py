@@ -1,0 +1,95 @@
+"""Which methods of a model run its forward? A stand-in must run those itself, or they go uncached.
+
+Decided from the code: a method that mentions `self.forward`, calls `self(...)`, or calls a method that
+does. A model's own class may also hand `self` to others (a sampler, a solver), which then call it.
+"""
+
+from __future__ import annotations
+
+import dis
+import inspect
+import itertools
+from collections.abc import Callable, Iterator
+from types import CodeType, FunctionType
+from typing import Any
+
+from torch import nn
+
+from .opaque import filled
+
+FORWARD = frozenset({"forward", "__call__"})
+# Instructions after which a loaded `self` was not used as a whole: writes to an attribute, `super()`.
+PART = frozenset({"STORE_ATTR", "DELETE_ATTR", "LOAD_SUPER_ATTR"})
+
+
+def runs_forward(function: Callable[..., Any], cls: type) -> bool:
+    """Whether `function`, a method found on instances of `cls`, runs the forward of its `self`."""
+    pending, seen = [function], set()
+    while pending:
+        for inner in _functions(pending.pop()):
+            if inner in seen:
+                continue
+            seen.add(inner)
+            names, whole = _uses_of_self(inner.__code__)
+            if names & FORWARD or (whole and _own(inner, cls)):
+                return True
+            pending += _methods(names, cls)
+    return False
+
+
+def _functions(function: Any) -> Iterator[FunctionType]:
+    """`function` itself and what it wraps: decorators may hold a function in a cell."""
+    pending, seen = [function], set()
+    while pending:
+        found = pending.pop()
+        if id(found) in seen:
+            continue
+        seen.add(id(found))
+        pending += [f for f in (getattr(found, "__wrapped__", None), getattr(found, "__func__", None)) if f]
+        if isinstance(found, FunctionType):
+            yield found
+            cells = (filled(cell) for cell in found.__closure__ or ())
+            pending += [c for c in cells if isinstance(c, FunctionType)]
+
+
+def _methods(names: set[str], cls: type) -> list[Any]:
+    found = (inspect.getattr_static(cls, name, None) for name in names)
+    return [f for f in found if isinstance(f, FunctionType) and f.__module__ != nn.Module.__module__]
+
+
+def _own(function: FunctionType, cls: type) -> bool:
+    """Whether the method belongs to the model's own code, rather than to a base that serves any model."""
+    for base in cls.__mro__:
+        if function in vars(base).values():
+            return True
+        if "forward" in vars(base):
+            break
+    inherited = any(function in vars(base).values() for base in cls.__mro__)
+    return not inherited  # a function set on the instance, or within a decorator
+
+
+def _uses_of_self(code: CodeType) -> tuple[set[str], bool]:
+    """Names of attributes that a method reads of its first argument, and whether it uses that as a whole."""
+    if not code.co_argcount:  # `def method(*args)`, a decorator's wrapper
+        return set(), False
+    return _uses(code, code.co_varnames[0])
+
+
+def _uses(code: CodeType, name: str) -> tuple[set[str], bool]:
+    names: set[str] = set(code.co_names) if "super" in code.co_names else set()
+    whole = False
+    instructions = list(dis.get_instructions(code))
+    for instruction, following in itertools.pairwise(instructions):
+        # Several loads may be one instruction, whose argument is then a tuple of names.
+        loaded = instruction.argval if isinstance(instruction.argval, tuple) else (instruction.argval,)
+        if name not in loaded or not instruction.opname.startswith(("LOAD_FAST", "LOAD_DEREF")):
+            continue
+        if loaded[-1] == name and following.opname in ("LOAD_ATTR", "LOAD_METHOD"):
+            names.add(str(following.argval))
+        elif loaded[-1] != name or following.opname not in PART:
+            whole = True
+    for constant in code.co_consts:
+        if isinstance(constant, CodeType) and name in constant.co_freevars:
+            inner, used = _uses(constant, name)
+            names, whole = names | inner, whole or used
+    return names, whole
