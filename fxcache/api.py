@@ -11,6 +11,7 @@ from .cached import CachedTransformer
 from .config import CacheConfig, as_config
 from .errors import ConfigError
 from .pipelines import ConfigLike, P, is_pipeline, transform_pipeline
+from .subjects import require_model
 
 Scope = Literal["model", "list"]
 OnUnsupported = Literal["raise", "passthrough"]
@@ -82,7 +83,7 @@ def transform(
 
     def cache(module: nn.Module, settings: CacheConfig) -> CachedTransformer:
         return CachedTransformer(
-            module.original if isinstance(module, CachedTransformer) else module,
+            module.original if isinstance(module, CachedTransformer) else require_model(module),
             settings,
             scope=scope,
             timestep=timestep,

@@ -15,6 +15,8 @@ from .config import CacheConfig
 from .contexts import Context, Contexts
 from .errors import (
     AlreadyCachedError,
+    ArgumentsError,
+    CaptureError,
     FxcacheError,
     GradientWarning,
     NotCapturedError,
@@ -22,9 +24,10 @@ from .errors import (
     TooManyContextsError,
     TrajectoryWarning,
 )
+from .forwards import ForwardInputs
 from .printing import CachedGraph
 from .roothooks import has_root_hooks, hooked
-from .signature import Call, ForwardInputs, flatten
+from .signature import Call, flatten
 from .standin import StandIn
 from .stats import ContextStats, SegmentStats, Stats, context_stats
 from .variants import Lowering, Variant, Variants, eager
@@ -90,14 +93,23 @@ class CachedTransformer(StandIn):
         except TooManyContextsError:
             raise
         except FxcacheError as error:
-            if not self._passthrough:
+            if not (self._passthrough or isinstance(error, (ArgumentsError, CaptureError))):
                 raise
-            self._run_uncached(error)
-        return self.original(*args, **kwargs)
+            failure = error
+        result = self.original(*args, **kwargs)  # what the model itself rejects is its own error
+        if isinstance(failure, ArgumentsError):  # a decorator takes what its signature does not say
+            self._inputs = self._inputs.accepting(args, kwargs)
+        elif self._passthrough:
+            self._run_uncached(failure)
+        else:
+            raise failure
+        return result
 
     def _run(self, *args: Any, **kwargs: Any) -> Any:
         bound = self._inputs.bind(args, kwargs)
         call = flatten(bound, self.original.training)
+        if bound.positional:
+            call = Call((bound.positional, *call.key), call.tensors)
         variant, call = self._variants.of(call, bound)
         flat = self._step(variant, call)
         return variant.program.capture.output.fill(flat)

@@ -30,12 +30,14 @@ from torch.fx.experimental.symbolic_shapes import (
 
 from .effects import Effect
 from .errors import BlockMutationError, CaptureError
+from .forwards import ForwardInputs
 from .guards import ShapeGuards, ValueGuards
 from .leaf import LeafReadsError, Structure
 from .modulelists import find_leaves
 from .pristine import pristine
 from .reads import RefusedTrace
 from .rewrite_leaves import finish_graph
+from .roothooks import forward_beneath
 from .separate_reads import separate_reads
 from .signature import arguments_structure, tensor_names
 from .tracing import Trace, trace
@@ -108,15 +110,14 @@ def _one_line(error: Exception) -> str:
 
 
 def _forward_of(model: nn.Module, bound: Mapping[str, Any]) -> Callable[..., Any]:
-    # Hooks on the root (offloading) act around the whole call, not inside the graph: `cached` runs
-    # them. So the class's forward is traced, unless somebody replaced it on purpose.
-    own = model.__dict__.get("forward")
-    hooked = hasattr(model, "_hf_hook") or hasattr(model, "_diffusers_hook")
+    # Hooks on the root (offloading) act around the whole call, not inside the graph: `cached` runs them.
+    run, inputs = forward_beneath(model), ForwardInputs.of(model)
     arguments = arguments_structure(bound)
-    run = own if own is not None and not hooked else type(model).forward.__get__(model)
+    positional = getattr(bound, "positional", 0)
 
     def forward(*flat: torch.Tensor) -> Any:
-        return run(**arguments.fill(flat))
+        args, kwargs = inputs.arguments(arguments.fill(flat), positional)
+        return run(*args, **kwargs)
 
     return forward
 

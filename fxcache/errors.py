@@ -111,6 +111,20 @@ class NoTimestepError(FxcacheError, ValueError):
         )
 
 
+class ArgumentsError(FxcacheError, TypeError):
+    """The arguments of a call are not those of the model's forward."""
+
+    def __init__(self, model: str, what: str) -> None:
+        super().__init__(f"the forward of {model} does not take this call: {what}.")
+
+
+class NotAModelError(FxcacheError, TypeError):
+    """What was given is not a module that could be transformed."""
+
+    def __init__(self, given: str, do: str) -> None:
+        super().__init__(f"fxcache takes a model (nn.Module) or a pipeline object, not {given}: {do}.")
+
+
 class SignalRequiredError(FxcacheError, ValueError):
     """Fn = 0 although the decision needs the front blocks' residual."""
 

@@ -13,9 +13,11 @@ from torch.fx import Node
 from .cached import CachedTransformer
 from .config import CacheConfig, as_config
 from .flops import count_step
+from .forwards import ForwardInputs
 from .ir import Program, Segment
-from .signature import ForwardInputs, flatten
+from .signature import flatten
 from .stats import amount
+from .subjects import require_model
 from .variants import transform_call
 
 
@@ -109,7 +111,7 @@ def explain(
 
     Works on meta tensors: nothing is computed. Raises what `transform` raises.
     """
-    original = model.original if isinstance(model, CachedTransformer) else model
+    original = model.original if isinstance(model, CachedTransformer) else require_model(model)
     settings = as_config(config)
     inputs = ForwardInputs.of(original, timestep)
     bound = inputs.bind((), example_inputs)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import inspect
 import json
 import zipfile
 from collections.abc import Iterator, Mapping
@@ -189,7 +188,6 @@ def manifest_of(
     }
     symbols = {s: v for s, v in variant.symbols[call.key].items() if s in fixed}
     structure = arguments_structure(bound)
-    parameters = inspect.signature(type(original).forward).parameters
     flops = variant.flops(call.key)
     return Manifest(
         format=FORMAT,
@@ -207,9 +205,7 @@ def manifest_of(
             for name, row, t in zip(program.capture.inputs, variant.guards.dims, call.tensors, strict=True)
         ),
         arguments=_described(structure),
-        defaults={
-            n: p.default for n, p in parameters.items() if p.default is None or isinstance(p.default, PLAIN)
-        },
+        defaults={n: d for n, d in cached._inputs.defaults.items() if isinstance(d, PLAIN)},
         outputs=_described(program.capture.output, original),
         conditions=tuple(dict.fromkeys(_conditions(variant, symbols))),
         state=tuple(_state_entry(s, symbols) for s in program.state),

@@ -10,8 +10,8 @@ from torch import nn
 from .cached import CachedTransformer
 from .config import CacheConfig, as_config
 from .errors import ConfigError, NoDenoiserError
+from .forwards import ForwardInputs
 from .modulelists import list_of
-from .signature import ForwardInputs
 
 ConfigLike = CacheConfig | str | Mapping[str, Any] | None
 
@@ -28,7 +28,9 @@ P = TypeVar("P", bound=Pipeline)
 
 def is_pipeline(value: object) -> bool:
     """Whether `value` has components rather than being one."""
-    return not isinstance(value, nn.Module) and isinstance(getattr(value, "components", None), Mapping)
+    if isinstance(value, (nn.Module, type)):
+        return False
+    return isinstance(getattr(value, "components", None), Mapping)
 
 
 def denoisers(pipe: Pipeline) -> dict[str, nn.Module]:
@@ -47,6 +49,7 @@ def denoisers(pipe: Pipeline) -> dict[str, nn.Module]:
 
 def _denoises(module: nn.Module) -> bool:
     original = module.original if isinstance(module, CachedTransformer) else module
+    original = getattr(original, "_orig_mod", original)  # compiled: to be refused, not passed over
     if ForwardInputs.of(original).timestep is None:
         return False
     return any(list_of(original, name) is not None for name, _ in original.named_modules() if name)

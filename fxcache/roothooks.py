@@ -37,6 +37,18 @@ def hooked(model: nn.Module, forward: Forward) -> Forward:
     return _with_torch_hooks(model, forward)
 
 
+def forward_beneath(model: nn.Module) -> Forward:
+    """The forward that the hooks on `model` go around: its class's, or one set on the instance."""
+    own = model.__dict__
+    registry, accelerates = own.get("_diffusers_hook"), own.get("_old_forward")
+    if registry is not None and registry._fn_refs:
+        first = registry._fn_refs[0]
+        beneath = first.original_forward or first.forward
+        # Each of the two wraps what it found: where that was the other's wrapper, the other's is beneath.
+        return accelerates if getattr(beneath, "__wrapped__", None) == accelerates is not None else beneath
+    return accelerates or model.forward
+
+
 def unhook(model: nn.Module) -> None:
     """Take accelerate's hook off `model` itself, if it has one."""
     own = model.__dict__

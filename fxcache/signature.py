@@ -6,57 +6,15 @@ dtypes, devices, ranks, memory layout, autocast, training mode). A *call key* ad
 
 from __future__ import annotations
 
-import inspect
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 import torch.utils._pytree as pytree
-from torch import nn
 
 from .leaf import Structure
 from .opaque import PLAIN, fingerprint, is_opaque
-
-TIMESTEP_NAMES = ("timestep", "timesteps", "decoder_noise_time", "bb_ca_time", "t", "sigma", "time")
-
-
-@dataclass(frozen=True)
-class ForwardInputs:
-    """Names of a forward's parameters, in order, and which of them is the timestep."""
-
-    names: tuple[str, ...]
-    timestep: str | None
-
-    @staticmethod
-    def of(model: nn.Module, timestep: str | None = None) -> ForwardInputs:
-        from .errors import NoTimestepError
-
-        parameters = inspect.signature(type(model).forward).parameters
-        variadic = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
-        names = tuple(n for n, p in parameters.items() if p.kind not in variadic)[1:]
-        if timestep is not None and timestep not in names:
-            raise NoTimestepError(timestep, names)
-        found = timestep or next((n for n in TIMESTEP_NAMES if n in names), None)
-        return ForwardInputs(names, found)
-
-    def bind(self, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> dict[str, Any]:
-        """All arguments by name; a number given as the timestep becomes a tensor."""
-        bound = dict(zip(self.names, args, strict=False)) if args else {}
-        if len(args) > len(self.names):
-            raise TypeError(f"forward takes at most {len(self.names)} arguments, {len(args)} given")
-        bound.update(kwargs)
-        step = bound.get(self.timestep) if self.timestep else None
-        if isinstance(step, (int, float)) and not isinstance(step, bool):
-            bound[self.timestep] = _as_tensor(step, bound)  # type: ignore[index]
-        return bound
-
-
-def _as_tensor(step: float, bound: Mapping[str, Any]) -> torch.Tensor:
-    # A number would be a constant of the graph, and every step another graph.
-    device = next((v.device for v in bound.values() if isinstance(v, torch.Tensor)), None)
-    dtype = torch.int64 if isinstance(step, int) else torch.float32
-    return torch.tensor(step, dtype=dtype, device=device)
 
 
 @dataclass(frozen=True)

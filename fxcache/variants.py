@@ -16,10 +16,11 @@ from .config import CacheConfig
 from .effects import with_effects
 from .errors import CaptureError, NoBlocksError
 from .flops import Described, StepFlops, count_step
+from .forwards import ForwardInputs
 from .guards import ShapeGuards
 from .ir import Program
 from .passes import run_passes
-from .signature import Call, ForwardInputs, structure_key
+from .signature import Call, structure_key
 
 if TYPE_CHECKING:
     from .conditioning import Roles
@@ -211,7 +212,7 @@ def transform_call(
     """Capture one call and run the passes; opens nested module lists where the outer ones hold no chain."""
     for depth in (0, 1):
         captured = capture(model, bound, tensors, depth)
-        timestep = inputs.timestep if inputs.timestep in captured.inputs else None
+        timestep = inputs.timestep_of(captured.inputs)
         try:
             return run_passes(Program(captured, config, scope, timestep))
         except NoBlocksError:
