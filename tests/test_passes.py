@@ -11,13 +11,14 @@ from torch import Tensor, nn
 import fxcache
 from fxcache.capture import capture
 from fxcache.errors import GraphSpecError
+from fxcache.forwards import ForwardInputs
 from fxcache.ir import Program
 from fxcache.passes import PASSES
 from fxcache.passes.assign_regions import assign_regions
 from fxcache.passes.find_chain import find_chain
 from fxcache.passes.pair_streams import pair_streams
 from fxcache.passes.split_segments import split_segments
-from fxcache.signature import ForwardInputs, flatten
+from fxcache.signature import flatten
 from fxcache.verify import verify
 from tests.toy import ToyBlock, dual, latents, timesteps, toy
 

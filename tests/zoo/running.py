@@ -11,9 +11,10 @@ from torch import Tensor, nn
 
 from fxcache import CacheConfig
 from fxcache.capture import Capture
+from fxcache.forwards import ForwardInputs
 from fxcache.ir import Program
 from fxcache.passes import run_passes
-from fxcache.signature import Call, ForwardInputs, flatten
+from fxcache.signature import Call, flatten
 from fxcache.variants import Variant, eager, transform_call
 
 from .case import Inputs, ZooCase
