@@ -24,7 +24,9 @@ from .errors import (
     TooManyContextsError,
     TrajectoryWarning,
 )
-from .forwards import ForwardInputs
+from .forwards import ForwardInputs, ForwardWatch
+from .opaque import tensors_within
+from .othercaches import OtherCaches
 from .printing import CachedGraph
 from .roothooks import has_root_hooks, hooked
 from .signature import Call, flatten
@@ -42,8 +44,8 @@ class CachedTransformer(StandIn):
     """
 
     KEPT = StandIn.KEPT | {
-        "cache_config", "_options", "_inputs", "_variants", "_contexts", "_passthrough", "_unsupported",
-        "_warned",
+        "cache_config", "_options", "_forward", "_variants", "_contexts", "_passthrough", "_unsupported",
+        "_warned", "_others",
     }  # fmt: skip
 
     def __init__(
@@ -57,9 +59,9 @@ class CachedTransformer(StandIn):
         max_contexts: int = 64,
         lower: Lowering = eager,
     ) -> None:
-        if getattr(original, "is_cache_enabled", False):
-            raise AlreadyCachedError(type(original).__name__)
+        others = OtherCaches(original)
         super().__init__(original)
+        self._others = others
         self.cache_config = config
         self._options: dict[str, Any] = {
             "scope": scope,
@@ -68,8 +70,8 @@ class CachedTransformer(StandIn):
             "max_contexts": max_contexts,
             "lower": lower,
         }
-        self._inputs = ForwardInputs.of(original, timestep)
-        self._variants = Variants(original, config, scope, self._inputs, lower)
+        self._forward = ForwardWatch(original, timestep)
+        self._variants = self._no_variants()
         self._contexts = Contexts(max_contexts)
         self._passthrough = on_unsupported == "passthrough"
         self._unsupported: str | None = None
@@ -85,6 +87,7 @@ class CachedTransformer(StandIn):
         if torch.is_grad_enabled() and self._needs_gradient(args, kwargs):
             self._warn(GradientWarning, "called with gradients enabled: it runs uncached")
             return self.original(*args, **kwargs)
+        self._others.refuse()
         run = self._run
         try:
             if has_root_hooks(self.original):
@@ -98,14 +101,24 @@ class CachedTransformer(StandIn):
             failure = error
         result = self.original(*args, **kwargs)  # what the model itself rejects is its own error
         if isinstance(failure, ArgumentsError):  # a decorator takes what its signature does not say
-            self._inputs = self._inputs.accepting(args, kwargs)
+            self._forward.inputs = self._inputs.accepting(args, kwargs)
         elif self._passthrough:
             self._run_uncached(failure)
         else:
             raise failure
         return result
 
+    @property
+    def _inputs(self) -> ForwardInputs:
+        return self._forward.inputs
+
+    def _no_variants(self) -> Variants:
+        options = self._options
+        return Variants(self.original, self.cache_config, options["scope"], self._inputs, options["lower"])
+
     def _run(self, *args: Any, **kwargs: Any) -> Any:
+        if self._forward.replaced():
+            self._variants = self._no_variants()
         bound = self._inputs.bind(args, kwargs)
         call = flatten(bound, self.original.training)
         if bound.positional:
@@ -155,10 +168,11 @@ class CachedTransformer(StandIn):
         warnings.warn(message, PassthroughWarning, stacklevel=4)
 
     def _needs_gradient(self, args: Any, kwargs: Mapping[str, Any]) -> bool:
-        inputs = (*args, *kwargs.values())
-        return any(isinstance(v, torch.Tensor) and v.requires_grad for v in inputs) or any(
-            p.requires_grad for p in self.original.parameters()
-        )
+        given = (t for v in (*args, *kwargs.values()) for t in tensors_within(v))
+        if any(t.requires_grad for t in given):
+            return True
+        tables = (t for m in self.original.modules() for t in (m._parameters, m._buffers))
+        return any(t is not None and t.requires_grad for table in tables for t in table.values())
 
     def _warn(self, kind: type[Warning], what: str) -> None:
         if kind not in self._warned:
@@ -173,7 +187,7 @@ class CachedTransformer(StandIn):
 
     def enable_cache(self, config: Any) -> None:
         """Refused: diffusers' own caches and this one would skip each other's blocks."""
-        raise AlreadyCachedError(type(self.original).__name__)
+        raise AlreadyCachedError(type(self.original).__name__, "one of diffusers' (enable_cache)")
 
     def reset(self) -> None:
         """Forget all states: the next call of every context starts a new trajectory."""

@@ -171,8 +171,8 @@ class CompilationError(FxcacheError):
         super().__init__(f"{model} cannot be compiled with mode={mode!r}: {reason}. {advice}")
 
 
-class NotCapturedError(FxcacheError):
-    """There is no graph yet."""
+class NotCapturedError(FxcacheError, AttributeError):
+    """There is no graph yet. An AttributeError, too, for those who look through all attributes."""
 
     def __init__(self) -> None:
         super().__init__(
@@ -268,10 +268,11 @@ class RootHookError(FxcacheError):
 class AlreadyCachedError(FxcacheError):
     """A model would be cached twice."""
 
-    def __init__(self, model: str) -> None:
+    def __init__(self, model: str, theirs: str) -> None:
         super().__init__(
-            f"{model} would have two caches, one of diffusers' (enable_cache) and one of fxcache, each "
-            "skipping blocks that the other counts on. Call disable_cache() or fxcache.restore() first."
+            f"{model} would have two caches, {theirs} and this one, each skipping blocks that the other "
+            "counts on. Remove that one first: disable_cache() on the model, HookRegistry.remove_hook(), "
+            "cache_dit.disable_cache(pipe), or fxcache.restore(pipe)."
         )
 
 

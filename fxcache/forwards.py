@@ -64,7 +64,7 @@ class ForwardInputs:
         found = ForwardInputs(
             model=type(model).__name__,
             names=tuple(p.name for p in plain),
-            timestep=timestep or next((n for n in TIMESTEP_NAMES if n in signature.parameters), None),
+            timestep=timestep or usual_timestep(forward),
             required=frozenset(p.name for p in plain if p.default is Parameter.empty),
             defaults={p.name: p.default for p in plain if p.default is not Parameter.empty},
             positional=sum(p.kind is not Parameter.KEYWORD_ONLY for p in plain),
@@ -125,6 +125,41 @@ class ForwardInputs:
         """These, for a forward that took a call which does not fit its signature: a decorator did."""
         names = (*self.names, *(n for n in kwargs if n not in self.names))
         return replace(self, names=names, required=self.required & {*self.names[: len(args)], *kwargs})
+
+
+class ForwardWatch:
+    """The forward of a model, and whether somebody put another in its place.
+
+    inputs: those of the forward that is there now.
+    """
+
+    def __init__(self, model: nn.Module, timestep: str | None) -> None:
+        self._model = model
+        self._timestep = timestep
+        self.inputs = ForwardInputs.of(model, timestep)
+        self._beneath = forward_beneath(model)
+        self._seen = self._places()
+
+    def replaced(self) -> bool:
+        """Whether it is another one than at the last look. Hooks around it do not count."""
+        seen = self._places()
+        if seen[0] is self._seen[0] and seen[1] is self._seen[1]:
+            return False
+        beneath = forward_beneath(self._model)
+        changed = beneath != self._beneath
+        if changed:
+            self.inputs = ForwardInputs.of(self._model, self._timestep)
+        self._seen, self._beneath = seen, beneath
+        return changed
+
+    def _places(self) -> tuple[Any, Any]:
+        return self._model.__dict__.get("forward"), type(self._model).forward
+
+
+def usual_timestep(forward: Callable[..., Any]) -> str | None:
+    """The parameter of a forward that has a timestep's usual name."""
+    parameters = _signature(forward).parameters
+    return next((n for n in TIMESTEP_NAMES if n in parameters), None)
 
 
 def _signature(forward: Callable[..., Any], follow_wrapped: bool = True) -> inspect.Signature:

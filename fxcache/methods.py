@@ -7,10 +7,11 @@ does. A model's own class may also hand `self` to others (a sampler, a solver), 
 from __future__ import annotations
 
 import dis
+import functools
 import inspect
 import itertools
 from collections.abc import Callable, Iterator
-from types import CodeType, FunctionType
+from types import CodeType, FunctionType, MethodType
 from typing import Any
 
 from torch import nn
@@ -20,6 +21,7 @@ from .opaque import filled
 FORWARD = frozenset({"forward", "__call__"})
 # Instructions after which a loaded `self` was not used as a whole: writes to an attribute, `super()`.
 PART = frozenset({"STORE_ATTR", "DELETE_ATTR", "LOAD_SUPER_ATTR"})
+HOLDERS = (FunctionType, MethodType, functools.partial)
 
 
 def runs_forward(function: Callable[..., Any], cls: type) -> bool:
@@ -35,6 +37,31 @@ def runs_forward(function: Callable[..., Any], cls: type) -> bool:
                 return True
             pending += _methods(names, cls)
     return False
+
+
+def reaches(function: Any, module: nn.Module) -> bool:
+    """Whether `function` holds a method of `module` (its forward, to go around it)."""
+    pending, seen = [function], set()
+    while pending:
+        found = pending.pop()
+        if id(found) in seen:
+            continue
+        seen.add(id(found))
+        if isinstance(found, MethodType):
+            if found.__self__ is module and (found is not function or _defined_by(found, type(module))):
+                return True
+            pending.append(found.__func__)
+        elif isinstance(found, functools.partial):
+            pending += [found.func, *found.args, *found.keywords.values()]
+        elif isinstance(found, FunctionType):
+            held = [found.__globals__.get(name) for name in found.__code__.co_names]
+            held += [*map(filled, found.__closure__ or ()), *(found.__defaults__ or ())]
+            pending += [h for h in held if isinstance(h, HOLDERS)]
+    return False
+
+
+def _defined_by(method: MethodType, cls: type) -> bool:
+    return any(method.__func__ in vars(base).values() for base in cls.__mro__)
 
 
 def _functions(function: Any) -> Iterator[FunctionType]:

@@ -10,8 +10,9 @@ from torch import nn
 from .cached import CachedTransformer
 from .config import CacheConfig, as_config
 from .errors import ConfigError, NoDenoiserError
-from .forwards import ForwardInputs
+from .forwards import usual_timestep
 from .modulelists import list_of
+from .roothooks import forward_beneath
 
 ConfigLike = CacheConfig | str | Mapping[str, Any] | None
 
@@ -50,7 +51,8 @@ def denoisers(pipe: Pipeline) -> dict[str, nn.Module]:
 def _denoises(module: nn.Module) -> bool:
     original = module.original if isinstance(module, CachedTransformer) else module
     original = getattr(original, "_orig_mod", original)  # compiled: to be refused, not passed over
-    if ForwardInputs.of(original).timestep is None:
+    # The class's forward, too: another's cache may have put its own in the place, to be refused.
+    if usual_timestep(forward_beneath(original)) is None and usual_timestep(type(original).forward) is None:
         return False
     return any(list_of(original, name) is not None for name, _ in original.named_modules() if name)
 

@@ -15,7 +15,7 @@ from typing import Any, ClassVar
 from torch import nn
 
 from .errors import ReplicaError
-from .methods import runs_forward
+from .methods import reaches, runs_forward
 from .roothooks import unhook
 
 # What accelerate hangs on the module that it was given, and looks for there.
@@ -88,6 +88,8 @@ class StandIn(nn.Module):
     def __getattr__(self, name: str) -> Any:
         if name in self.KEPT and name != "_hf_hook":
             raise AttributeError(f"'{type(self).__name__}' object has no attribute '{name}'")
+        if isinstance(getattr(type(self), name, None), property):
+            return object.__getattribute__(self, name)  # its own AttributeError
         value = getattr(self.original, name)
         if isinstance(value, MethodType) and value.__self__ is self.original:
             function = value.__func__
@@ -99,6 +101,12 @@ class StandIn(nn.Module):
     def __setattr__(self, name: str, value: Any) -> None:
         if name == "_hf_hook":
             unhook(self.original)  # as a new hook of accelerate takes the place of the one before
+        if name == "forward" and not ACCELERATES & self.__dict__.keys() and not reaches(value, self):
+            # It takes the place of the forward, rather than going around the cached one: cache that.
+            self.original.forward = (
+                MethodType(value.__func__, self.original) if _is_of(value, self) else value
+            )
+            return
         if name == "_diffusers_hook":
             value._module_ref = self.original  # run around the original's forward, whoever runs that
         if name in self.KEPT:
@@ -109,6 +117,8 @@ class StandIn(nn.Module):
     def __delattr__(self, name: str) -> None:
         if name == "_hf_hook" and name not in self.__dict__:
             unhook(self.original)
+        elif name == "forward" and name not in self.__dict__:
+            del self.original.forward
         elif name in self.KEPT:
             object.__delattr__(self, name)
         else:
@@ -133,3 +143,7 @@ class StandIn(nn.Module):
 
 for _name in DELEGATED:
     setattr(StandIn, _name, _delegated(_name))
+
+
+def _is_of(value: Any, module: nn.Module) -> bool:
+    return isinstance(value, MethodType) and value.__self__ is module
