@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -41,13 +41,32 @@ class Identity:
 
 def is_free(node: Node) -> bool:
     """Nodes that every stage makes for itself: attributes, and sizes of the model's inputs."""
-    if node.op == "get_attr":
-        return True
-    if node.op != "call_function" or isinstance(node.meta.get("val"), torch.Tensor):
+    if node.op == "placeholder":
         return False
-    if not isinstance(node.meta.get("val"), (int, float, torch.SymInt, torch.SymFloat, torch.SymBool)):
-        return False
-    return all(n.op == "placeholder" or is_free(n) for n in node.all_input_nodes)
+    pending, seen = [node], {node}
+    while pending:  # not by recursion: a size may be counted on from block to block
+        current = pending.pop()
+        if current.op in ("get_attr", "placeholder"):
+            continue
+        if not _is_number(current):
+            return False
+        pending.extend(n for n in current.all_input_nodes if n not in seen)
+        seen.update(current.all_input_nodes)
+    return True
+
+
+def _is_number(node: Node) -> bool:
+    numbers = (int, float, torch.SymInt, torch.SymFloat, torch.SymBool)
+    return node.op == "call_function" and isinstance(node.meta.get("val"), numbers)
+
+
+Key = tuple[Node, bool]  # a node of the captured graph, and whether its value in the skeleton is meant
+
+
+def _resolve(node: Node, identity: Identity | None) -> Key:
+    while identity is not None and node in identity.carries:
+        node = identity.carries[node]
+    return node, identity is not None and node in identity.touched
 
 
 class StageBuilder:
@@ -57,7 +76,7 @@ class StageBuilder:
         self.name = name
         self.graph = Graph()
         self._inside = inside
-        self._copies: dict[tuple[Node, bool], Node] = {}
+        self._copies: dict[Key, Node] = {}
         self._inputs: dict[str, Node] = {}
         self.outputs: dict[str, Node] = {}
 
@@ -66,20 +85,36 @@ class StageBuilder:
 
         With `identity`, its value in the skeleton; raises `OpaqueValueError` where it has none.
         """
-        while identity is not None and node in identity.carries:
-            node = identity.carries[node]
-        altered = identity is not None and node in identity.touched
-        key = (node, altered)
-        if key in self._copies:
-            return self._copies[key]
+        asked = _resolve(node, identity)
+        pending = [(asked, self._needs(asked, identity))]
+        while pending:  # not by recursion: glue between blocks may be thousands of operators long
+            current, needs = pending[-1]
+            following = next((key for key in needs if key not in self._copies), None)
+            if following is not None:
+                pending.append((following, self._needs(following, identity)))
+                continue
+            pending.pop()
+            self._make(current, identity)
+        return self._copies[asked]
+
+    def _needs(self, key: Key, identity: Identity | None) -> Iterator[Key]:
+        """What must be copied before `key`, each in the form in which it uses it."""
+        node, altered = key
         if not (self._inside(node) or is_free(node)):
-            return self.input(node.name, node)
-        if identity is not None and node in identity.blocks:
+            return iter(())
+        if altered and identity is not None and node in identity.blocks:
             raise OpaqueValueError(node.name)
-        arguments = {n: self.value(n, identity if altered else None) for n in node.all_input_nodes}
-        copy = self.graph.node_copy(node, lambda n: arguments[n])
-        self._copies[key] = copy
-        return copy
+        return iter([_resolve(n, identity if altered else None) for n in node.all_input_nodes])
+
+    def _make(self, key: Key, identity: Identity | None) -> None:
+        node, altered = key
+        if key in self._copies:
+            return
+        if not (self._inside(node) or is_free(node)):
+            self._copies[key] = self.input(node.name, node)
+            return
+        inner = identity if altered else None
+        self._copies[key] = self.graph.node_copy(node, lambda n: self._copies[_resolve(n, inner)])
 
     def input(self, name: str, like: Node | None = None) -> Node:
         """The stage's input `name`, made when first asked for."""

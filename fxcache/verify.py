@@ -23,8 +23,10 @@ def verify(program: Program, after: str) -> None:
 
 
 def _chain_consumes(program: Program) -> str | None:
+    calls = {b.node for b in program.chain}
     for before, block in zip(program.chain, program.chain[1:], strict=False):
-        if before.node not in ancestors(block.node.all_input_nodes):
+        # No block of the chain runs between the two, so that nothing behind another one matters.
+        if before.node not in ancestors(block.node.all_input_nodes, stop=calls.__contains__):
             return f"block '{block.name}' does not consume what '{before.name}' produced"
     return None
 

@@ -39,11 +39,15 @@ def _pairings(chain: list[Block]) -> dict[type, Pairing]:
         if block.kind is not following.kind:
             continue
         count = votes.setdefault(block.kind, Counter())
+        taken = [
+            (path, argument, ancestors([argument], stop=lambda n: n.op == "call_module"))
+            for path, argument in argument_values(following.node)
+        ]
         for k, value in output_values(block.node).items():
-            for path, argument in argument_values(following.node):
+            for path, argument, behind in taken:
                 if argument is value:
                     count[(k, path)] += 1000  # handed on as it is: outweighs any flow through glue
-                elif value in ancestors([argument], stop=lambda n: n.op == "call_module"):
+                elif value in behind:
                     count[(k, path)] += 1
     return {kind: _best(count) for kind, count in votes.items() if count}
 
@@ -85,9 +89,11 @@ def _with_primary(program: Program, blocks: list[Block]) -> list[Block]:
     output = program.capture.graph.graph.output_node()
     wanted: list[Node] = list(output.all_input_nodes)
     result: list[Block] = []
+    others = {b.node for b in blocks}
     for block in reversed(blocks):
-        others = {b.node for b in blocks if b.node is not block.node}
+        others.remove(block.node)
         reached = ancestors(wanted, stop=others.__contains__)
+        others.add(block.node)
         values = list(output_values(block.node).values())
         candidates = [v for v in values if v in reached] or values
         direct = [v for v in candidates if v in wanted]

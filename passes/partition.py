@@ -107,18 +107,21 @@ def _middle(program: Program, segment: Segment, crossing: dict[int, list[Node]])
     _copy_in_order(program, compute, region, crossing)
     identity = Identity.on(segment.middle)
     outputs = crossing.get(region, [])
+    probe = StageBuilder("probe", inside)
     skeletons: dict[str, tuple[Node, Node] | None] = {}
     for node in outputs:
-        skeletons[node.name] = _skeleton(node, identity, compute, skip)
+        skeletons[node.name] = _skeleton(node, identity, probe, compute, skip)
     return Middle(compute, skip, tuple(outputs), skeletons)
 
 
 def _skeleton(
-    node: Node, identity: Identity, compute: StageBuilder, skip: StageBuilder
+    node: Node, identity: Identity, probe: StageBuilder, compute: StageBuilder, skip: StageBuilder
 ) -> tuple[Node, Node] | None:
-    """The skeleton's value of a middle output in both branches; None where it has none."""
+    """The skeleton's value of a middle output in both branches; None where it has none.
+
+    `probe` is a builder to try it in, so that nothing is left in the branches where it has none.
+    """
     try:
-        probe = StageBuilder("probe", compute._inside)
         counterpart = probe.value(node, identity)
         # a size follows from shapes, which are equal wherever a stream is carried
         if isinstance(node.meta["val"], torch.Tensor) and not same_shape(counterpart, node):
