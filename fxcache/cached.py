@@ -10,12 +10,14 @@ from typing import Any
 
 import torch
 from torch import nn
+from torch.fx._symbolic_trace import is_fx_symbolic_tracing
 
 from .config import CacheConfig
 from .contexts import Context, Contexts
 from .errors import (
     AlreadyCachedError,
     ArgumentsError,
+    BackendError,
     CaptureError,
     FxcacheError,
     GradientWarning,
@@ -25,6 +27,7 @@ from .errors import (
     TrajectoryWarning,
 )
 from .forwards import ForwardInputs, ForwardWatch
+from .lowering import lowering
 from .opaque import tensors_within
 from .othercaches import OtherCaches
 from .printing import CachedGraph
@@ -32,6 +35,7 @@ from .roothooks import has_root_hooks, hooked
 from .signature import Call, flatten
 from .standin import StandIn
 from .stats import ContextStats, SegmentStats, Stats, context_stats
+from .tracers import REASON, refuse_compilation, refuse_tracing
 from .variants import Lowering, Variant, Variants, eager
 
 
@@ -79,8 +83,10 @@ class CachedTransformer(StandIn):
 
     # ------------------------------------------------------------------ the call
 
+    @torch.compiler.disable(reason=REASON)
     def forward(self, *args: Any, **kwargs: Any) -> Any:
         """As the original's forward."""
+        refuse_tracing()
         if self._unsupported is not None or not self.cache_config.enabled:
             self._contexts.count_uncached()
             return self.original(*args, **kwargs)
@@ -226,6 +232,31 @@ class CachedTransformer(StandIn):
     def lowered(self, lower: Lowering) -> CachedTransformer:
         """The same model and config, its graphs run by another backend; contexts start empty."""
         return CachedTransformer(self.original, self.cache_config, **{**self._options, "lower": lower})
+
+    def compile(self, **options: Any) -> None:  # type: ignore[override]
+        """As `fxcache.compile`, in place: contexts start empty."""
+        backend = options.pop("backend", "inductor")
+        mode, dynamic = options.pop("mode", None), options.pop("dynamic", None)
+        if backend == "tensorrt":
+            raise BackendError(
+                'backend="tensorrt"', "be given to fxcache.compile(), which makes a model of its own"
+            )
+        self._options["lower"] = lowering(backend, mode, dynamic, options)
+        self._variants = self._no_variants()
+        self.reset()
+
+    def compile_repeated_blocks(self, **options: Any) -> None:
+        """As `compile`, with each class of blocks compiled once."""
+        self.compile(**{**options, "mode": "staged"})
+
+    def __getattr__(self, name: str) -> Any:
+        refuse_compilation(name)
+        return super().__getattr__(name)
+
+    def _get_name(self) -> str:
+        if is_fx_symbolic_tracing():  # `torch.fx.symbolic_trace` asks before it calls
+            refuse_tracing()
+        return type(self.original).__name__
 
     def __copy__(self) -> CachedTransformer:
         return CachedTransformer(copy.copy(self.original), self.cache_config, **self._options)

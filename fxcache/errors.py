@@ -161,7 +161,24 @@ class BackendError(FxcacheError, ValueError):
     """A backend cannot do what was asked of it."""
 
     def __init__(self, asked: str, need: str) -> None:
-        super().__init__(f"fxcache.compile with {asked}: it must {need}")
+        super().__init__(f"{asked} must {need}")
+
+
+class TracingError(BackendError):
+    """Somebody else's tracer or compiler was given a cached model."""
+
+    def __init__(self, by: str, instead: str) -> None:
+        super().__init__(
+            f"{by} of a cached model", f"be replaced by {instead}: the cache decides anew on every step"
+        )
+
+
+class UnknownOptionError(FxcacheError, TypeError):
+    """An option that does not exist."""
+
+    def __init__(self, where: str, name: str, meant: str | None, known: tuple[str, ...]) -> None:
+        advice = f"did you mean {meant!r}?" if meant is not None else f"it has {', '.join(known)}."
+        super().__init__(f"{where} has no {name!r}: {advice}")
 
 
 class CompilationError(FxcacheError):
@@ -204,6 +221,16 @@ class EngineRangeError(FxcacheError, ValueError):
         super().__init__(
             f"no TensorRT engine for {what}: {why}. Give fxcache.compile(backend='tensorrt') a dynamic= "
             "range within what the model takes: input name -> dimension -> (lowest, highest)."
+        )
+
+
+class FixedWeightsError(FxcacheError):
+    """The weights in engines that were built without `refit=True` would be replaced."""
+
+    def __init__(self) -> None:
+        super().__init__(
+            "these engines hold fixed weights, which refit() cannot replace: "
+            'build them with fxcache.compile(cached, backend="tensorrt", refit=True).'
         )
 
 

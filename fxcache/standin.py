@@ -12,11 +12,13 @@ from collections.abc import Callable, Iterable, Iterator
 from types import MethodType
 from typing import Any, ClassVar
 
+import torch
 from torch import nn
 
 from .errors import ReplicaError
 from .methods import reaches, runs_forward
 from .roothooks import unhook
+from .tracers import REASON, compiler_looks
 
 # What accelerate hangs on the module that it was given, and looks for there.
 ACCELERATES = frozenset({"_hf_hook", "_old_forward"})
@@ -70,6 +72,7 @@ class StandIn(nn.Module):
         # diffusers writes `__class__` and `__module__` of its components to model_index.json.
         own["__module__"] = type(original).__module__
 
+    @torch.compiler.disable(reason=REASON)
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         call = type(self.original).__call__
         if call is nn.Module.__call__:
@@ -79,7 +82,8 @@ class StandIn(nn.Module):
     @property  # type: ignore[misc]
     def __class__(self) -> type:  # type: ignore[override]
         original = self.__dict__.get("original")
-        return type(self) if original is None else type(original)
+        # torch.compile looks for methods there: it must find those of the stand-in.
+        return type(self) if original is None or compiler_looks() else type(original)
 
     @__class__.setter
     def __class__(self, kind: type) -> None:

@@ -48,11 +48,16 @@ class Inductor:
 
     def __post_init__(self) -> None:
         if self.mode not in MODES:
-            raise BackendError(f"mode={self.mode!r}", f"be one of {', '.join(MODES)}")
+            raise BackendError(f"mode={self.mode!r} of fxcache.compile()", f"be one of {', '.join(MODES)}")
         if self.mode == "reduce-overhead" and not torch.cuda.is_available():
-            raise BackendError('mode="reduce-overhead"', "run on CUDA, whose graphs it records; use fused")
+            raise BackendError(
+                'mode="reduce-overhead" of fxcache.compile()',
+                "run on CUDA, whose graphs it records; use fused",
+            )
         if self.mode == "single" and not self.options.get("fullgraph", True):
-            raise BackendError('fullgraph=False and mode="single"', 'be mode="fused" or "staged"')
+            raise BackendError(
+                'fullgraph=False with mode="single" of fxcache.compile()', 'be mode="fused" or "staged"'
+            )
 
     def __call__(self, program: Program) -> Runner:
         return self._explaining(program, self._with_marks(program, self._by_mode(program)))

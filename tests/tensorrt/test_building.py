@@ -157,7 +157,7 @@ def test_arguments_that_torch_tensorrt_would_ignore_are_refused(tmp_path: Path) 
         lambda: fxcache.compile(cached, backend="tensorrt", mode="single"),
         lambda: fxcache.export(cached, tmp_path / "a.zip", _inputs(), backend="tensorrt", optimisation=5),
     ):
-        with pytest.raises(BackendError, match=r"optimisation=: it must be an argument|mode='single'"):
+        with pytest.raises(BackendError, match=r"optimisation= must be an argument|mode='single'"):
             ask()
     known = {"optimization_level": 5, "use_fp32_acc": True}
     require_known(require_torch_tensorrt(), known)

@@ -23,7 +23,7 @@ from fxcache.errors import (
     BackendError,
     EngineRangeError,
     PrecisionError,
-    StaleGraphError,
+    FixedWeightsError,
     TensorRTDeviceError,
     TensorRTMissingError,
 )
@@ -167,7 +167,7 @@ def test_what_the_forward_sets_on_its_blocks_is_in_the_stages() -> None:
     inputs = {"hidden_states": torch.ones(2, 5, 8), "timestep": torch.ones(2)}
     torch.testing.assert_close(cut(**inputs), model(**inputs))
     assert engine_report(cut) == ((),)  # one set of stages, and no engine
-    with pytest.raises(StaleGraphError, match="refit=True"):
+    with pytest.raises(FixedWeightsError, match="refit=True"):
         refit(cut)
 
 

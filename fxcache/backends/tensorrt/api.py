@@ -64,7 +64,7 @@ def refit(compiled: CachedTransformer) -> None:
     """Give the engines the model's present weights, after they changed (a fused LoRA, new weights).
 
     Weights that change in place cannot be noticed from outside: call this after changing them. Where
-    modules are replaced instead, new engines are built without being asked. Raises `StaleGraphError`
+    modules are replaced instead, new engines are built without being asked. Raises `FixedWeightsError`
     where the model was compiled without `refit=True`.
     """
     lower = _lowered(compiled)._options["lower"]
@@ -113,7 +113,10 @@ def load_tensorrt(path: str | Path, *, max_contexts: int = 64) -> PackagedTransf
 
 def _lowered(compiled: CachedTransformer) -> CachedTransformer:
     if not isinstance(compiled._options["lower"], Lowered):
-        raise BackendError("refit() or engine_report()", 'be given what backend="tensorrt" returns')
+        raise BackendError(
+            "what is given to refit() or engine_report()",
+            'be what fxcache.compile(backend="tensorrt") returns',
+        )
     return compiled
 
 

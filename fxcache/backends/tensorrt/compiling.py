@@ -10,7 +10,7 @@ from typing import Any
 import torch
 
 from ...effects import with_effects
-from ...errors import EngineRangeError, LeftoverOperatorsWarning, RepeatedWeightsWarning, StaleGraphError
+from ...errors import EngineRangeError, FixedWeightsError, LeftoverOperatorsWarning, RepeatedWeightsWarning
 from ...ir import Program
 from .available import require_gpu, require_torch_tensorrt
 from .lowering import Coverage, engines_in, lower_stage, require_full, with_repeated
@@ -137,10 +137,10 @@ def _warn_of_weights(coverage: Sequence[Coverage], earlier: int) -> None:
 def refit_set(program: Program, known: EngineSet, options: TensorRTOptions) -> EngineSet:
     """The engines of `known` with the model's present weights, for the sizes that they were built for.
 
-    Raises `StaleGraphError` where they were built without `refit=True`.
+    Raises `FixedWeightsError` where they were built without `refit=True`.
     """
     if not options.refittable:
-        raise StaleGraphError("the engines hold fixed weights; compile with refit=True to replace them later")
+        raise FixedWeightsError
     package = require_torch_tensorrt()
     require_gpu(program.capture.model.parameters())
     # with what the forward sets on its modules in force (a LoRA scale): it is part of the weights

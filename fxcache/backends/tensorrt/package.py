@@ -49,7 +49,7 @@ def write_package(
 ) -> Path:
     """Build the engines for `example_inputs` and write the package. Raises as `export_tensorrt`."""
     if path.suffix != ".zip":
-        raise BackendError(f"path={str(path)!r}", "end in .zip")
+        raise BackendError(f"the path of an exported package of engines, {str(path)!r},", "end in .zip")
     require_known(require_torch_tensorrt(), options.extra)
     variant, call = cached.variant_for(example_inputs)
     refuse_unpackable(cached, variant)
@@ -99,7 +99,9 @@ def _write_stage(
         elif piece.place == "effects":
             entry["effects"] = [_described(n) for n in piece.graph.graph.nodes if n.op == "call_function"]
         elif piece.place == "after":
-            raise BackendError("export", f"compute no float64 behind the engine of stage '{stage.name}'")
+            raise BackendError(
+                f"stage '{stage.name}' of a package of engines", "compute no float64 behind its engine"
+            )
         else:
             buffer = io.BytesIO()
             torch.export.save(export(piece.graph, [specs[n] for n in piece.inputs], stage.name), buffer)
@@ -129,7 +131,7 @@ def _given(result: Node, call: Node, bindings: Sequence[str]) -> str:
         return bindings[0]
     if result.op == "call_function" and result.args[0] is call:
         return bindings[result.args[1]]  # type: ignore[index]
-    raise BackendError("export", f"have every output made by the engine, and '{result}' is not")
+    raise BackendError("a package of engines", f"have every output made by an engine; '{result}' is not")
 
 
 def _described(node: Node) -> dict[str, Any]:
