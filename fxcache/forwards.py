@@ -52,6 +52,7 @@ class ForwardInputs:
     keywords: bool
     as_given: bool
     named: bool
+    known: frozenset[str]
 
     @staticmethod
     def of(model: nn.Module, timestep: str | None = None) -> ForwardInputs:
@@ -73,6 +74,7 @@ class ForwardInputs:
             keywords=any(p.kind is Parameter.VAR_KEYWORD for p in parameters),
             as_given=list(signature.parameters) != list(outer.parameters),
             named=timestep is not None,
+            known=frozenset(signature.parameters),
         )
         if timestep is not None and not found._may_take(timestep):
             raise NoTimestepError(timestep, tuple(signature.parameters))
@@ -86,7 +88,7 @@ class ForwardInputs:
     def timestep_of(self, inputs: Iterable[str]) -> str | None:
         """Which of a call's `inputs` is the timestep."""
         names = (self.timestep,) if self.named else TIMESTEP_NAMES
-        given = set(inputs)
+        given = inputs if isinstance(inputs, dict) else set(inputs)
         return next((n for n in names if n in given), None)
 
     def bind(self, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Bound:
@@ -94,7 +96,7 @@ class ForwardInputs:
 
         Raises `ArgumentsError` for a call that the forward does not take.
         """
-        bound = Bound(zip(self.names, args[: self.positional], strict=False))
+        bound = Bound(zip(self.names, args[: self.positional], strict=False)) if args else Bound()
         bound.update(kwargs)
         if len(args) > self.positional and self.variadic is not None:
             bound[self.variadic] = args[self.positional :]
@@ -102,13 +104,13 @@ class ForwardInputs:
             raise ArgumentsError(self.model, "too many arguments, or one given twice")
         if not self.required <= bound.keys():
             raise ArgumentsError(self.model, f"missing {', '.join(sorted(self.required - bound.keys()))}")
-        if not (self.keywords or bound.keys() <= {*self.names, self.variadic}):
+        if not (self.keywords or bound.keys() <= self.known):
             raise ArgumentsError(self.model, f"no input {', '.join(sorted(kwargs.keys() - set(self.names)))}")
         if self.positional_only and not kwargs.keys().isdisjoint(self.names[: self.positional_only]):
             raise ArgumentsError(self.model, "positional-only arguments given by name")
         if self.as_given:
             bound.positional = min(len(args), self.positional)
-        step = self.timestep_of(bound)
+        step = self.timestep if self.timestep in bound else self.timestep_of(bound)
         if step is not None and type(bound[step]) in (int, float):
             bound[step] = _as_tensor(bound[step], bound)
         return bound
@@ -124,7 +126,10 @@ class ForwardInputs:
     def accepting(self, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> ForwardInputs:
         """These, for a forward that took a call which does not fit its signature: a decorator did."""
         names = (*self.names, *(n for n in kwargs if n not in self.names))
-        return replace(self, names=names, required=self.required & {*self.names[: len(args)], *kwargs})
+        known = self.known.union(names)
+        return replace(
+            self, names=names, known=known, required=self.required & {*self.names[: len(args)], *kwargs}
+        )
 
 
 class ForwardWatch:
