@@ -22,8 +22,8 @@ from fxcache.cached import CachedTransformer
 from fxcache.errors import (
     BackendError,
     EngineRangeError,
-    PrecisionError,
     FixedWeightsError,
+    PrecisionError,
     TensorRTDeviceError,
     TensorRTMissingError,
 )
