@@ -8,8 +8,6 @@ from __future__ import annotations
 
 import dis
 import functools
-import inspect
-import itertools
 from collections.abc import Callable, Iterator
 from types import CodeType, FunctionType, MethodType
 from typing import Any
@@ -19,6 +17,7 @@ from torch import nn
 from .opaque import filled
 
 FORWARD = frozenset({"forward", "__call__"})
+CALLEE = "PUSH_NULL"  # the instruction beside the load of what is called, where that is no attribute
 # Instructions after which a loaded `self` was not used as a whole: writes to an attribute, `super()`.
 PART = frozenset({"STORE_ATTR", "DELETE_ATTR", "LOAD_SUPER_ATTR"})
 HOLDERS = (FunctionType, MethodType, functools.partial)
@@ -80,7 +79,7 @@ def _functions(function: Any) -> Iterator[FunctionType]:
 
 
 def _methods(names: set[str], cls: type) -> list[Any]:
-    found = (inspect.getattr_static(cls, name, None) for name in names)
+    found = (vars(base)[name] for name in names for base in cls.__mro__ if name in vars(base))
     return [f for f in found if isinstance(f, FunctionType) and f.__module__ != nn.Module.__module__]
 
 
@@ -105,15 +104,19 @@ def _uses_of_self(code: CodeType) -> tuple[set[str], bool]:
 def _uses(code: CodeType, name: str) -> tuple[set[str], bool]:
     names: set[str] = set(code.co_names) if "super" in code.co_names else set()
     whole = False
-    instructions = list(dis.get_instructions(code))
-    for instruction, following in itertools.pairwise(instructions):
+    instructions = [None, *dis.get_instructions(code), None]
+    for before, instruction, after in zip(instructions, instructions[1:], instructions[2:], strict=False):
+        assert instruction is not None
         # Several loads may be one instruction, whose argument is then a tuple of names.
         loaded = instruction.argval if isinstance(instruction.argval, tuple) else (instruction.argval,)
         if name not in loaded or not instruction.opname.startswith(("LOAD_FAST", "LOAD_DEREF")):
             continue
-        if loaded[-1] == name and following.opname in ("LOAD_ATTR", "LOAD_METHOD"):
-            names.add(str(following.argval))
-        elif loaded[-1] != name or following.opname not in PART:
+        following = after.opname if after is not None else ""
+        if loaded[-1] == name and following in ("LOAD_ATTR", "LOAD_METHOD"):
+            names.add(str(after.argval))  # type: ignore[union-attr]
+        elif following == CALLEE or (before is not None and before.opname == CALLEE):
+            names.add("__call__")
+        elif loaded[-1] != name or following not in PART:
             whole = True
     for constant in code.co_consts:
         if isinstance(constant, CodeType) and name in constant.co_freevars:
