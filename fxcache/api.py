@@ -8,9 +8,10 @@ from typing import Any, Literal, overload
 from torch import nn
 
 from .cached import CachedTransformer
-from .config import CacheConfig, as_config
+from .config import FIELDS, CacheConfig, as_config
 from .errors import ConfigError
 from .pipelines import ConfigLike, P, is_pipeline, transform_pipeline
+from .spelling import known_options
 from .subjects import require_model
 
 Scope = Literal["model", "list"]
@@ -42,6 +43,7 @@ def transform(
 ) -> P: ...
 
 
+@known_options("fxcache.transform()", {name: f"config=CacheConfig({name}=...)" for name in FIELDS})
 def transform(
     model: Any,
     config: ConfigLike = None,
@@ -77,9 +79,10 @@ def transform(
         transformed so; raised here with `example_inputs`, else by the first call.
     """
     if scope not in ("model", "list"):
-        raise ConfigError("scope", scope, 'be "model" or "list"')
+        raise ConfigError("scope", scope, 'it must be "model" or "list"', of="fxcache.transform()")
     if on_unsupported not in ("raise", "passthrough"):
-        raise ConfigError("on_unsupported", on_unsupported, 'be "raise" or "passthrough"')
+        need = 'it must be "raise" or "passthrough"'
+        raise ConfigError("on_unsupported", on_unsupported, need, of="fxcache.transform()")
 
     def cache(module: nn.Module, settings: CacheConfig) -> CachedTransformer:
         return CachedTransformer(
@@ -93,9 +96,8 @@ def transform(
 
     if is_pipeline(model):
         if example_inputs is not None:
-            raise ConfigError(
-                "example_inputs", "given", "be left out for a pipeline: its first call captures"
-            )
+            need = "a pipeline's first call captures: leave it out"
+            raise ConfigError("example_inputs", "...", need, of="fxcache.transform()")
         return transform_pipeline(model, config, cache)
     settings = as_config(config)
     cached = cache(model, settings)

@@ -12,8 +12,21 @@ from typing import Any, Literal
 from . import notation
 from .errors import ConfigError, MaskTooShortError, SignalRequiredError
 from .forecasters import Forecaster, forecaster_from_dict, forecaster_to_dict
+from .spelling import require_known
 
 Policy = Literal["dynamic", "static"]
+# What other caches call these.
+OTHERS = {
+    "threshold": "residual_diff_threshold",
+    "rdt": "residual_diff_threshold",
+    "steps_computation_mask": "steps_mask",
+    "steps_computation_policy": "steps_mask_policy",
+    "warmup_steps": "max_warmup_steps",
+    "taylorseer_order": "forecaster",
+    "enable_taylorseer": "forecaster",
+    "calibrator_config": "forecaster",
+    "calibrator": "forecaster",
+}
 
 
 @dataclass(frozen=True)
@@ -50,6 +63,10 @@ class CacheConfig:
     steps_mask_policy: Policy = "dynamic"
     forecaster: Forecaster | None = None
     enabled: bool = True
+
+    def __new__(cls, *args: Any, **fields: Any) -> CacheConfig:
+        require_known("CacheConfig", fields, FIELDS, OTHERS)
+        return super().__new__(cls)
 
     def __post_init__(self) -> None:
         for name, least in (
@@ -110,10 +127,7 @@ class CacheConfig:
     @classmethod
     def from_dict(cls, fields: Mapping[str, Any]) -> CacheConfig:
         """Build from plain values; `forecaster` may be a mapping such as `{"name": "taylorseer"}`."""
-        known = {f.name for f in dataclasses.fields(cls)}
-        for name in fields:
-            if name not in known:
-                raise ConfigError(name, fields[name], f"no such field; fields are {', '.join(sorted(known))}")
+        require_known("CacheConfig", fields, FIELDS, OTHERS)
         values = dict(fields)
         if isinstance(values.get("forecaster"), Mapping):
             values["forecaster"] = forecaster_from_dict(values["forecaster"])
@@ -143,6 +157,9 @@ class CacheConfig:
         return cls.from_dict(fields)
 
 
+FIELDS = tuple(f.name for f in dataclasses.fields(CacheConfig))
+
+
 def as_config(value: CacheConfig | str | Mapping[str, Any] | None) -> CacheConfig:
     """The config that a user means: a config, the notation, a mapping, or None for the defaults."""
     if isinstance(value, CacheConfig):
@@ -153,7 +170,8 @@ def as_config(value: CacheConfig | str | Mapping[str, Any] | None) -> CacheConfi
         return CacheConfig.from_dict(value)
     if value is None:
         return CacheConfig()
-    raise ConfigError("config", value, "be a CacheConfig, a string in the notation, or a mapping")
+    need = "it must be a CacheConfig, a string in the notation, or a mapping of its fields"
+    raise ConfigError("config", value, need, of="fxcache.transform()")
 
 
 def _need_int(name: str, value: Any, least: int) -> None:

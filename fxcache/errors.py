@@ -8,11 +8,33 @@ class FxcacheError(Exception):
 
 
 class ConfigError(FxcacheError, ValueError):
-    """A `CacheConfig` field has a value that cannot work."""
+    """A `CacheConfig` field, or an option, has a value that cannot work."""
 
-    def __init__(self, field: str, value: object, need: str) -> None:
+    def __init__(self, field: str, value: object, need: str, of: str = "CacheConfig") -> None:
         self.field = field
-        super().__init__(f"CacheConfig.{field} = {value!r}: {need}")
+        what = f"{of}.{field} = {value!r}" if of == "CacheConfig" else f"{field}={value!r} of {of}"
+        super().__init__(f"{what}: {need}")
+
+
+class UnknownOptionError(ConfigError, TypeError):
+    """An option or a field that does not exist."""
+
+    def __init__(self, where: str, name: str, meant: str | None, known: tuple[str, ...]) -> None:
+        self.field = name
+        advice = f"did you mean {meant!r}?" if meant is not None else f"it has {', '.join(known)}."
+        FxcacheError.__init__(self, f"{where} has no {name!r}: {advice}")
+
+
+class UnknownContextError(FxcacheError, KeyError):
+    """There are no statistics of a context by this name."""
+
+    def __init__(self, name: object, meant: str | None, known: tuple[str, ...]) -> None:
+        there = f"there are {', '.join(known)}" if known else "no step was run yet"
+        advice = f"did you mean {meant!r}?" if meant is not None else f"{there}."
+        super().__init__(f"stats() has no context {name!r}: {advice}")
+
+    def __str__(self) -> str:  # KeyError would quote it
+        return str(self.args[0])
 
 
 class NotationError(FxcacheError, ValueError):
@@ -171,14 +193,6 @@ class TracingError(BackendError):
         super().__init__(
             f"{by} of a cached model", f"be replaced by {instead}: the cache decides anew on every step"
         )
-
-
-class UnknownOptionError(FxcacheError, TypeError):
-    """An option that does not exist."""
-
-    def __init__(self, where: str, name: str, meant: str | None, known: tuple[str, ...]) -> None:
-        advice = f"did you mean {meant!r}?" if meant is not None else f"it has {', '.join(known)}."
-        super().__init__(f"{where} has no {name!r}: {advice}")
 
 
 class CompilationError(FxcacheError):

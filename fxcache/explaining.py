@@ -16,6 +16,7 @@ from .flops import count_step
 from .forwards import ForwardInputs
 from .ir import Program, Segment
 from .signature import flatten
+from .spelling import known_options
 from .stats import amount
 from .subjects import require_model
 from .variants import transform_call
@@ -99,6 +100,7 @@ class Explanation:
         return f" ({self.flops_cached / self.flops_computed:.1%} of a computed one)"
 
 
+@known_options("fxcache.explain()")
 def explain(
     model: nn.Module,
     config: CacheConfig | str | Mapping[str, Any] | None,

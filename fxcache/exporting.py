@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import json
 import zipfile
 from collections.abc import Iterator, Mapping
@@ -21,6 +22,7 @@ from .leaf import Slot, Structure
 from .manifest import ENTRY, FORMAT, Backend, Manifest, TensorEntry
 from .opaque import PLAIN
 from .signature import arguments_structure, flatten
+from .spelling import require_known
 from .state import StateTensor
 from .variants import Variant
 
@@ -57,6 +59,8 @@ def export(
         from .backends.tensorrt import export_tensorrt
 
         return Path(export_tensorrt(cached, path, example_inputs, dynamic=dynamic, **options))
+    known = (*(n for n in inspect.signature(export).parameters if n != "options"), *inductor_options())
+    require_known("fxcache.export()", options, known)
     target = Path(path)
     if target.suffix != ".pt2":
         raise ExportError(type(cached.original).__name__, f"the file's name must end in .pt2, not {target}")
@@ -75,6 +79,11 @@ def export(
     manifest = manifest_of(cached, variant, example_inputs, open_sizes)
     _add_entry(target, manifest.to_json())
     return target
+
+
+def inductor_options() -> tuple[str, ...]:
+    """The names of the compiler's settings."""
+    return tuple(torch._inductor.config.get_config_copy())
 
 
 def refuse_unpackable(cached: CachedTransformer, variant: Variant) -> None:

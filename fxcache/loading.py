@@ -10,8 +10,10 @@ from .errors import PackageError
 from .hardware import misfit
 from .manifest import read_manifest
 from .packaged import PackagedTransformer
+from .spelling import known_options
 
 
+@known_options("fxcache.load()")
 def load(path: str | Path, *, device_index: int = -1, max_contexts: int = 64) -> PackagedTransformer:
     """Load a package that `fxcache.export` wrote, for whichever backend.
 

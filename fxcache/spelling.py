@@ -3,23 +3,46 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Collection, Iterable, Mapping
-from typing import Any
+import functools
+import inspect
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any, TypeVar
 
 from .errors import UnknownOptionError
 
+F = TypeVar("F", bound=Callable[..., Any])
+
 
 def nearest(name: str, known: Iterable[str], also: Mapping[str, str] | None = None) -> str | None:
-    """The known name most like `name`; `also` has other people's names for some."""
-    plain = {k.lower(): k for k in known}
+    """The known name most like `name`; `also` maps further names to what is to be said of them."""
+    said = {k.lower(): k for k in known}
     for theirs, ours in (also or {}).items():
-        plain.setdefault(theirs.lower(), ours)
-    close = difflib.get_close_matches(name.lower(), plain, n=1, cutoff=0.6)
-    return plain[close[0]] if close else None
+        said.setdefault(theirs.lower(), ours)
+    close = difflib.get_close_matches(name.lower(), said, n=1, cutoff=0.6)
+    return said[close[0]] if close else None
 
 
-def require_known(where: str, given: Mapping[str, Any], known: Collection[str]) -> None:
+def require_known(
+    where: str, given: Iterable[str], known: Iterable[str], also: Mapping[str, str] | None = None
+) -> None:
     """Raises `UnknownOptionError` for the first option that `where` does not have."""
+    names = tuple(known)
     for name in given:
-        if name not in known:
-            raise UnknownOptionError(where, name, nearest(name, known), tuple(known))
+        if name not in names:
+            raise UnknownOptionError(where, name, nearest(name, names, also), names)
+
+
+def known_options(where: str, also: Mapping[str, str] | None = None) -> Callable[[F], F]:
+    """A function that answers for keyword arguments that it does not have."""
+
+    def decorate(function: F) -> F:
+        names = tuple(inspect.signature(function).parameters)
+
+        @functools.wraps(function)
+        def checked(*args: Any, **options: Any) -> Any:
+            require_known(where, options, names, also)
+            return function(*args, **options)
+
+        return checked  # type: ignore[return-value]
+
+    return decorate

@@ -8,8 +8,10 @@ from dataclasses import dataclass
 
 import torch
 
+from .errors import UnknownContextError
 from .flops import StepFlops
 from .policies.clock import LIVE, STEP
+from .spelling import nearest
 
 STATE_UNITS = 1024**2
 
@@ -91,6 +93,8 @@ class Stats:
     contexts: Mapping[str, ContextStats]
 
     def __getitem__(self, name: str) -> ContextStats:
+        if name not in self.contexts:
+            raise UnknownContextError(name, nearest(str(name), self.contexts), tuple(self.contexts))
         return self.contexts[name]
 
     @property

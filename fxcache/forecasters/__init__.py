@@ -27,10 +27,7 @@ def forecaster_from_dict(fields: Mapping[str, Any]) -> Forecaster:
     name = values.pop("name", None)
     for kind in FORECASTERS:
         if name == kind.__name__.lower():
-            try:
-                return kind(**values)
-            except TypeError as error:
-                raise ConfigError("forecaster", dict(fields), str(error)) from error
+            return kind(**values)
     names = ", ".join(kind.__name__.lower() for kind in FORECASTERS)
     raise ConfigError("forecaster", dict(fields), f"'name' must be one of {names}")
 

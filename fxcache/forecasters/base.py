@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 from torch import Tensor
+
+from ..spelling import require_known
 
 Distance = Literal["step", "timestep"]
 Calibrate = Literal["residual", "hidden_states"]
@@ -39,6 +42,10 @@ class Forecaster:
     order: int = 1
     calibrate: Calibrate = "residual"
     distance: Distance = "step"
+
+    def __new__(cls, *args: Any, **fields: Any) -> Forecaster:
+        require_known(cls.__name__, fields, (f.name for f in dataclasses.fields(cls)))
+        return super().__new__(cls)
 
     def __post_init__(self) -> None:
         from ..errors import ConfigError
