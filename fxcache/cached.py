@@ -231,7 +231,11 @@ class CachedTransformer(StandIn):
 
     def lowered(self, lower: Lowering) -> CachedTransformer:
         """The same model and config, its graphs run by another backend; contexts start empty."""
-        return CachedTransformer(self.original, self.cache_config, **{**self._options, "lower": lower})
+        lowered = CachedTransformer(self.original, self.cache_config, **{**self._options, "lower": lower})
+        hooks = (h for table in self._hung().values() if isinstance(table, dict) for h in table.values())
+        kept = (self.original, self.__dict__.get("_hf_hook"), *hooks)
+        lowered._hang_like(self, {id(k): k for k in kept})
+        return lowered
 
     def compile(self, **options: Any) -> None:  # type: ignore[override]
         """As `fxcache.compile`, in place: contexts start empty."""
@@ -262,10 +266,12 @@ class CachedTransformer(StandIn):
         return CachedTransformer(copy.copy(self.original), self.cache_config, **self._options)
 
     def __deepcopy__(self, memo: dict[int, Any]) -> CachedTransformer:
-        return CachedTransformer(copy.deepcopy(self.original, memo), self.cache_config, **self._options)
+        copied = CachedTransformer(copy.deepcopy(self.original, memo), self.cache_config, **self._options)
+        copied._hang_like(self, memo)
+        return copied
 
     def __reduce__(self) -> Any:
-        return _rebuild, (self.original, self.cache_config, self._options)
+        return _rebuild, (self.original, self.cache_config, self._options), self._hung() or None
 
     def __repr__(self) -> str:
         return f"CachedTransformer({type(self.original).__name__}, {self.cache_config})"

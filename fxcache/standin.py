@@ -7,6 +7,7 @@ names and changes the original.
 
 from __future__ import annotations
 
+import copy
 import functools
 from collections.abc import Callable, Iterable, Iterator
 from types import MethodType
@@ -26,6 +27,7 @@ SHARED = (
     "_parameters", "_buffers", "_non_persistent_buffers_set", "_modules",
     "_state_dict_hooks", "_state_dict_pre_hooks", "_load_state_dict_pre_hooks", "_load_state_dict_post_hooks",
 )  # fmt: skip
+HOOKS = frozenset(nn.Module().__dict__.keys() - {"training", *SHARED})
 # Methods of `nn.Module` that models override with rules of their own (quantized, mixed dtypes).
 DELEGATED = (
     "_apply", "_get_name", "_load_from_state_dict", "_named_members", "_register_load_state_dict_pre_hook",
@@ -58,7 +60,7 @@ class StandIn(nn.Module):
 
     # Attributes of the stand-in itself; all others are read from the original and written to it.
     KEPT: ClassVar[frozenset[str]] = frozenset(
-        {*ACCELERATES, "original", "forward", "_rebound", *nn.Module().__dict__.keys() - {"training"}}
+        {*ACCELERATES, "original", "forward", "_rebound", *HOOKS, *SHARED}
     )
     original: nn.Module
     _rebound: dict[Callable[..., Any], bool]
@@ -130,6 +132,19 @@ class StandIn(nn.Module):
 
     def __dir__(self) -> Iterable[str]:
         return sorted({*dir(type(self)), *self.__dict__, *dir(self.original)})
+
+    def _hung(self) -> dict[str, Any]:
+        """What others hung on the stand-in itself: hooks, and a forward around its own."""
+        names = self.__dict__.keys() & {*ACCELERATES, "forward", *HOOKS}
+        return {name: self.__dict__[name] for name in names if self.__dict__[name]}
+
+    def _hang_like(self, other: StandIn, memo: dict[int, Any]) -> None:
+        """Hang copies here of what hangs on `other`."""
+        memo[id(other)] = self
+        self.__dict__.update(copy.deepcopy(other._hung(), memo))
+
+    def __setstate__(self, hung: dict[str, Any]) -> None:
+        self.__dict__.update(hung)
 
     # A walk finds the stand-in where it would find the original.
 
