@@ -110,10 +110,6 @@ class OpaqueInputError(FxcacheError, TypeError):
         )
 
 
-class StaleGraphError(FxcacheError):
-    """The model was changed in the middle of a call."""
-
-
 class GraphSpecError(FxcacheError):
     """A pass produced a graph that breaks the specification. A bug of fxcache, not of the user."""
 

@@ -1,4 +1,4 @@
-"""B18: a copied pipeline holds one cached denoiser, with an original of its own, and gives the same picture."""
+"""B18: a copied pipeline holds a cached denoiser with an original of its own, and gives the same picture."""
 
 from __future__ import annotations
 
