@@ -28,11 +28,13 @@ from torch.fx.experimental.symbolic_shapes import (
     StatelessSymbolicContext,
 )
 
+from .ambient import Change
 from .effects import Effect
 from .errors import BlockMutationError, CaptureError
 from .forwards import ForwardInputs
 from .guards import ShapeGuards, ValueGuards
-from .leaf import LeafReadsError, Structure
+from .leaf import LeafReadsError
+from .leaf_adapter import called_leaf
 from .modulelists import find_leaves
 from .pristine import pristine
 from .reads import RefusedTrace
@@ -40,8 +42,11 @@ from .rewrite_leaves import finish_graph
 from .roothooks import forward_beneath
 from .separate_reads import separate_reads
 from .signature import arguments_structure, tensor_names
+from .structure import Structure
 from .tracing import Trace, trace
+from .writes import copied
 
+NUMBERS_WANTED = "expected to contain only concrete integers"  # a kernel's answer to symbolic amounts
 _LOCK = threading.RLock()  # a trace reroutes module calls of its thread; one at a time
 
 
@@ -55,6 +60,8 @@ class Capture:
     "real" (these sizes, and `values` guards what the glue read).
     refused: why the ways tried before `how` did not work.
     effects: what the forward sets on the leaves, to be in force while the graph runs.
+    written: (input, output) pairs: these outputs are what the forward writes to its inputs.
+    settings: of torch, to be in force while the graph runs.
     """
 
     model: nn.Module
@@ -67,6 +74,8 @@ class Capture:
     how: str
     refused: Mapping[str, str] = field(default_factory=dict)
     effects: tuple[Effect, ...] = ()
+    written: tuple[tuple[int, int], ...] = ()
+    settings: tuple[Change, ...] = ()
 
 
 def capture(
@@ -87,7 +96,7 @@ def capture(
     attempts: dict[str, str] = {}
     last: Exception | None = None
     ways: tuple[tuple[str, Callable[..., Capture]], ...] = (
-        ("symbolic", _capture_fake),
+        ("symbolic", _capture_symbolic),
         ("static", _capture_fake),
         ("real", _capture_real),
     )
@@ -122,12 +131,28 @@ def _forward_of(model: nn.Module, bound: Mapping[str, Any]) -> Callable[..., Any
     return forward
 
 
+def _capture_symbolic(
+    model: nn.Module,
+    bound: Mapping[str, Any],
+    tensors: list[torch.Tensor],
+    depth: int,
+    how: str,
+) -> Capture:
+    try:
+        return _capture_fake(model, bound, tensors, depth, how)
+    except RuntimeError as error:
+        if NUMBERS_WANTED not in str(error):
+            raise
+    return _capture_fake(model, bound, tensors, depth, how, decomposed=True)
+
+
 def _capture_fake(
     model: nn.Module,
     bound: Mapping[str, Any],
     tensors: list[torch.Tensor],
     depth: int,
     how: str,
+    decomposed: bool = False,
 ) -> Capture:
     symbolic = how == "symbolic"
     env = ShapeEnv(
@@ -142,7 +167,7 @@ def _capture_fake(
     # is no public way to say so outside `torch.export`.
     leaves = find_leaves(model, depth)
     with pristine(model), _compiling_state_context(), _quiet():
-        traced = trace(_forward_of(model, bound), leaves, flat, model, real=False)
+        traced = trace(_forward_of(model, bound), leaves, lambda: flat, model, False, decomposed)
     return _finished(model, bound, traced, leaves, ShapeGuards.of(env, dims), how)
 
 
@@ -183,8 +208,8 @@ def _capture_real(
         leaves = find_leaves(model, depth, opened)
         try:
             with pristine(model):
-                flat = [_private(t) for t in tensors]
-                traced = trace(_forward_of(model, bound), leaves, flat, model, real=True)
+                forward = _forward_of(model, bound)
+                traced = trace(forward, leaves, lambda: [_private(t) for t in tensors], model, real=True)
             break
         except LeafReadsError as error:  # trace into it, so that its reads are guarded
             opened |= {error.name}
@@ -195,8 +220,9 @@ def _capture_real(
 
 def _private(tensor: torch.Tensor) -> torch.Tensor:
     """A copy that the trace may write to, laid out like `tensor`."""
-    copy = tensor.detach().clone()
-    return copy if copy.stride() == tensor.stride() else tensor.detach()
+    if 0 in tensor.stride():  # expanded: nothing can be written to it
+        return tensor.detach()
+    return copied(tensor.detach())
 
 
 def _finished(
@@ -210,9 +236,21 @@ def _finished(
     names = tuple(tensor_names(bound))
     values = separate_reads(traced, model)
     graph = finish_graph(traced.graph, model, traced.calls, names)
-    used = {n.target for n in graph.graph.nodes if n.op == "call_module"}
-    kept = {name: leaf for name, leaf in leaves.items() if name in used}
-    return Capture(model, graph, names, traced.output, kept, shapes, values, how, effects=traced.effects)
+    calls = graph.graph.find_nodes(op="call_module")
+    used = {called_leaf(graph.get_submodule(str(n.target))) for n in calls}
+    return Capture(
+        model,
+        graph,
+        names,
+        traced.output,
+        {name: leaf for name, leaf in leaves.items() if leaf in used},
+        shapes,
+        values,
+        how,
+        effects=traced.effects,
+        written=traced.written,
+        settings=traced.settings,
+    )
 
 
 def nodes_of(capture: Capture) -> list[Node]:

@@ -18,12 +18,12 @@ from .cached import CachedTransformer
 from .errors import ExportError
 from .flattening import flat_graph
 from .hardware import hardware
-from .leaf import Slot, Structure
 from .manifest import ENTRY, FORMAT, Backend, Manifest, TensorEntry
 from .opaque import PLAIN
 from .signature import arguments_structure, flatten
 from .spelling import require_known
 from .state import StateTensor
+from .structure import Slot, Structure
 from .variants import Variant
 
 

@@ -18,6 +18,7 @@ from torch.fx import Graph, GraphModule
 from torch.fx.experimental.proxy_tensor import make_fx
 from torch.fx.experimental.symbolic_shapes import ShapeEnv
 
+from .ambient import entered
 from .capture import fake_input
 from .ir import Program, Stage
 from .pristine import pristine
@@ -39,7 +40,8 @@ def flat_graph(program: Program, values: Sequence[torch.Tensor], dynamic: bool) 
         name: fake_input(mode, value, name, dynamic) for name, value in zip(names, values, strict=True)
     }
     holder = nn.Module()
-    with pristine(program.capture.model), torch.no_grad(), _compiling_state_context():
+    settings = entered(program.capture.settings)
+    with pristine(program.capture.model), torch.no_grad(), _compiling_state_context(), settings:
         for name, stage in program.stages.items():
             holder.add_module(name, _flat_stage(stage, fakes, mode))
     graph = Graph()

@@ -11,6 +11,7 @@ import torch
 from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.utils.flop_counter import FlopCounterMode, sdpa_flop_count
 
+from .ambient import entered
 from .ir import Program
 from .pristine import pristine
 
@@ -69,7 +70,8 @@ def _count(program: Program, inputs: Sequence[Described], symbols: Mapping[sympy
             if sizes is None:
                 raise ValueError(f"the shape of {tensor.name} depends on data")
             values[tensor.name] = torch.empty(sizes, dtype=tensor.dtype, device=tensor.device)
-        counts = {name: _run(program, name, values) for name in program.stages}
+        with entered(program.capture.settings):
+            counts = {name: _run(program, name, values) for name in program.stages}
     count = len(program.segments)
     suffixes = [""] if count == 1 else [f"_{i}" for i in range(count)]
     return StepFlops(

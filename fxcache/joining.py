@@ -14,6 +14,7 @@ from torch.fx import Graph, GraphModule, Node
 from .ir import Program, Stage
 from .policies.clock import commit_hit, commit_miss, log_step
 from .policies.conditional import store
+from .randomness import drawn
 
 WRITERS = (store, commit_hit, commit_miss, log_step)  # each writes its first argument
 LIGHT = 0.05  # a hit is started on speculation where it uses at most so much of a miss's parameters
@@ -69,10 +70,11 @@ def _speculate(front: Stage, hit: Stage, miss: Stage) -> Stage | None:
     """Front and hit as one stage: a cached step is then one call of compiled code.
 
     It also gives what a miss needs of the front. A miss counts and logs the step anew, from what the
-    clock said before, so that a hit that should not have been leaves nothing behind.
+    clock said before, so that a hit that should not have been leaves nothing behind. None where that cannot
+    be: a hit that takes random numbers has taken them.
     """
     light = _parameters(hit) <= LIGHT * _parameters(miss)
-    if not light or not _written(hit) <= _written(miss):
+    if not light or not _written(hit) <= _written(miss) or drawn(hit):
         return None
     needed = (n for n in miss.inputs if n in front.outputs)
     return join("step", (front, hit), ("hit_0", *hit.outputs, *needed))

@@ -11,7 +11,6 @@ way to record a module call as one node below the functionalisation layer.
 from __future__ import annotations
 
 import contextlib
-import functools
 import threading
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
@@ -31,13 +30,16 @@ from torch.fx.experimental.proxy_tensor import (
     track_tensor_tree,
 )
 
+from .ambient import Ambient, Change, changes, entered, snapshot
 from .effects import EffectWatch
 from .errors import BlockMutationError
+from .gluewatch import GlueWatch
 from .likeness import call_key
 from .opaque import fingerprint, is_opaque, tensors_within
 from .reads import AnyRead, MemoryReads, RefusedTrace
-
-DYNAMIC = (torch.Tensor, torch.SymInt, torch.SymFloat, torch.SymBool)
+from .schemas import storage_of
+from .structure import Structure
+from .writes import LeafWrites, copied, disjoint
 
 
 class LeafReadsError(Exception):
@@ -49,67 +51,37 @@ class LeafReadsError(Exception):
 
 
 @dataclass(frozen=True)
-class Slot:
-    """Place of the i-th dynamic value (tensor or symbolic number) in a flattened structure."""
+class Outcome:
+    """What a leaf call came to: the same for like blocks given like arguments.
 
-    index: int
+    outputs: the structure of what it gave back. written: the operands that it writes to. same: for each
+    output that is one of the operands, which. shared: outputs that share memory with something else.
+    drew: whether it took random numbers.
+    """
 
-
-@dataclass
-class Structure:
-    """A pytree whose dynamic leaves are cut out; `constants` keeps a `Slot` where each one was."""
-
-    constants: list[Any]
-    spec: pytree.TreeSpec
-
-    @functools.cached_property
-    def _is_tuple(self) -> bool:
-        """Whether this is the dynamic leaves as a tuple, in order: the usual output, filled on every step."""
-        places = tuple(c.index if isinstance(c, Slot) else None for c in self.constants)
-        return places == tuple(range(len(places))) and self.spec == pytree.tree_structure(places)
-
-    @staticmethod
-    def of(tree: Any) -> tuple[Structure, list[Any]]:
-        leaves, spec = pytree.tree_flatten(tree, is_leaf=lambda x: isinstance(x, torch.Size))
-        dynamic: list[Any] = []
-        constants: list[Any] = []
-        for leaf in leaves:
-            if isinstance(leaf, torch.Size):  # may hold symbolic sizes, which must be operands
-                inner, values = Structure.of(tuple(leaf))
-                constants.append(inner.shifted(len(dynamic)))
-                dynamic.extend(values)
-            elif isinstance(leaf, DYNAMIC):
-                constants.append(Slot(len(dynamic)))
-                dynamic.append(leaf)
-            else:
-                constants.append(leaf)
-        return Structure(constants, spec), dynamic
-
-    def shifted(self, by: int) -> Structure:
-        moved = [Slot(c.index + by) if isinstance(c, Slot) else c for c in self.constants]
-        return Structure(moved, self.spec)
-
-    def fill(self, dynamic: Any) -> Any:
-        """The tree again, with `dynamic[i]` in the i-th slot."""
-        if self._is_tuple and len(dynamic) == len(self.constants):
-            return tuple(dynamic)
-
-        def one(constant: Any) -> Any:
-            if isinstance(constant, Slot):
-                return dynamic[constant.index]
-            return constant.fill(dynamic) if isinstance(constant, Structure) else constant
-
-        return pytree.tree_unflatten([one(c) for c in self.constants], self.spec)
+    outputs: Structure
+    written: tuple[int, ...] = ()
+    same: Mapping[int, int] = field(default_factory=dict)
+    shared: tuple[int, ...] = ()
+    drew: bool = False
 
 
 @dataclass
 class LeafRecord:
-    """One recorded call: which module, with what argument structure, and what it gave back."""
+    """One recorded call: which module, with what argument structure, under what settings, and what came."""
 
     name: str
     module: nn.Module
     arguments: Structure
-    outputs: Structure | None = None
+    ambient: Ambient
+    changed: tuple[Change, ...] = ()
+    outcome: Outcome | None = None
+
+    @property
+    def outputs(self) -> Structure:
+        """The structure of what it gave back."""
+        assert self.outcome is not None
+        return self.outcome.outputs
 
 
 @dataclass
@@ -117,31 +89,58 @@ class Recording:
     """The leaf calls of one trace, in call order.
 
     watched: leaves to refuse when they read tensor values. A trace on fake tensors needs none: there
-    a read fails by itself.
+    a read fails by itself. glue: watches what runs between leaves. aliasing: a leaf that gives back its
+    very input gives the forward that tensor, so that what is written to one is written to the other.
     """
 
     leaves: Mapping[str, nn.Module]
+    glue: GlueWatch
     watched: frozenset[str] = frozenset()
     effects: EffectWatch = field(default_factory=lambda: EffectWatch(()))
+    aliasing: bool = False
     calls: list[LeafRecord] = field(default_factory=list)
-    described: dict[Any, tuple[Structure, tuple[Any, ...]]] = field(default_factory=dict)
+    described: dict[Any, tuple[Outcome, tuple[Any, ...]]] = field(default_factory=dict)
     thread: int = field(default_factory=threading.get_ident)
 
     def call(self, name: str, module: nn.Module, args: Any, kwargs: Any) -> Any:
         if threading.get_ident() != self.thread:  # another thread uses the same model meanwhile
             return module._call_impl(*args, **kwargs)
-        arguments, operands = Structure.of((args, kwargs))
-        for constant in arguments.constants:
-            if is_opaque(constant) and any(map(_is_traced, tensors_within(constant))):
+        arguments, operands = Structure.of((args, kwargs), fields=True)
+        for constant in arguments.held():
+            if is_opaque(constant) and any(map(is_traced, tensors_within(constant))):
                 kind = type(constant).__name__
                 raise RefusedTrace(f"'{name}' is given a {kind} that the forward makes of its inputs")
         self.effects.called(name, module)
-        self.calls.append(LeafRecord(name, module, arguments))
+        self.glue.weights.called(name, module)
+        now = snapshot()
+        record = LeafRecord(name, module, arguments, now, changes(self.glue.ambient, now))
+        self.calls.append(record)
         results = leaf_call(len(self.calls) - 1, *operands)
         self.effects.ran(module)
-        outputs = self.calls[-1].outputs
-        assert outputs is not None
-        return outputs.fill(results)
+        self.glue.weights.ran(module)
+        return record.outputs.fill(self._settled(record, operands, list(results)))
+
+    def _settled(self, record: LeafRecord, operands: list[Any], results: list[Any]) -> list[Any]:
+        """The outputs as the forward is to see them: what was written is written to the operands."""
+        outcome = record.outcome
+        assert outcome is not None
+        count = len(results) - len(outcome.written)
+        for place, value in zip(outcome.written, results[count:], strict=True):
+            operands[place].copy_(value)
+        for output, place in outcome.same.items():
+            if place not in outcome.written:
+                if not self.aliasing:
+                    self.glue.detach(results[output], retry=True)
+                    self.glue.detach(operands[place], retry=True)
+                    continue
+                operands[place].copy_(results[output])
+            results[output] = operands[place]
+        for output in outcome.shared:
+            self.glue.detach(results[output], retry=False)
+            for operand in operands:
+                if isinstance(operand, torch.Tensor):
+                    self.glue.detach(operand, retry=False)
+        return results[:count]
 
     def describe(self, index: int, operands: tuple[Any, ...]) -> tuple[Any, ...]:
         """`run`, on fake tensors: repeated blocks given like arguments give back like results."""
@@ -149,28 +148,37 @@ class Recording:
         key = call_key(record.module, record.arguments, operands)
         if key is None:
             return self.run(index, operands)
+        key = (key, record.changed)
         if key not in self.described:
             results = self.run(index, operands)
-            assert record.outputs is not None
-            self.described[key] = (record.outputs, results)
+            assert record.outcome is not None
+            self.described[key] = (record.outcome, results)
             return results
-        record.outputs, results = self.described[key]
+        record.outcome, results = self.described[key]
         return tuple(_another(r) for r in results)
 
     def run(self, index: int, operands: tuple[Any, ...]) -> tuple[Any, ...]:
-        """Run the recorded module on `operands` and give back its dynamic outputs, flat."""
+        """Run the recorded module and give back its dynamic outputs, flat, then what it wrote.
+
+        The operands are left as they were.
+        """
         record = self.calls[index]
-        versions = [_version(o) for o in operands]
-        opaque = [c for c in record.arguments.constants if is_opaque(c)]
-        before_call = fingerprint(opaque)
+        objects = [c for c in record.arguments.held() if is_opaque(c)]
+        before_call = fingerprint(objects)
         args, kwargs = record.arguments.fill(operands)
-        record.outputs, results = Structure.of(self._result(record, args, kwargs))
-        for before, operand in zip(versions, operands, strict=True):
-            if _version(operand) != before:
-                raise BlockMutationError(record.name, "writes to one of its input tensors")
-        if fingerprint(opaque) != before_call:
+        watch = LeafWrites(record.name, record.module, operands, objects, self.glue.memory)
+        with self.glue.paused(), entered(record.changed), watch:
+            result = self._result(record, args, kwargs)
+        if self.glue.pure and watch.wrote:
+            raise RefusedTrace(f"'{record.name}' writes in place, and its forward uses symbolic amounts")
+        if fingerprint(objects) != before_call:
             raise BlockMutationError(record.name, "writes to an object passed to it (a KV cache?)")
-        return tuple(_unaliased(results, operands))
+        outputs, results = Structure.of(result, fields=True)
+        for constant in outputs.held():
+            if is_opaque(constant) and tensors_within(constant):
+                raise RefusedTrace(f"'{record.name}' gives back a {type(constant).__name__} of tensors")
+        record.outcome = _outcome(outputs, results, watch)
+        return (*_unaliased(results, operands, watch), *_taken_back(operands, watch))
 
     def _result(self, record: LeafRecord, args: Any, kwargs: Any) -> Any:
         # `_call_impl`, not `__call__`: the latter is what is being recorded.
@@ -185,7 +193,7 @@ class Recording:
         return result
 
 
-def _is_traced(tensor: torch.Tensor) -> bool:
+def is_traced(tensor: torch.Tensor) -> bool:
     """Whether the trace under way computes `tensor`."""
     mode = get_proxy_mode()
     return mode is not None and get_proxy_slot(tensor, mode.tracer, None) is not None
@@ -198,21 +206,51 @@ def _another(result: Any) -> Any:
     return torch.empty_strided(result.shape, result.stride(), dtype=result.dtype, device=result.device)
 
 
-def _version(value: Any) -> int:
-    tracked = isinstance(value, torch.Tensor) and not value.is_inference()
-    return value._version if tracked else 0
+def _outcome(outputs: Structure, results: list[Any], watch: LeafWrites) -> Outcome:
+    same: dict[int, int] = {}
+    shared: list[int] = []
+    for i, result in enumerate(results):
+        if not isinstance(result, torch.Tensor):
+            continue
+        source = watch.operand_of(result)
+        if source is not None and source[1]:
+            same[i] = source[0]
+        elif source is not None or not watch.made(result) or _overlaps(i, results):
+            shared.append(i)
+    return Outcome(outputs, tuple(sorted(watch.before)), same, tuple(shared), watch.drew)
 
 
-def _unaliased(results: list[Any], operands: tuple[Any, ...]) -> Iterator[Any]:
-    """An operator may not return one of its operands: a module that does gets a fresh tensor."""
+def _overlaps(index: int, results: list[Any]) -> bool:
+    """Whether a result has elements in common with another."""
+    one = results[index]
+    others = (r for i, r in enumerate(results) if i != index and isinstance(r, torch.Tensor))
+    return any(storage_of(o) == storage_of(one) and not disjoint(o, one) for o in others)
+
+
+def _unaliased(results: list[Any], operands: tuple[Any, ...], watch: LeafWrites) -> Iterator[Any]:
+    """An operator may not return one of its operands: a module that does gets a fresh tensor.
+
+    So does one that gives a view of an operand that it wrote to, which is about to be taken back.
+    """
     inputs = {id(o) for o in operands if isinstance(o, torch.Tensor)}
+    written = {storage_of(operands[i]) for i in watch.before}
     seen: set[int] = set()
     for result in results:
         if isinstance(result, torch.Tensor):
-            yield result.clone() if id(result) in inputs | seen else result
+            fresh = id(result) in inputs | seen or (written and storage_of(result) in written)
+            yield result.clone() if fresh else result
             seen.add(id(result))
         else:
             yield result
+
+
+def _taken_back(operands: tuple[Any, ...], watch: LeafWrites) -> list[torch.Tensor]:
+    """What the written operands hold now; they hold again what they did before."""
+    news: list[torch.Tensor] = []
+    for place in sorted(watch.before):
+        news.append(copied(operands[place]))
+        operands[place].copy_(watch.before[place])
+    return news
 
 
 class _LeafCall(HigherOrderOperator):
@@ -263,13 +301,18 @@ def _functionalise(ctx: Any, index: int, *operands: Any) -> tuple[Any, ...]:
 
 
 @contextlib.contextmanager
-def recording(leaves: Mapping[str, nn.Module], watched: frozenset[str] = frozenset()) -> Iterator[Recording]:
+def recording(
+    leaves: Mapping[str, nn.Module],
+    glue: GlueWatch,
+    watched: frozenset[str] = frozenset(),
+    aliasing: bool = False,
+) -> Iterator[Recording]:
     """Within the block, a call of any module of `leaves` is recorded as one `leaf_call`.
 
     Only the instance attribute that `nn.Module.compile` uses is set, and put back afterwards: hooks,
     offloading wrappers and compiled blocks stay inside the leaf.
     """
-    session = Recording(leaves, watched, EffectWatch(leaves.values()))
+    session = Recording(leaves, glue, watched, EffectWatch(leaves.values()), aliasing)
     saved = {name: module._compiled_call_impl for name, module in leaves.items()}
 
     def replacement(name: str, module: nn.Module) -> Any:

@@ -6,26 +6,49 @@ that are built alike and called with like arguments are traced once.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from torch import nn
 
 from .opaque import PLAIN
-
-if TYPE_CHECKING:
-    from .leaf import Structure
+from .schemas import storage_of
+from .structure import Fields, Slot, Structure
 
 
 def call_key(module: nn.Module, arguments: Structure, operands: tuple[Any, ...]) -> Any:
     """A key equal for like calls, or None where likeness cannot be told."""
-    constants: list[Any] = []
-    for constant in arguments.constants:
-        if not isinstance(constant, PLAIN) and type(constant).__name__ != "Slot":
-            return None
-        constants.append((type(constant), constant))
+    constants = _constants(arguments)
+    if constants is None:
+        return None
     described = tuple(_describe(o) for o in operands)
-    return (_build(module), arguments.spec, tuple(constants), described)
+    return (_build(module), constants, described, _sharing(operands))
+
+
+def _constants(arguments: Structure) -> tuple[Any, ...] | None:
+    found: list[Any] = [arguments.spec]
+    for constant in arguments.constants:
+        if isinstance(constant, Fields):
+            inner = _constants(constant.content)
+            if inner is None:
+                return None
+            found.append((constant.kind, inner))
+        elif isinstance(constant, (*PLAIN, Slot)):
+            found.append((type(constant), constant))
+        else:
+            return None
+    return tuple(found)
+
+
+def _sharing(operands: tuple[Any, ...]) -> tuple[Any, ...]:
+    """Which operands share memory: a block that writes to one writes to the others."""
+    memory = [storage_of(o) if isinstance(o, torch.Tensor) else None for o in operands]
+    if len({m for m in memory if m is not None}) == sum(m is not None for m in memory):
+        return ()
+    first = {m: i for i, m in reversed(list(enumerate(memory)))}
+    return tuple(
+        (first[m], _expression(o.storage_offset())) for m, o in zip(memory, operands, strict=True) if m
+    )
 
 
 def _describe(operand: Any) -> Any:

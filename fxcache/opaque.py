@@ -15,9 +15,9 @@ PLAIN = (type(None), bool, int, float, complex, str, bytes, torch.dtype, torch.d
 
 def is_opaque(value: Any) -> bool:
     """Whether `value` is an object that only travels by reference."""
-    from .leaf import DYNAMIC, Slot, Structure
+    from .structure import DYNAMIC, Fields, Slot, Structure
 
-    return not isinstance(value, (*PLAIN, *DYNAMIC, Slot, Structure))
+    return not isinstance(value, (*PLAIN, *DYNAMIC, Fields, Slot, Structure))
 
 
 def fingerprint(value: Any, depth: int = 4) -> Any:

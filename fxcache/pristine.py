@@ -16,6 +16,7 @@ import torch
 from torch import nn
 
 from .opaque import filled
+from .schemas import storage_of
 
 # Values that hold no memo of their own. Modules are walked by `model.modules()`.
 ATOMS = (
@@ -38,9 +39,15 @@ def pristine(model: nn.Module) -> Iterator[None]:
         for container, content in saved:
             _restore(container, content)
         for tensor, data in memory:
-            if tensor.device != data.device:  # an offloading hook moved it, maybe to fake memory
+            if _placed(tensor) != _placed(
+                data
+            ):  # a hook or the forward moved or cast it, maybe to fake memory
                 tensor.data = data
         _clear_caches(model)
+
+
+def _placed(tensor: torch.Tensor) -> tuple[Any, ...]:
+    return (storage_of(tensor), tensor.dtype, tensor.device, tensor.shape)
 
 
 def _containers(model: nn.Module) -> list[Container]:

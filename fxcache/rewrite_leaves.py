@@ -2,26 +2,21 @@
 
 from __future__ import annotations
 
+import itertools
 import operator
 from typing import Any
 
 import torch
-import torch.utils._pytree as pytree
 from torch import nn
 from torch._subclasses.fake_tensor import FakeTensor
 from torch.fx import Graph, GraphModule, Node
 
-from .leaf import LeafRecord, Slot, Structure, leaf_call
+from .leaf import LeafRecord, leaf_call
+from .leaf_adapter import Flat, LeafAdapter, Path, places_of
 from .opaque import is_opaque
 from .reads import RefusedTrace
-
-# Checks on sizes that depend on data; the operators that use those sizes check them as well.
-ASSERTIONS = (
-    torch.ops.aten._assert_scalar.default,
-    torch.ops.aten._assert_async.msg,
-    torch.ops.aten.sym_constrain_range_for_size.default,
-    torch.ops.aten.sym_constrain_range.default,
-)
+from .straighten import ASSERTIONS
+from .structure import Slot, Structure
 
 
 def finish_graph(
@@ -56,20 +51,51 @@ def _identifier(name: str) -> str:
 
 
 def _insert_module_call(graph: Graph, node: Node, record: LeafRecord, holder: nn.Module) -> None:
-    operands = node.args[1:]
-    constants = [_as_argument(c, holder, graph, node) for c in record.arguments.constants]
-    args, kwargs = Structure(constants, record.arguments.spec).fill(operands)
-    put_submodule(holder, record.name, record.module)
+    outcome, arguments = record.outcome, record.arguments
+    assert outcome is not None
+    flat = None
+    if outcome.written or arguments.opened or outcome.outputs.opened:
+        flat = Flat(arguments, outcome.written, places_of(outcome.outputs))
+    name = _registered(holder, record, flat)
+    label = record.name.replace(".", "_")
+    if flat is not None:
+        node.op, node.target, node.args = "call_module", name, node.args[1:]
+        node._rename(label)
+        return
+    constants = [_as_argument(c, holder, graph, node) for c in arguments.constants]
+    args, kwargs = Structure(constants, arguments.spec).fill(node.args[1:])
     with graph.inserting_before(node):
-        call = graph.create_node("call_module", record.name, args, kwargs, name=record.name.replace(".", "_"))
-    outputs = record.outputs
-    assert outputs is not None
+        call = graph.create_node("call_module", name, args, kwargs, name=label)
     call.meta = dict(node.meta)
-    call.meta["val"] = outputs.fill(node.meta["val"])
-    paths = dict(_slot_paths(outputs))
+    call.meta["val"] = outcome.outputs.fill(node.meta["val"])
+    places = places_of(outcome.outputs)
     for user in list(node.users):
-        _redirect(graph, user, call, paths[user.args[1]])  # type: ignore[index]
+        _redirect(graph, user, call, places[user.args[1]])  # type: ignore[index]
     graph.erase_node(node)
+
+
+def _registered(holder: nn.Module, record: LeafRecord, flat: Flat | None) -> str:
+    """The name in `holder` of what calls the leaf as it was recorded.
+
+    The leaf's own, as a rule; a leaf that is called in several ways has one more for each.
+    """
+    wanted = LeafAdapter(record.module, record.changed, flat) if flat or record.changed else record.module
+    for i in itertools.count():
+        name = f"{record.name}__{i}" if i else record.name
+        known = _submodule(holder, name)
+        if known is None:
+            put_submodule(holder, name, wanted)
+            return name
+        if known is wanted or (isinstance(known, LeafAdapter) and known.calls_like(wanted)):
+            return name
+    raise AssertionError("unreachable")
+
+
+def _submodule(holder: nn.Module, name: str) -> nn.Module | None:
+    try:
+        return holder.get_submodule(name)
+    except AttributeError:
+        return None
 
 
 def _as_argument(constant: Any, holder: nn.Module, graph: Graph, before: Node) -> Any:
@@ -84,30 +110,23 @@ def _as_argument(constant: Any, holder: nn.Module, graph: Graph, before: Node) -
         return graph.create_node("get_attr", name)
 
 
-def _slot_paths(outputs: Structure) -> list[tuple[int, tuple[Any, ...]]]:
-    marked = pytree.tree_unflatten(outputs.constants, outputs.spec)
-    found: list[tuple[int, tuple[Any, ...]]] = []
-    for path, leaf in pytree.tree_flatten_with_path(marked)[0]:
-        if isinstance(leaf, Slot):
-            found.append((leaf.index, path))
-        elif isinstance(leaf, Structure):  # a torch.Size
-            found += [(i, (*path, *rest)) for i, rest in _slot_paths(leaf)]
-    return found
-
-
-def _redirect(graph: Graph, user: Node, call: Node, path: tuple[Any, ...]) -> None:
+def _redirect(graph: Graph, user: Node, call: Node, path: Path) -> None:
     """`user` is `getitem(leaf_call, k)`; make it take the same value out of the module's result."""
-    current = call
-    with graph.inserting_before(user):
-        for key in path:
-            if isinstance(key, pytree.GetAttrKey):
-                current = graph.call_function(getattr, (current, key.name))
-            else:
-                index = key.idx if isinstance(key, pytree.SequenceKey) else key.key
-                current = graph.call_function(operator.getitem, (current, index))
+    current, value = call, call.meta["val"]
+    label = call.name
+    for kind, key in path:
+        function = getattr if kind == "attribute" else operator.getitem
+        value = function(value, key)
+        label = f"{label}_{_identifier(str(key))}"
+        known = [u for u in current.users if u.target is function and u.args == (current, key)]
+        if known:
+            current = known[0]
+            continue
+        with graph.inserting_before(user):
+            current = graph.call_function(function, (current, key), name=label)
+        current.meta["val"] = value
     if current is not call:
         current.meta = dict(user.meta)
-        current._rename("_".join([call.name, *(_identifier(str(k)) for k in path)]))
     user.replace_all_uses_with(current)
     graph.erase_node(user)
 

@@ -13,8 +13,9 @@ from typing import Any
 import torch
 import torch.utils._pytree as pytree
 
-from .leaf import Structure
+from .ambient import ambient_key
 from .opaque import PLAIN, fingerprint, is_opaque
+from .structure import Structure
 
 
 @dataclass(frozen=True)
@@ -28,9 +29,7 @@ class Call:
 def flatten(bound: Mapping[str, Any], training: bool) -> Call:
     """Flatten bound arguments quickly; this runs on every call."""
     tensors: list[torch.Tensor] = []
-    key: list[Any] = [training, torch.is_inference_mode_enabled()]
-    if torch.is_autocast_enabled("cpu") or torch.is_autocast_enabled("cuda"):
-        key.append(_autocast())
+    key: list[Any] = [training, ambient_key()]
     for name, value in bound.items():
         if isinstance(value, torch.Tensor):
             tensors.append(value)
@@ -41,11 +40,6 @@ def flatten(bound: Mapping[str, Any], training: bool) -> Call:
         else:
             key.append((name, _tree_key(value, tensors)))
     return Call(tuple(key), tensors)
-
-
-def _autocast() -> tuple[Any, ...]:
-    kinds = ("cpu", "cuda")
-    return tuple((torch.is_autocast_enabled(k), torch.get_autocast_dtype(k)) for k in kinds)
 
 
 def _tensor_key(value: torch.Tensor) -> tuple[Any, ...]:

@@ -7,19 +7,26 @@ us, and leaves some composite operators' writes in the graph.
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import nn
-from torch.fx import GraphModule, Node
+from torch._dispatch.python import enable_python_dispatcher  # no public name
+from torch.fx import GraphModule
 from torch.fx.experimental.proxy_tensor import make_fx
 
+from .ambient import Change, autocast, changes, without_autocast_cache
 from .effects import Effect
-from .leaf import LeafRecord, Recording, Structure, recording
+from .gluewatch import AliasWritten, Calls, GlueWatch
+from .leaf import LeafRecord, Recording, is_traced, recording
 from .modulelists import list_of
+from .opaque import is_opaque, tensors_within
 from .reads import MemoryReads, OwnReads, RefusedTrace, ValueReads
+from .straighten import drop_copies, drop_marks, is_write, mark_random, refuse_effects, written_inputs
+from .structure import Structure
 
 
 @dataclass(frozen=True)
@@ -30,6 +37,8 @@ class Trace:
     output: rebuilds the forward's return value from the flat outputs.
     reads: what Python code read while it was traced; empty under fake tensors, which refuse.
     effects: what the forward set on the leaves before it called them.
+    written: (input, output) pairs: these outputs, behind the forward's own, are the inputs' new values.
+    settings: to be in force while the graph runs; each call's `changed` is relative to them.
     """
 
     graph: GraphModule
@@ -37,39 +46,76 @@ class Trace:
     output: Structure
     reads: tuple[torch.Tensor, ...]
     effects: tuple[Effect, ...]
+    written: tuple[tuple[int, int], ...]
+    settings: tuple[Change, ...]
 
 
 def trace(
     forward: Callable[..., Any],
     leaves: Mapping[str, nn.Module],
-    flat: list[torch.Tensor],
+    inputs: Callable[[], list[torch.Tensor]],
     model: nn.Module,
     real: bool,
+    decomposed: bool = False,
 ) -> Trace:
-    """Trace `forward(*flat)`, a call of `model`; on real tensors, watching what is read of their values.
+    """Trace `forward(*inputs())`, a call of `model`; on real tensors, watching what is read of their values.
+
+    inputs: gives the flat inputs, anew for each trace that may write to them. decomposed: use the Python
+    decompositions of operators, which take symbolic amounts of padding and resizing that their kernels do
+    not. Some copy where the kernel gives back its input, so that writes in place are refused.
 
     Raises whatever the forward raises under tracing, and `RefusedTrace`.
     """
+    with without_autocast_cache(), enable_python_dispatcher() if decomposed else contextlib.nullcontext():
+        if decomposed:
+            return _trace(forward, leaves, inputs, model, real, aliasing=False, pure=True)
+        try:
+            return _trace(forward, leaves, inputs, model, real, aliasing=False)
+        except AliasWritten:
+            return _trace(forward, leaves, inputs, model, real, aliasing=True)
+
+
+def _trace(
+    forward: Callable[..., Any],
+    leaves: Mapping[str, nn.Module],
+    inputs: Callable[[], list[torch.Tensor]],
+    model: nn.Module,
+    real: bool,
+    aliasing: bool,
+    pure: bool = False,
+) -> Trace:
     output: list[Structure] = []
     reads = ValueReads(model)
     watch = reads if real else OwnReads(model)
+    glue = GlueWatch(model, leaves.values(), pure)
 
     def body(*values: torch.Tensor) -> list[Any]:
-        with watch, MemoryReads(watch):
+        with glue, watch, Calls(glue), MemoryReads(watch), glue.watching():
             result = forward(*values)
-        structure, dynamic = Structure.of(result)
+        structure, dynamic = Structure.of(result, fields=True)
+        _refuse_hidden(structure)
         output.append(structure)
         return [*dynamic, *reads.copies]
 
     # Blocks hand on the sizes they are given; other modules may make new ones of what they read.
     watched = frozenset(n for n in leaves if real and list_of(model, n) is None)
-    with recording(leaves, watched) as session:
-        graph = _make_graph(body, flat, fake=not real)
-        if any(_writes(n) for n in graph.graph.nodes):
-            graph = _functional(graph, flat, session, fake=not real)
+    written: tuple[tuple[int, int], ...] = ()
+    with recording(leaves, glue, watched, aliasing) as session:
+        graph = _make_graph(body, inputs(), fake=not real)
+        drop_marks(graph.graph)
+        if any(is_write(n) for n in graph.graph.nodes):
+            functional = torch.func.functionalize(graph, remove="mutations")
+            graph = _make_graph(functional, inputs(), fake=not real)
+            drop_copies(graph.graph)
+            written = written_inputs(graph.graph, output[-1].count)
+    refuse_effects(graph.graph)
+    mark_random(graph, session.calls)
+    graph.recompile()
     _refuse_numbers(session.calls, watched)
-    found = tuple(reads.values) if reads is not None else ()
-    return Trace(graph, session.calls, output[-1], found, session.effects.found)
+    settings = _settle_autocast(session, glue)
+    return Trace(
+        graph, session.calls, output[-1], tuple(reads.values), session.effects.found, written, settings
+    )
 
 
 def _make_graph(body: Callable[..., Any], flat: list[torch.Tensor], fake: bool) -> GraphModule:
@@ -82,13 +128,27 @@ def _make_graph(body: Callable[..., Any], flat: list[torch.Tensor], fake: bool) 
     return tracer(*flat)  # type: ignore[no-any-return]
 
 
-def _functional(graph: GraphModule, flat: list[torch.Tensor], session: Recording, fake: bool) -> GraphModule:
-    """The same computation without in-place writes."""
-    functional = _make_graph(torch.func.functionalize(graph, remove="mutations"), flat, fake)
-    for node in functional.graph.nodes:
-        if _writes(node):
-            raise RefusedTrace(f"its forward writes to '{node.args[0]}' in place ({node.target})")
-    return functional
+def _refuse_hidden(output: Structure) -> None:
+    for constant in output.held():
+        if is_opaque(constant) and any(map(is_traced, tensors_within(constant))):
+            kind = type(constant).__name__
+            raise RefusedTrace(f"its forward gives back a {kind} that holds tensors")
+
+
+def _settle_autocast(session: Recording, glue: GlueWatch) -> tuple[Change, ...]:
+    """How each leaf's settings differ from those that the graph runs under.
+
+    Every cast of the glue is in the trace. Where it casts otherwise than the caller's region would, the
+    graph runs outside of that region, and each leaf enters its own.
+    """
+    outer = tuple(Change(f"autocast {kind}", (False, None)) for kind, _ in autocast())
+    moved = glue.recast or any(c.name.startswith("autocast ") for r in session.calls for c in r.changed)
+    if not outer or not moved:
+        return ()
+    base = {**glue.ambient, **{c.name: c.value for c in outer}}
+    for record in session.calls:
+        record.changed = changes(base, record.ambient)
+    return outer
 
 
 def _refuse_numbers(calls: list[LeafRecord], watched: frozenset[str]) -> None:
@@ -98,7 +158,3 @@ def _refuse_numbers(calls: list[LeafRecord], watched: frozenset[str]) -> None:
         numbers = [c for c in call.outputs.constants if isinstance(c, (bool, int, float))]
         if watched and call.name not in watched and numbers:
             raise RefusedTrace(f"block '{call.name}' gives back numbers, which may depend on tensor values")
-
-
-def _writes(node: Node) -> bool:
-    return isinstance(node.target, torch._ops.OpOverload) and node.target._schema.is_mutable

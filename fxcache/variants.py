@@ -11,6 +11,7 @@ import sympy
 import torch
 from torch import nn
 
+from .ambient import with_settings
 from .capture import capture
 from .config import CacheConfig
 from .effects import with_effects
@@ -20,7 +21,9 @@ from .forwards import ForwardInputs
 from .guards import ShapeGuards
 from .ir import Program
 from .passes import run_passes
+from .randomness import refuse_reordered
 from .signature import Call, structure_key
+from .writeback import writing_back
 
 if TYPE_CHECKING:
     from .conditioning import Roles
@@ -194,7 +197,8 @@ class Variants:
     def _make(self, call: Call, bound: Mapping[str, Any]) -> Variant:
         program = transform_call(self._model, self._config, self._scope, self._inputs, bound, call.tensors)
         guards = program.capture.shapes.also(program.assumed)
-        run = with_effects(self._lower(program), program.capture.effects)
+        run = with_settings(self._lower(program), program.capture.settings)
+        run = with_effects(writing_back(run, program.capture), program.capture.effects)
         variant = Variant(program, run, guards, _watch(self._model, program))
         if not variant.accepts(call):
             raise CaptureError(type(self._model).__name__, {"guards": "they reject the captured call"})
@@ -214,10 +218,13 @@ def transform_call(
         captured = capture(model, bound, tensors, depth)
         timestep = inputs.timestep_of(captured.inputs)
         try:
-            return run_passes(Program(captured, config, scope, timestep))
+            program = run_passes(Program(captured, config, scope, timestep))
         except NoBlocksError:
             if depth == 1:
                 raise
+            continue
+        refuse_reordered(program)
+        return program
     raise AssertionError("unreachable")
 
 

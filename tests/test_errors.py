@@ -88,27 +88,28 @@ def test_passthrough_runs_uncached_and_warns_once() -> None:
     assert len(caught) == 1
 
 
-def test_a_block_that_writes_its_input_is_refused() -> None:
-    class InPlace(nn.Module):
-        def __init__(self) -> None:
-            super().__init__()
-            self.layer = nn.Linear(8, 8)
+def test_a_block_that_writes_to_what_is_not_its_own_is_refused() -> None:
+    class Counting(ToyBlock):
+        def __init__(self, counts: list[Tensor]) -> None:
+            super().__init__(8)
+            self.count = lambda: counts[0].add_(1)
 
-        def forward(self, x: Tensor) -> Tensor:
-            return x.add_(self.layer(x))
+        def forward(self, hidden_states: Tensor, temb: Tensor) -> Tensor:
+            self.count()
+            return super().forward(hidden_states, temb)
 
     class Model(nn.Module):
         def __init__(self) -> None:
             super().__init__()
-            self.blocks = nn.ModuleList(InPlace() for _ in range(3))
+            counts = [torch.zeros(1)]
+            self.blocks = nn.ModuleList(Counting(counts) for _ in range(3))
 
         def forward(self, hidden_states: Tensor, timestep: Tensor) -> Tensor:
-            hidden_states = hidden_states + timestep.reshape(-1, 1, 1)
             for block in self.blocks:
-                hidden_states = block(hidden_states)
+                hidden_states = block(hidden_states, timestep.reshape(-1, 1, 1))
             return hidden_states
 
-    with pytest.raises(BlockMutationError, match=r"blocks\.0.*side effects"):
+    with pytest.raises(BlockMutationError, match=r"blocks\.0.*not its own.*side effects"):
         call(Model().eval())
 
 

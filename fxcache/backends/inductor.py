@@ -15,6 +15,7 @@ from ..errors import BackendError, CompilationError
 from ..hosting import Runner, host_runner
 from ..ir import Program, Stage
 from ..joining import host_path
+from ..leaf_adapter import called_leaf
 from ..storing import storing_on_host
 from .seats import seated
 
@@ -145,11 +146,12 @@ class Inductor:
     def _block(self, block: nn.Module, calls: dict[type, Runner]) -> Runner:
         # One compiled function for each class: parameters are inputs of the compiled code, so that all
         # blocks of a class that are built alike share it.
-        if type(block) not in calls:
+        kind = type(called_leaf(block))
+        if kind not in calls:
             # The compiler counts its recompilations by code object: each class has one of its own.
-            code = _call_block.__code__.replace(co_name=f"call_{type(block).__name__}")
-            calls[type(block)] = self.compiled(FunctionType(code, _call_block.__globals__))
-        compiled = calls[type(block)]
+            code = _call_block.__code__.replace(co_name=f"call_{kind.__name__}")
+            calls[kind] = self.compiled(FunctionType(code, _call_block.__globals__))
+        compiled = calls[kind]
         return lambda *args, **kwargs: compiled(block, args, kwargs)
 
     def _recorded(self, stage: Stage) -> Runner:
