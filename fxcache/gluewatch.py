@@ -22,22 +22,13 @@ PRODUCTS = ("mm", "mv", "dot", "conv", "linear", "einsum", "attention", "rnn", "
 
 
 RESIZING, COPYING = ("interpolate", "upsample"), ("nearest", "nearest-exact")
+# Functions whose Python decomposition is not the kernel's arithmetic.
 INEXACT = frozenset(
-    [
-        "matmul",
-        "__matmul__",
-        "__rmatmul__",
-        "stft",
-        "istft",
-        "gru",
-        "lstm",
-        "rnn_tanh",
-        "rnn_relu",
-        "softshrink",
-        "hardshrink",
-        "batch_norm",
-    ]
-)  # functions whose Python decomposition is not the kernel's arithmetic
+    (
+        *("matmul", "__matmul__", "__rmatmul__", "stft", "istft", "batch_norm"),
+        *("gru", "lstm", "rnn_tanh", "rnn_relu", "softshrink", "hardshrink"),
+    )
+)
 
 
 class AliasWritten(RefusedTrace):
