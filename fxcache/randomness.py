@@ -24,4 +24,5 @@ def refuse_reordered(program: Program) -> None:
 
 def drawn(stage: Stage) -> list[int]:
     """The places, in the forward's order, of the calls in a stage that take random numbers."""
-    return [n.meta[RANDOM] for n in stage.graph.graph.nodes if RANDOM in n.meta]
+    nodes = (n for n in stage.graph.graph.nodes if n.op != "placeholder")  # these have their source's meta
+    return [n.meta[RANDOM] for n in nodes if RANDOM in n.meta]

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 import fxcache
-from fxcache.errors import BlockMutationError, CaptureError
+from fxcache.errors import BlockMutationError, CaptureError, ExportError
 from tests.faults.base import EAGER, NEVER, WIDTH, Base, build, equal_uncached, sample
 
 
@@ -323,3 +323,14 @@ def test_s2_exported(tmp_path: Path) -> None:
         package = fxcache.load(fxcache.export(cached, tmp_path / "m.pt2", {"x": x, "timestep": t}))
         for x, t in sample(3):
             torch.testing.assert_close(package(x=x, timestep=t), cached(x, t), rtol=1e-4, atol=1e-5)
+
+
+def test_s2_a_package_does_not_write_to_inputs(tmp_path: Path) -> None:
+    class Model(Base):
+        def forward(self, x: Tensor, timestep: Tensor) -> Tensor:
+            x += 1
+            return super().forward(x, timestep)
+
+    x, t = sample()[0]
+    with pytest.raises(ExportError, match=r"writes to its inputs \(x\)"):
+        fxcache.export(fxcache.transform(build(Model), EAGER), tmp_path / "m.pt2", {"x": x, "timestep": t})
