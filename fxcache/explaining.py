@@ -15,6 +15,7 @@ from .config import CacheConfig, as_config
 from .flops import count_step
 from .forwards import ForwardInputs
 from .ir import Program, Segment
+from .leaf_adapter import LeafAdapter
 from .signature import flatten
 from .spelling import known_options
 from .stats import amount
@@ -192,6 +193,10 @@ def _argument(program: Program, carried: Node) -> str:
             return name
     for position, value in enumerate(call.args):
         if value is carried:
+            called = program.capture.graph.get_submodule(str(call.target))
+            place = called.argument(position) if isinstance(called, LeafAdapter) else position
+            if isinstance(place, str):
+                return place
             parameters = ForwardInputs.of(program.capture.leaves[str(call.target)]).names
-            return parameters[position] if position < len(parameters) else f"argument {position}"
+            return parameters[place] if place < len(parameters) else f"argument {place}"
     return carried.name

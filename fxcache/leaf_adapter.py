@@ -70,6 +70,14 @@ class LeafAdapter(nn.Module):
             return other._changed == self._changed and other._flat is self._flat
         return other._flat.is_like(self._flat)
 
+    def argument(self, position: int) -> int | str:
+        """The leaf's own argument, its position or its name, that the one at `position` is, or is within."""
+        if self._flat is None:
+            return position
+        place = places_of(self._flat.arguments)[position]
+        key: int | str = place[1][1]  # behind the choice of (args, kwargs)
+        return key
+
     def forward(self, *args: Any, **kwargs: Any) -> Any:
         """As the leaf's."""
         if self._flat is None:

@@ -334,3 +334,9 @@ def test_s2_a_package_does_not_write_to_inputs(tmp_path: Path) -> None:
     x, t = sample()[0]
     with pytest.raises(ExportError, match=r"writes to its inputs \(x\)"):
         fxcache.export(fxcache.transform(build(Model), EAGER), tmp_path / "m.pt2", {"x": x, "timestep": t})
+
+
+def test_s2_explained_by_the_blocks_own_names() -> None:
+    x, t = sample()[0]
+    found = fxcache.explain(PAIRS["dual"][0], EAGER, {"x": x, "timestep": t})
+    assert set(found.streams) == {"img", "txt"}
