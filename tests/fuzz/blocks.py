@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -20,6 +20,13 @@ Streams = tuple[Tensor, Tensor | None]
 @dataclass
 class Result:
     """What a block gives back that has names for it. No pytree node: an object like any other."""
+
+    x: Tensor
+    second: Tensor | None
+
+
+class Pair(NamedTuple):
+    """The same with places and names."""
 
     x: Tensor
     second: Tensor | None
@@ -93,6 +100,25 @@ def _slice(x: Tensor, second: Any, update: Tensor, other: Any) -> Streams:
     return x, None if other is None else second + other
 
 
+def _view(x: Tensor, second: Any, update: Tensor, other: Any) -> Streams:
+    x.transpose(1, 2).add_(update.transpose(1, 2))
+    return x, None if other is None else second + other
+
+
+def _out(x: Tensor, second: Any, update: Tensor, other: Any) -> Streams:
+    return torch.add(x, update.to(x.dtype), out=x), None if other is None else second + other
+
+
+def _index_put(x: Tensor, second: Any, update: Tensor, other: Any) -> Streams:
+    x[:, [0, 2]] = x[:, [0, 2]] + update[:, [0, 2]].to(x.dtype)
+    return x, None if other is None else second + other
+
+
+def _foreach(x: Tensor, second: Any, update: Tensor, other: Any) -> Streams:
+    torch._foreach_add_([x], [update.to(x.dtype)])
+    return x, None if other is None else second + other
+
+
 def _second(x: Tensor, second: Any, update: Tensor, other: Any) -> Streams:
     if other is None:  # a block of one stream, behind those of two
         return x.add_(update), None
@@ -104,13 +130,27 @@ WRITES: dict[str, Callable[..., Streams]] = {
     "none": _out_of_place,
     "glue": _out_of_place,
     "callers_tensor": _out_of_place,
+    "glue_view": _out_of_place,
+    "view": _view,
+    "out": _out,
+    "index_put": _index_put,
+    "foreach": _foreach,
     "iadd": _iadd,
     "mul_": _mul,
     "slice": _slice,
     "second_stream": _second,
     "returns_none": _add,
 }  # fmt: skip
-IN_PLACE = ("iadd", "mul_", "slice", "returns_none")  # what writes to `x`
+IN_PLACE = (
+    "iadd",
+    "mul_",
+    "slice",
+    "returns_none",
+    "view",
+    "out",
+    "index_put",
+    "foreach",
+)  # what writes to `x`
 GIVEN_BACK = {"returns_none": "nothing", "second_stream": "first"}  # where it is not the spec's `result`
 
 
@@ -127,6 +167,8 @@ PACKS: dict[str, Callable[[Tensor, Tensor | None], Any]] = {
     "nested_tuple": _nested,
     "dict": lambda x, second: {"x": x, "second": second},
     "dataclass": Result,
+    "list": lambda x, second: [x] if second is None else [x, second],
+    "named_tuple": Pair,
     "first": lambda x, second: x,
     "nothing": lambda x, second: None,
 }

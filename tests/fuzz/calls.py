@@ -26,11 +26,16 @@ class Step:
     sizes: tuple[int, int]
     change: Callable[[Any], None] | None
     arguments: dict[str, Any]
+    positional: bool
+
+    def given(self) -> tuple[tuple[Any, ...], dict[str, Any]]:
+        """The arguments as they are passed."""
+        return (tuple(self.arguments.values()), {}) if self.positional else ((), self.arguments)
 
 
 def steps(spec: Spec) -> Iterator[Step]:
     """Fresh on every call, with equal values."""
-    options = values(spec)
+    options, dtype = values(spec), getattr(torch, spec.dtype)
     contexts: dict[tuple[str, int], Tensor] = {}
     seen: dict[str, int] = {}
     changes = 0
@@ -41,15 +46,22 @@ def steps(spec: Spec) -> Iterator[Step]:
         if number in spec.change_at and spec.outside != "none":
             changes += 1
             change = _change(spec, changes)
-        context = contexts.setdefault((name, batch), _randn((batch, CONTEXT_TOKENS, WIDTH), 50 + int(name)))
+        fresh = _randn((batch, CONTEXT_TOKENS, WIDTH), 50 + int(name)).to(dtype)
+        context = contexts.setdefault((name, batch), fresh)
         drift = _randn((batch, tokens, WIDTH), 10 + int(name))
         sample = _randn((batch, tokens, WIDTH), 20 + int(name)) + 0.02 * index * drift
-        time = torch.full((batch,), 1000.0 * (1 - index / len(spec.calls)))
-        arguments = {"x": sample, "timestep": time, "context": context}
+        time = _time(spec.time, batch, 1000.0 * (1 - index / len(spec.calls)))
+        arguments = {"x": sample.to(dtype), "timestep": time, "context": context}
         option = next(options)
         if spec.option != "none":
             arguments["options"] = option
-        yield Step(name, (batch, tokens), change, arguments)
+        yield Step(name, (batch, tokens), change, arguments, spec.passing == "positional")
+
+
+def _time(how: str, batch: int, value: float) -> Any:
+    if how == "number":
+        return value
+    return torch.tensor(value) if how == "zero_dim" else torch.full((batch,), value)
 
 
 def _change(spec: Spec, number: int) -> Callable[[Any], None]:

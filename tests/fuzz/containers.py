@@ -18,6 +18,18 @@ class Wrapper(nn.Module):
         self.layers = nn.ModuleList(blocks)
 
 
+class Holder:
+    """An object, no module, that holds the blocks."""
+
+    def __init__(self, blocks: Blocks) -> None:
+        self.blocks = tuple(blocks)
+
+
+def _two_lists(model: Any, blocks: Blocks) -> None:
+    half = len(blocks) // 2
+    model.first, model.later = nn.ModuleList(blocks[:half]), nn.ModuleList(blocks[half:])
+
+
 def _set(name: str, make: Callable[[Blocks], Any]) -> Callable[[Any, Blocks], None]:
     def hold(model: Any, blocks: Blocks) -> None:
         setattr(model, name, make(blocks))
@@ -47,6 +59,9 @@ CONTAINERS: dict[str, tuple[Callable[[Any, Blocks], None], Callable[[Any, int], 
         _set("blocks", lambda b: nn.ModuleList(nn.ModuleDict({"block": x}) for x in b)),
         lambda m, n: [entry["block"] for entry in m.blocks],
     ),
+    "two_lists": (_two_lists, lambda m, n: [*m.first, *m.later]),
+    "helper_object": (_set("holder", Holder), lambda m, n: list(m.holder.blocks)),
+    "sliced": (_set("blocks", nn.ModuleList), lambda m, n: [m.blocks[0], *m.blocks[1:]]),
     "nested": (_set("core", Wrapper), lambda m, n: list(m.core.layers)),
     "repeated": (_set("block", lambda b: b[0]), lambda m, n: [m.block] * n),
 }

@@ -16,7 +16,7 @@ from .blocks import WIDTH, block_class, unpack
 from .containers import CONTAINERS
 from .options import OPTIONS
 from .spec import Spec
-from .states import STATES, give_state
+from .states import READS, STATES, give_state
 
 
 def build(spec: Spec) -> nn.Module:
@@ -25,7 +25,7 @@ def build(spec: Spec) -> nn.Module:
         torch.manual_seed(spec.seed)
         model = _model_class(spec)()
     freeze(model)
-    return model
+    return model.to(getattr(torch, spec.dtype))
 
 
 def freeze(model: nn.Module) -> None:
@@ -46,6 +46,7 @@ def _model_class(spec: Spec) -> type[nn.Module]:
     glue = GLUES[spec.glue]
     use_option = OPTIONS[spec.option] if spec.option != "none" and spec.option_to == "glue" else None
     remember = STATES[spec.state]
+    read = READS.get(spec.outside, lambda model, x: x)
     once = region if spec.placed in ("around", "outer") else contextlib.nullcontext
     every = region if spec.placed == "each_block" else contextlib.nullcontext
     to_blocks = spec.option_to == "blocks"
@@ -55,6 +56,8 @@ def _model_class(spec: Spec) -> type[nn.Module]:
     swapped = spec.glue == "storage_swap"
 
     class Model(nn.Module):
+        factor = 1.0
+
         def __init__(self) -> None:
             super().__init__()
             first = block_class(spec, two)
@@ -76,7 +79,7 @@ def _model_class(spec: Spec) -> type[nn.Module]:
             self, x: Tensor, timestep: Tensor, context: Tensor | None = None, options: Any = None
         ) -> Any:
             x = self.inlet(x) if spec.in_place != "callers_tensor" else _written(x)
-            x = x * self.strength + self.offset
+            x = read(self, x * self.strength + self.offset)
             if use_option is not None:
                 x = use_option(options, x)
             x = remember(self, x)
@@ -90,6 +93,8 @@ def _model_class(spec: Spec) -> type[nn.Module]:
                     x = glue(self, x, timestep, i)
                     if spec.in_place == "glue":
                         x *= 0.99
+                    if spec.in_place == "glue_view":
+                        x[:, 0].add_(0.05)
                     if skips and i >= spec.blocks - half:
                         x = x + 0.5 * saved.pop()
                     with every():
@@ -161,6 +166,11 @@ def _decorated(spec: Spec, forward: Callable[..., Any]) -> Callable[..., Any]:
 # ---------------------------------------------------------------------- glue before each block
 
 
+def _adds(model: Any, x: Tensor, timestep: Any, index: int) -> Tensor:
+    time = timestep.reshape(-1, 1, 1).to(x.dtype) if isinstance(timestep, Tensor) else timestep
+    return x + 1e-4 * index * time  # type: ignore[no-any-return]
+
+
 def _pad(model: Any, x: Tensor, timestep: Tensor, index: int) -> Tensor:
     tokens = x.shape[1]
     padded = F.pad(x, (0, 0, 0, -tokens % 4))
@@ -175,7 +185,11 @@ def _interpolate(model: Any, x: Tensor, timestep: Tensor, index: int) -> Tensor:
 GLUES: dict[str, Callable[[Any, Tensor, Tensor, int], Tensor]] = {
     "none": lambda model, x, timestep, index: x,
     "storage_swap": lambda model, x, timestep, index: x,
-    "adds": lambda model, x, timestep, index: x + 1e-4 * index * timestep.reshape(-1, 1, 1),
+    "adds": _adds,
+    "roll": lambda model, x, timestep, index: x.roll(1, 1),
+    "split": lambda model, x, timestep, index: torch.cat(x.split(2, 1)[::-1], 1),
+    "branch_on_sample": lambda model, x, timestep, index: x * 1.1 if index == 0 and x.mean() > 0 else x,
+    "count": lambda model, x, timestep, index: x + 1e-3 * int((x > 0).sum()) if index == 0 else x,
     "pad": _pad,
     "interpolate": _interpolate,
     "item": lambda model, x, timestep, index: x * 1.1 if timestep[0].item() > 500 else x,

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import collections
+import enum
 import functools
+import uuid
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -52,6 +55,40 @@ class Guide:
     scale: Tensor
 
 
+class Names(NamedTuple):
+    """A tuple with names."""
+
+    scale: float
+    bias: float
+
+
+class Mode(enum.Enum):
+    """Two modes."""
+
+    COLD = 1.0
+    WARM = 1.25
+
+
+def _nested_closure(scale: float) -> Callable[[Tensor], Tensor]:
+    inner = functools.partial(_scaled, scale=scale)
+    return lambda x: [inner][0](x)
+
+
+def _defaults(scale: float) -> Callable[[Tensor], Tensor]:
+    def apply(x: Tensor, factor: float = scale, *, table: tuple[float, ...] = (scale, 1.0)) -> Tensor:
+        return x * factor * table[1]
+
+    return apply
+
+
+def _generator(scale: float) -> torch.Generator:
+    return torch.Generator().manual_seed(int(1000 * scale))
+
+
+def _noisy(option: torch.Generator, x: Tensor) -> Tensor:
+    return x + 0.01 * torch.randn(x.shape, generator=option).to(x.dtype)
+
+
 def _scaled(x: Tensor, scale: float) -> Tensor:
     return x * scale
 
@@ -78,6 +115,15 @@ MAKE: dict[str, Callable[[float], Any]] = {
     "mode": lambda scale: "warm" if scale > 1.05 else "cold",
     "plain_object": Plain,
     "callable_with_attributes": Callable_,
+    "named_tuple": lambda scale: Names(scale, 0.1),
+    "enum": lambda scale: Mode.WARM if scale > 1.05 else Mode.COLD,
+    "set": lambda scale: {scale, 0.5},
+    "range": lambda scale: range(int(100 * scale)),
+    "uuid": lambda scale: uuid.UUID(int=int(100 * scale)),
+    "nested_closure": _nested_closure,
+    "defaults": _defaults,
+    "ordered_dict": lambda scale: collections.OrderedDict(scale=scale, bias=0.1),
+    "torch_generator": _generator,
 }
 
 OPTIONS: dict[str, Callable[[Any, Tensor], Tensor]] = {
@@ -94,7 +140,21 @@ OPTIONS: dict[str, Callable[[Any, Tensor], Tensor]] = {
     "mode": lambda o, x: x + 0.1 if o == "warm" else x,
     "plain_object": lambda o, x: x * o.scale,
     "callable_with_attributes": lambda o, x: o(x),
+    "named_tuple": lambda o, x: x * o.scale + o.bias,
+    "enum": lambda o, x: x * o.value,
+    "set": lambda o, x: x * max(o),
+    "range": lambda o, x: x * (len(o) / 100),
+    "uuid": lambda o, x: x * (o.int / 100),
+    "nested_closure": lambda o, x: o(x),
+    "defaults": lambda o, x: o(x),
+    "ordered_dict": lambda o, x: x * o["scale"] + o["bias"],
+    "torch_generator": _noisy,
 }
+
+
+def _write_set(option: set[float], scale: float) -> None:
+    option.clear()
+    option.update((scale, 0.5))
 
 
 def _write_six(option: Any, scale: float) -> None:
@@ -118,6 +178,8 @@ WRITE: dict[str, Callable[[Any, float], None]] = {
     "dataclass_of_tensors": lambda option, scale: option.scale.fill_(scale),
     "numpy": lambda option, scale: option.__setitem__(0, scale),
     "six_levels": _write_six,
+    "set": _write_set,
+    "ordered_dict": lambda option, scale: option.update(scale=scale),
     "callable_with_attributes": lambda option, scale: option.settings.update(scale=scale),
 }
 """How one and the same object is changed between calls, where that is possible."""

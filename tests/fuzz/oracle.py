@@ -5,7 +5,7 @@ from __future__ import annotations
 import warnings
 from collections import Counter
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from typing import Any
 
 import torch
@@ -19,9 +19,11 @@ from .models import build
 from .pythonstate import python_state
 from .reference import HandReference
 from .spec import Spec
+from .states import SETTINGS
 
 UNCACHED = "F1B0_W0M0MC0_T0O1_R0"
 CACHED = "F1B0_W2M0MC0_T0O1_R1000"  # every step but a trajectory's first two may be a hit
+UNJUDGED = ("block_counter",)  # a block that is skipped does not count
 TOLERANCE = {torch.float64: 1e-6, torch.float32: 2e-5, torch.bfloat16: 5e-2}
 
 
@@ -37,7 +39,7 @@ def check(spec: Spec, tally: Counter[str] | None = None) -> None:
         refused = _uncached(spec, tally)
         if refused:
             _passthrough(spec)
-        elif spec.state != "block_counter":  # a block that is skipped does not count
+        elif spec.state not in UNJUDGED:
             _cached(spec, tally)
 
 
@@ -67,8 +69,12 @@ def _uncached(spec: Spec, tally: Counter[str]) -> bool:
         _change(step, plain)
         _change(theirs, other)
         before = python_state((other, theirs.arguments))
+        SETTINGS["count"] = 0
         expected, error = _call(spec, plain, step)
+        counted, SETTINGS["count"] = SETTINGS["count"], 0
         found, foreign = _call(spec, cached, theirs)
+        if error is None and foreign is None and SETTINGS["count"] != counted:
+            raise Fault(f"call {number} counted {SETTINGS['count']} in a global, the plain model {counted}")
         if isinstance(foreign, FxcacheError):
             refused = True
             tally[f"refused: {type(foreign).__name__}: {_reason(foreign)}"] += 1
@@ -124,7 +130,7 @@ def _cached(spec: Spec, tally: Counter[str]) -> None:
             return
         if error is not None:
             raise Fault(f"cached, call {number} raises {error!r}") from error
-        hit = _was_hit(cached)
+        hit = _was_hit(cached, step.trajectory if spec.named else "default")
         with around(spec):
             if hit:
                 hits += 1
@@ -147,15 +153,19 @@ def _as_written(arguments: dict[str, Any], theirs: dict[str, Any]) -> None:
             value.copy_(theirs[name])
 
 
-def _was_hit(cached: Any) -> bool:
-    context = cached.stats().contexts.get("default")
+def _was_hit(cached: Any, name: str) -> bool:
+    context = cached.stats().contexts.get(name)
     return bool(context is not None and context.hits and context.hits[-1])
 
 
 def _call(spec: Spec, model: nn.Module, step: Step) -> tuple[Any, Exception | None]:
     try:
-        with around(spec):
-            return model(**step.arguments), None
+        args, kwargs = step.given()
+        named = spec.named and hasattr(model, "cache_context")
+        context = model.cache_context(step.trajectory) if named else nullcontext()
+        torch.manual_seed(0)
+        with around(spec), context:
+            return model(*args, **kwargs), None
     except Exception as error:  # to be compared with the other's
         return None, error
 

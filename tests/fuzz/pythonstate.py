@@ -23,6 +23,10 @@ def python_state(value: Any, known: dict[int, str] | None = None, where: str = "
     known[id(value)] = where
     if isinstance(value, Tensor):
         return {where: _tensor(value)}
+    if isinstance(value, torch.Generator):
+        return {where: hash(bytes(value.get_state().numpy()))}
+    if isinstance(value, (set, frozenset)):
+        return {where: sorted(map(repr, value))}
     found: dict[str, Any] = {where: type(value).__name__}
     for name, held in _held(value):
         found.update(python_state(held, known, f"{where}{name}"))

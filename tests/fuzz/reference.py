@@ -12,6 +12,7 @@ import copy
 from collections.abc import Callable
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 
 from .blocks import GIVEN_BACK, IN_PLACE, PACKS, Streams, unpack
@@ -83,8 +84,9 @@ class HandReference:
 
 def _run(model: nn.Module, arguments: dict[str, Any], handler: Handler) -> Any:
     """A call of a copy of `model` on copies of the arguments, its blocks' calls given to `handler`."""
-    model, arguments = copy.deepcopy((model, arguments))
+    model, arguments = copy.deepcopy(model), {name: _copy(value) for name, value in arguments.items()}
     number = [0]
+    torch.manual_seed(0)  # as before every call
 
     def called(block: nn.Module) -> Callable[..., Any]:
         def call(x: Tensor, second: Any = None, **given: Any) -> Any:
@@ -96,6 +98,10 @@ def _run(model: nn.Module, arguments: dict[str, Any], handler: Handler) -> Any:
     for block in chain(model):
         block._compiled_call_impl = called(block)
     return model(**arguments)
+
+
+def _copy(value: Any) -> Any:
+    return value.clone_state() if isinstance(value, torch.Generator) else copy.deepcopy(value)
 
 
 def _copied(streams: Streams) -> Streams:

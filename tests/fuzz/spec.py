@@ -33,6 +33,10 @@ class Spec:
     change_at: tuple[int, ...] = ()
     glue: str = "none"
     sizes: str = "fixed"
+    dtype: str = "float32"
+    time: str = "tensor"
+    passing: str = "keywords"
+    named: bool = False
     calls: str = "000"
     seed: int = 0
 
@@ -48,12 +52,15 @@ class Spec:
 AXES: dict[str, tuple[Any, ...]] = {
     "container": (
         "module_list", "sequential", "module_dict", "attributes", "plain_list", "list_of_dicts",
-        "nested", "repeated", "list_of_module_dicts",
+        "nested", "repeated", "list_of_module_dicts", "two_lists", "helper_object", "sliced",
     ),
     "blocks": (4, 3, 5),
     "streams": ("one", "dual", "dual_then_single", "long_skips"),
-    "result": ("tensor", "tuple", "nested_tuple", "dict", "dataclass"),
-    "in_place": ("none", "iadd", "mul_", "slice", "second_stream", "returns_none", "glue", "callers_tensor"),
+    "result": ("tensor", "tuple", "nested_tuple", "dict", "dataclass", "list", "named_tuple"),
+    "in_place": (
+        "none", "iadd", "mul_", "slice", "second_stream", "returns_none", "glue", "callers_tensor", "view",
+        "out", "index_put", "foreach", "glue_view",
+    ),
     "context": (
         "none", "autocast", "autocast_off", "no_grad", "inference_mode", "default_dtype", "sdpa_kernel",
     ),
@@ -62,19 +69,30 @@ AXES: dict[str, tuple[Any, ...]] = {
     "option": (
         "none", "dict", "functions", "closures", "partial", "bound_method", "slots", "dataclass_of_tensors",
         "numpy", "six_levels", "number", "mode", "plain_object", "callable_with_attributes",
+        "named_tuple", "enum", "set", "range", "uuid", "nested_closure", "defaults", "ordered_dict",
+        "torch_generator",
     ),
     "option_changes": (False, True),
     "option_to": ("glue", "blocks"),
     "state": (
         "none", "memo_attribute", "memo_dict", "lru_cache", "lru_method", "counter", "unread_counter",
-        "log", "block_counter", "last_input",
+        "log", "block_counter", "last_input", "random", "helper_counter", "global_counter",
     ),
     "outside": (
         "none", "attribute", "buffer_replaced", "buffer_written", "weights_written", "hook", "inner_hook",
         "hook_removed", "forward_patched", "class_patched", "block_replaced", "training",
+        "helper_attribute", "config_entry", "class_attribute", "global",
+        "parameter_replaced", "weights_swapped", "tensor_attribute", "tensor_attribute_written",
     ),
-    "glue": ("none", "adds", "pad", "interpolate", "item", "branch_on_number", "storage_swap"),
+    "glue": (
+        "none", "adds", "pad", "interpolate", "item", "branch_on_number", "storage_swap", "roll", "split",
+        "branch_on_sample", "count",
+    ),
     "sizes": ("fixed", "tokens", "batch"),
+    "dtype": ("float32", "bfloat16", "float64"),
+    "time": ("tensor", "number", "zero_dim"),
+    "passing": ("keywords", "positional"),
+    "named": (False, True),
     "calls": ("000", "0000000", "000111", "010101", "0001110"),
 }  # fmt: skip
 """The words of each axis, the plainest first."""
@@ -106,6 +124,12 @@ def canonical(spec: Spec) -> Spec:
         changes["streams"] = "dual"
         if spec.result == "tensor" and spec.in_place not in ("returns_none", "second_stream"):
             changes["result"] = "tuple"
+    if spec.container in ("two_lists", "sliced") and spec.streams == "dual_then_single":
+        changes["container"] = "module_list"
+    if spec.dtype != "float32" and spec.container in ("plain_list", "list_of_dicts", "helper_object"):
+        changes["dtype"] = "float32"
+    if spec.time != "tensor" and spec.glue == "item":
+        changes["time"] = "tensor"
     if spec.context == "none":
         changes["placed"] = "around"
     if spec.option == "none":

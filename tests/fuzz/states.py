@@ -22,11 +22,17 @@ def _cached_table(tokens: int) -> Tensor:
     return _table(tokens)
 
 
+SETTINGS = {"scale": 1.0, "count": 0}
+"""What a module of the program holds, for all models."""
+
+
 class Helper:
     """An object with a memoizing method of its own."""
 
     def __init__(self) -> None:
         self.table = functools.lru_cache(maxsize=8)(_table)
+        self.scale = 1.0
+        self.count = 0
 
 
 def give_state(model: Any) -> None:
@@ -37,18 +43,21 @@ def give_state(model: Any) -> None:
     model.log = []
     model.helper = Helper()
     model.last = None
+    model.settings = {"inner": {"scale": 1.0}}
+    model.frequencies = torch.linspace(0.0, 0.1, WIDTH)
+    SETTINGS.update(scale=1.0, count=0)
 
 
 def _memo_attribute(model: Any, x: Tensor) -> Tensor:
     if model.memo is None or model.memo.shape[0] != x.shape[1]:
         model.memo = _table(x.shape[1])
-    return x + model.memo  # type: ignore[no-any-return]
+    return x + model.memo.to(x.dtype)  # type: ignore[no-any-return]
 
 
 def _memo_dict(model: Any, x: Tensor) -> Tensor:
     if x.shape[1] not in model.memos:
         model.memos[x.shape[1]] = _table(x.shape[1])
-    return x + model.memos[x.shape[1]]  # type: ignore[no-any-return]
+    return x + model.memos[x.shape[1]].to(x.dtype)  # type: ignore[no-any-return]
 
 
 def _counter(model: Any, x: Tensor) -> Tensor:
@@ -71,21 +80,45 @@ def _last_input(model: Any, x: Tensor) -> Tensor:
     return x if before is None or before.shape != x.shape else x + 0.1 * before
 
 
+def _helper_counter(model: Any, x: Tensor) -> Tensor:
+    model.helper.count += 1
+    return x + 0.01 * model.helper.count
+
+
+def _global_counter(model: Any, x: Tensor) -> Tensor:
+    SETTINGS["count"] += 1
+    return x
+
+
 STATES: dict[str, Callable[[Any, Tensor], Tensor]] = {
     "none": lambda model, x: x,
     "block_counter": lambda model, x: x,
     "memo_attribute": _memo_attribute,
     "memo_dict": _memo_dict,
-    "lru_cache": lambda model, x: x + _cached_table(x.shape[1]),
-    "lru_method": lambda model, x: x + model.helper.table(x.shape[1]),
+    "lru_cache": lambda model, x: x + _cached_table(x.shape[1]).to(x.dtype),
+    "lru_method": lambda model, x: x + model.helper.table(x.shape[1]).to(x.dtype),
     "counter": _counter,
     "unread_counter": _unread_counter,
     "log": _log,
     "last_input": _last_input,
+    "random": lambda model, x: x + 0.01 * torch.randn_like(x),
+    "helper_counter": _helper_counter,
+    "global_counter": _global_counter,
 }
 
 
 # ---------------------------------------------------------------------- changes from outside
+
+
+READS: dict[str, Callable[[Any, Tensor], Tensor]] = {
+    "helper_attribute": lambda model, x: x * model.helper.scale,
+    "config_entry": lambda model, x: x * model.settings["inner"]["scale"],
+    "class_attribute": lambda model, x: x * model.factor,
+    "global": lambda model, x: x * SETTINGS["scale"],
+    "tensor_attribute": lambda model, x: x + model.frequencies.to(x.dtype),
+    "tensor_attribute_written": lambda model, x: x + model.frequencies.to(x.dtype),
+}
+"""What the forward reads of that which changes, where it is not read anyway."""
 
 
 def _steer(module: nn.Module, args: Any, result: Any) -> Any:
@@ -120,16 +153,28 @@ def _hook_removed(model: Any, number: int) -> None:
         model.outlet._forward_hooks.clear()
 
 
+def _replace_parameter(model: Any, number: int) -> None:
+    mix = model.walk()[-1].mix
+    mix.weight = nn.Parameter(mix.weight * 1.5, requires_grad=False)
+
+
+def _swap_weights(model: Any, number: int) -> None:
+    first, last = model.walk()[0], model.walk()[-1]
+    first.mix, last.mix = last.mix, first.mix
+
+
 def _replace_block(model: Any, number: int) -> None:
     old = model.walk()[1]
-    old.mix = nn.Linear(WIDTH, WIDTH).requires_grad_(False)
+    old.mix = nn.Linear(WIDTH, WIDTH).requires_grad_(False).to(old.mix.weight.dtype)
     nn.init.constant_(old.mix.weight, 0.1 * number)
     nn.init.zeros_(old.mix.bias)
 
 
 CHANGES: dict[str, Callable[[Any, int], None]] = {
     "attribute": lambda model, number: setattr(model, "strength", 1.0 + 0.5 * number),
-    "buffer_replaced": lambda model, number: setattr(model, "offset", torch.full((WIDTH,), 0.2 * number)),
+    "buffer_replaced": lambda model, number: setattr(
+        model, "offset", torch.full_like(model.offset, 0.2 * number)
+    ),
     "buffer_written": lambda model, number: model.offset.add_(0.1),
     "weights_written": lambda model, number: model.walk()[-1].mix.weight.mul_(1.5),
     "hook": lambda model, number: model.walk()[-1].register_forward_hook(_steer if number % 2 else _look),
@@ -140,6 +185,14 @@ CHANGES: dict[str, Callable[[Any, int], None]] = {
     ),
     "class_patched": _patch_class,
     "block_replaced": _replace_block,
+    "helper_attribute": lambda model, number: setattr(model.helper, "scale", 1.0 + 0.5 * number),
+    "config_entry": lambda model, number: model.settings["inner"].update(scale=1.0 + 0.5 * number),
+    "class_attribute": lambda model, number: setattr(type(model), "factor", 1.0 + 0.5 * number),
+    "global": lambda model, number: SETTINGS.update(scale=1.0 + 0.5 * number),
+    "parameter_replaced": _replace_parameter,
+    "weights_swapped": _swap_weights,
+    "tensor_attribute": lambda model, number: setattr(model, "frequencies", torch.ones(WIDTH) * number),
+    "tensor_attribute_written": lambda model, number: model.frequencies.add_(0.1),
     "training": lambda model, number: model.train(bool(number % 2)),
 }
 """What somebody does to the model between calls; `number` counts from 1."""
