@@ -35,7 +35,7 @@ from .forwards import ForwardInputs
 from .guards import ShapeGuards, ValueGuards
 from .leaf import LeafReadsError
 from .leaf_adapter import called_leaf
-from .modulelists import find_leaves
+from .modulelists import USUAL, Way, find_leaves
 from .pristine import pristine
 from .reads import RefusedTrace
 from .rewrite_leaves import finish_graph
@@ -79,7 +79,7 @@ class Capture:
 
 
 def capture(
-    model: nn.Module, bound: Mapping[str, Any], tensors: list[torch.Tensor], depth: int = 0
+    model: nn.Module, bound: Mapping[str, Any], tensors: list[torch.Tensor], way: Way = USUAL
 ) -> Capture:
     """Capture the call `model(**bound)`.
 
@@ -87,7 +87,7 @@ def capture(
         model: the module whose forward is traced. It is left as it was.
         bound: all arguments by name.
         tensors: the flat tensors of `bound`, as `signature.flatten` orders them.
-        depth: how many nested levels of module lists to open; 0 takes the outermost lists' items.
+        way: which modules' calls stay whole.
 
     Raises:
         CaptureError: no way of tracing worked; it holds the reason for each.
@@ -103,7 +103,7 @@ def capture(
     with _LOCK, torch.no_grad():
         for how, attempt in ways:
             try:
-                return replace(attempt(model, bound, tensors, depth, how), refused=attempts)
+                return replace(attempt(model, bound, tensors, way, how), refused=attempts)
             except BlockMutationError:
                 raise
             except Exception as error:  # whatever the model's own code raises under tracing
@@ -135,22 +135,22 @@ def _capture_symbolic(
     model: nn.Module,
     bound: Mapping[str, Any],
     tensors: list[torch.Tensor],
-    depth: int,
+    way: Way,
     how: str,
 ) -> Capture:
     try:
-        return _capture_fake(model, bound, tensors, depth, how)
+        return _capture_fake(model, bound, tensors, way, how)
     except RuntimeError as error:
         if NUMBERS_WANTED not in str(error):
             raise
-    return _capture_fake(model, bound, tensors, depth, how, decomposed=True)
+    return _capture_fake(model, bound, tensors, way, how, decomposed=True)
 
 
 def _capture_fake(
     model: nn.Module,
     bound: Mapping[str, Any],
     tensors: list[torch.Tensor],
-    depth: int,
+    way: Way,
     how: str,
     decomposed: bool = False,
 ) -> Capture:
@@ -165,7 +165,7 @@ def _capture_fake(
     dims = [[_expression(s) for s in t.shape] for t in flat]
     # Models ask `torch.compiler.is_compiling()` before they look at values or memoise tensors; there
     # is no public way to say so outside `torch.export`.
-    leaves = find_leaves(model, depth)
+    leaves = find_leaves(model, way)
     with pristine(model), _compiling_state_context(), _quiet():
         traced = trace(_forward_of(model, bound), leaves, lambda: flat, model, False, decomposed)
     return _finished(model, bound, traced, leaves, ShapeGuards.of(env, dims), how)
@@ -200,12 +200,12 @@ def _capture_real(
     model: nn.Module,
     bound: Mapping[str, Any],
     tensors: list[torch.Tensor],
-    depth: int,
+    way: Way,
     how: str,
 ) -> Capture:
     opened: frozenset[str] = frozenset()
     while True:
-        leaves = find_leaves(model, depth, opened)
+        leaves = find_leaves(model, way, opened)
         try:
             with pristine(model):
                 forward = _forward_of(model, bound)

@@ -73,7 +73,9 @@ class NoBlocksError(FxcacheError):
     def __init__(self, model: str, found: str) -> None:
         super().__init__(
             f"{model} has no chain of repeated blocks that fxcache can cache ({found}). A chain is "
-            "two or more modules of an nn.ModuleList, each consuming what the one before produced. "
+            "two or more calls of modules of one class, or of one collection (an nn.ModuleList, an "
+            "nn.Sequential, a list or dict, block0, block1 ...), each consuming what the one before "
+            "produced. "
             'Use on_unsupported="passthrough" to run it uncached.'
         )
 

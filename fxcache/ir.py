@@ -108,6 +108,7 @@ class Program:
     assumed: equalities of sizes, beyond the capture's guards, that pairing streams relied on.
     state: what is remembered between steps, in the order in which the graph takes it.
     graph: the outer graph; takes the flat inputs and then the state.
+    by_class: blocks may be any modules of one class that are called repeatedly.
     """
 
     capture: Capture
@@ -122,6 +123,7 @@ class Program:
     assumed: tuple[Any, ...] = ()
     state: tuple[StateTensor, ...] = ()
     graph: GraphModule | None = None
+    by_class: bool = False
 
     def replace(self, **changes: Any) -> Program:
         return dataclasses.replace(self, **changes)

@@ -11,7 +11,7 @@ from .cached import CachedTransformer
 from .config import CacheConfig, as_config
 from .errors import ConfigError, NoDenoiserError
 from .forwards import usual_timestep
-from .modulelists import list_of
+from .modulelists import find_lists
 from .roothooks import forward_beneath
 
 ConfigLike = CacheConfig | str | Mapping[str, Any] | None
@@ -54,7 +54,7 @@ def _denoises(module: nn.Module) -> bool:
     # The class's forward, too: another's cache may have put its own in the place, to be refused.
     if usual_timestep(forward_beneath(original)) is None and usual_timestep(type(original).forward) is None:
         return False
-    return any(list_of(original, name) is not None for name, _ in original.named_modules() if name)
+    return bool(find_lists(original))
 
 
 def transform_pipeline(

@@ -13,6 +13,7 @@ from torch.fx import Graph, GraphModule, Node
 
 from .leaf import LeafRecord, leaf_call
 from .leaf_adapter import Flat, LeafAdapter, Path, places_of
+from .names import attribute, attribute_names, avoid_reserved, identifier
 from .opaque import is_opaque
 from .reads import RefusedTrace
 from .straighten import ASSERTIONS
@@ -34,8 +35,9 @@ def finish_graph(
             node.target = torch.numel  # Dynamo takes no operator that gives a number
     _name_attributes(graph, traced, model, holder)
     for node, name in zip(graph.find_nodes(op="placeholder"), names, strict=True):
-        node._rename(_identifier(name))
+        node._rename(identifier(name))
         node.target = node.name
+    avoid_reserved(graph)
     owned = Graph()  # a graph belongs to one module: the trace's stays with the trace
     outputs: Any = owned.graph_copy(graph, {})
     owned.output(tuple(outputs))
@@ -44,10 +46,6 @@ def finish_graph(
     result.graph.lint()
     result.recompile()
     return result
-
-
-def _identifier(name: str) -> str:
-    return "".join(c if c.isalnum() else "_" for c in name).strip("_")
 
 
 def _insert_module_call(graph: Graph, node: Node, record: LeafRecord, holder: nn.Module) -> None:
@@ -117,7 +115,7 @@ def _redirect(graph: Graph, user: Node, call: Node, path: Path) -> None:
     for kind, key in path:
         function = getattr if kind == "attribute" else operator.getitem
         value = function(value, key)
-        label = f"{label}_{_identifier(str(key))}"
+        label = f"{label}_{identifier(str(key))}"
         known = [u for u in current.users if u.target is function and u.args == (current, key)]
         if known:
             current = known[0]
@@ -145,6 +143,7 @@ def put_submodule(holder: nn.Module, name: str, module: nn.Module) -> None:
 def _name_attributes(graph: Graph, traced: GraphModule, model: nn.Module, holder: nn.Module) -> None:
     """Constants that are the model's own tensors are read from the model, under their own names."""
     own: dict[int, tuple[str, torch.Tensor]] = {}
+    taken = attribute_names()
     for name, tensor in [*model.named_parameters(), *model.named_buffers()]:
         own[id(tensor)] = (name, tensor)
     for node in graph.find_nodes(op="get_attr"):
@@ -154,7 +153,7 @@ def _name_attributes(graph: Graph, traced: GraphModule, model: nn.Module, holder
         if isinstance(value, FakeTensor):
             raise RefusedTrace(f"the graph needs '{node.name}', a tensor that Python code made of the inputs")
         if id(value) in own:
-            name = own[id(value)][0]
+            name = attribute(own[id(value)][0], taken)
             put_tensor(holder, name, value)
             node.target = name
             node._rename(name.replace(".", "_"))
@@ -170,6 +169,8 @@ def put_tensor(holder: nn.Module, name: str, tensor: torch.Tensor) -> None:
             holder.add_module(parent, nn.Module())
         holder = holder.get_submodule(parent)
     if hasattr(holder, last):  # reached through a leaf module, which owns it already
+        if getattr(holder, last) is not tensor:
+            raise RefusedTrace(f"the model has two things named '{name}'")
         return
     if isinstance(tensor, nn.Parameter):
         holder.register_parameter(last, tensor)

@@ -10,14 +10,14 @@ import sympy
 import torch
 
 from .errors import GraphSpecError
+from .names import RECORD
 
 Size: TypeAlias = int | sympy.Expr
-RECORD = ("clock_", "log_")  # how the names begin of the small tensors that say what a trajectory did
 
 
 def record_of(state: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
     """What is left of a trajectory's state once it is over: enough for `stats()`."""
-    return {name: tensor for name, tensor in state.items() if name.startswith(RECORD)}
+    return {name: tensor for name, tensor in state.items() if RECORD.fullmatch(name)}
 
 
 @dataclass(frozen=True)

@@ -22,7 +22,7 @@ from .ambient import Change, autocast, changes, without_autocast_cache
 from .effects import Effect
 from .gluewatch import AliasWritten, Calls, GlueWatch
 from .leaf import LeafRecord, Recording, is_traced, recording
-from .modulelists import list_of
+from .modulelists import find_lists
 from .opaque import is_opaque, tensors_within
 from .reads import MemoryReads, OwnReads, RefusedTrace, ValueReads
 from .straighten import drop_copies, drop_marks, is_write, mark_random, refuse_effects, written_inputs
@@ -98,7 +98,7 @@ def _trace(
         return [*dynamic, *reads.copies]
 
     # Blocks hand on the sizes they are given; other modules may make new ones of what they read.
-    watched = frozenset(n for n in leaves if real and list_of(model, n) is None)
+    watched = frozenset(leaves) - find_lists(model).keys() if real else frozenset()
     written: tuple[tuple[int, int], ...] = ()
     with recording(leaves, glue, watched, aliasing) as session:
         graph = _make_graph(body, inputs(), fake=not real)

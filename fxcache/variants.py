@@ -12,14 +12,16 @@ import torch
 from torch import nn
 
 from .ambient import with_settings
-from .capture import capture
+from .capture import Capture, capture
 from .config import CacheConfig
 from .effects import with_effects
-from .errors import CaptureError, NoBlocksError
+from .errors import CaptureError
+from .finding import first_chain
 from .flops import Described, StepFlops, count_step
 from .forwards import ForwardInputs
 from .guards import ShapeGuards
 from .ir import Program
+from .modulelists import Way
 from .passes import run_passes
 from .randomness import refuse_reordered
 from .signature import Call, structure_key
@@ -213,27 +215,27 @@ def transform_call(
     bound: Mapping[str, Any],
     tensors: list[torch.Tensor],
 ) -> Program:
-    """Capture one call and run the passes; opens nested module lists where the outer ones hold no chain."""
-    for depth in (0, 1):
-        captured = capture(model, bound, tensors, depth)
+    """Capture one call and run the passes, with the first way of choosing blocks that finds a chain."""
+
+    def passed(captured: Capture, way: Way) -> Program:
         timestep = inputs.timestep_of(captured.inputs)
-        try:
-            program = run_passes(Program(captured, config, scope, timestep))
-        except NoBlocksError:
-            if depth == 1:
-                raise
-            continue
+        program = run_passes(Program(captured, config, scope, timestep, by_class=way.by_class))
         refuse_reordered(program)
         return program
-    raise AssertionError("unreachable")
+
+    return first_chain(model, lambda way: capture(model, bound, tensors, way), passed)
 
 
 def _watch(model: nn.Module, program: Program) -> Watched:
     """What must stay in its place for the graph to mean the model: leaves, and tensors of the glue."""
     watched: list[tuple[dict[str, Any], str, Any]] = []
-    for name, leaf in program.capture.leaves.items():
-        parent, _, last = name.rpartition(".")
-        watched.append((model.get_submodule(parent)._modules, last, leaf))  # type: ignore[arg-type]
+    places: dict[int, tuple[dict[str, Any], str]] = {}
+    for module in model.modules():
+        for key, child in module._modules.items():
+            places.setdefault(id(child), (module._modules, key))
+    for leaf in program.capture.leaves.values():
+        if id(leaf) in places:  # else it is in a plain container
+            watched.append((*places[id(leaf)], leaf))
     for node in program.capture.graph.graph.find_nodes(op="get_attr"):
         parent, _, last = str(node.target).rpartition(".")
         try:

@@ -1,19 +1,24 @@
 """Find the chain of repeated blocks, from dataflow alone.
 
-Candidates are the calls of items of module lists. Walking back from the model's output, the block
+Candidates are the calls of items of the model's collections (or, if asked, of any modules of one class
+that are called repeatedly). Walking back from the model's output, the block
 before a block is the latest one of the same list whose output reaches it, else the one with the most
 parameters behind it. The prefix that only feeds the chain (text refiners) is cut off again.
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import torch
+from torch import nn
 from torch.fx import Node
 
-from ..dataflow import ancestors
+from ..dataflow import ancestors, in_order
 from ..errors import NoBlocksError
 from ..ir import Block, Program
-from ..modulelists import list_of
+from ..leaf_adapter import called_leaf
+from ..modulelists import find_lists, is_small
 
 
 def find_chain(program: Program) -> Program:
@@ -22,7 +27,7 @@ def find_chain(program: Program) -> Program:
     Raises `NoBlocksError` where no two blocks follow each other.
     """
     graph = program.capture.graph.graph
-    candidates = {n: b for n in graph.nodes if (b := _block(program, n)) is not None}
+    candidates = _repeated(program) if program.by_class else _items(program)
     chains: dict[Node, list[Node]] = {}
     for node in candidates:
         earlier = _preceding(node.all_input_nodes, candidates)
@@ -35,21 +40,44 @@ def find_chain(program: Program) -> Program:
     ends = _preceding(graph.output_node().all_input_nodes, candidates)
     chain = _without_side_lists(_heaviest(ends, chains, candidates), candidates)
     if len(chain) < 2:
-        found = ", ".join(sorted({b.module_list for b in candidates.values()})) or "no module list is called"
+        found = (
+            ", ".join(sorted({b.module_list for b in candidates.values()}))
+            or "nothing that holds several of one class is called"
+        )
         raise NoBlocksError(type(program.capture.model).__name__, found)
     return program.replace(chain=tuple(candidates[n] for n in chain))
 
 
-def _block(program: Program, node: Node) -> Block | None:
-    if node.op != "call_module":
-        return None
-    name = str(node.target)
-    module_list = list_of(program.capture.model, name)
-    if module_list is None:
-        return None
-    module = program.capture.leaves[name]
-    parameters = sum(p.numel() for p in module.parameters())
-    return Block(node, name, module_list, type(module), parameters)
+def _items(program: Program) -> dict[Node, Block]:
+    """The calls of items of collections."""
+    lists = find_lists(program.capture.model)
+    found = ((node, name, leaf) for node, name, leaf in _calls(program) if name in lists)
+    return {node: _block(node, leaf, lists[name]) for node, name, leaf in found}
+
+
+def _repeated(program: Program) -> dict[Node, Block]:
+    """The calls of classes that are called several times, other than torch's own small layers."""
+    groups: dict[str, dict[Node, Block]] = {}
+    for node, name, leaf in _calls(program):
+        group = ".".join(filter(None, (name.rpartition(".")[0], type(leaf).__name__)))
+        if not is_small(leaf):
+            groups.setdefault(group, {})[node] = _block(node, leaf, group)
+    repeated = {node: block for group in groups.values() if len(group) > 1 for node, block in group.items()}
+    return {n: repeated[n] for n in in_order(repeated, program.capture.graph.graph)}
+
+
+def _calls(program: Program) -> Iterator[tuple[Node, str, nn.Module]]:
+    """Every call of a leaf with the leaf and its name, which may be called by an adapter of another name."""
+    names = {id(leaf): name for name, leaf in program.capture.leaves.items()}
+    graph = program.capture.graph
+    for node in graph.graph.find_nodes(op="call_module"):
+        leaf = called_leaf(graph.get_submodule(str(node.target)))
+        yield node, names[id(leaf)], leaf
+
+
+def _block(node: Node, leaf: nn.Module, group: str) -> Block:
+    parameters = sum(p.numel() for p in leaf.parameters())
+    return Block(node, str(node.target), group, type(leaf), parameters)
 
 
 def _preceding(starts: list[Node], candidates: dict[Node, Block]) -> list[Node]:
