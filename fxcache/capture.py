@@ -44,6 +44,7 @@ from .separate_reads import separate_reads
 from .signature import arguments_structure, tensor_names
 from .structure import Structure
 from .tracing import Trace, trace
+from .uncompiled import uncompiled
 from .writes import copied
 
 NUMBERS_WANTED = "expected to contain only concrete integers"  # a kernel's answer to symbolic amounts
@@ -100,7 +101,7 @@ def capture(
         ("static", _capture_fake),
         ("real", _capture_real),
     )
-    with _LOCK, torch.no_grad():
+    with _LOCK, torch.no_grad(), uncompiled():
         for how, attempt in ways:
             try:
                 return replace(attempt(model, bound, tensors, way, how), refused=attempts)

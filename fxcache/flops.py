@@ -14,6 +14,7 @@ from torch.utils.flop_counter import FlopCounterMode, sdpa_flop_count
 from .ambient import entered
 from .ir import Program
 from .pristine import pristine
+from .uncompiled import uncompiled
 
 Described = tuple[tuple[int, ...], torch.dtype, torch.device]
 
@@ -60,7 +61,12 @@ def count_step(
 
 def _count(program: Program, inputs: Sequence[Described], symbols: Mapping[sympy.Symbol, Any]) -> StepFlops:
     placeholders = program.capture.graph.graph.find_nodes(op="placeholder")
-    with pristine(program.capture.model), torch.no_grad(), FakeTensorMode(allow_non_fake_inputs=True):
+    with (
+        pristine(program.capture.model),
+        torch.no_grad(),
+        uncompiled(),
+        FakeTensorMode(allow_non_fake_inputs=True),
+    ):
         values: dict[str, Any] = {
             node.name: torch.empty(shape, dtype=dtype, device=device)
             for node, (shape, dtype, device) in zip(placeholders, inputs, strict=True)
@@ -84,10 +90,24 @@ def _count(program: Program, inputs: Sequence[Described], symbols: Mapping[sympy
 def _run(program: Program, name: str, values: dict[str, Any]) -> int:
     stage = program.stages[name]
     counter = FlopCounterMode(display=False, custom_mapping=CPU_ATTENTION)
+    counter.mod_tracker = _Whole()  # type: ignore[assignment]
     with counter:
         results = stage.graph(*(values[n] for n in stage.inputs))
     values.update(zip(stage.outputs, results, strict=True))
     return int(counter.get_total_flops())
+
+
+class _Whole:
+    """In the place of the tracker by which torch counts module by module: its hooks are global ones.
+
+    They would be called for what other threads run, too, and wrapped modules warn of them.
+    """
+
+    parents = frozenset({"Global"})
+
+    def __enter__(self) -> None: ...
+
+    def __exit__(self, *error: object) -> None: ...
 
 
 def _cpu_attention(query: Any, key: Any, value: Any, *args: Any, **kwargs: Any) -> int:

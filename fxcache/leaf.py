@@ -103,8 +103,6 @@ class Recording:
     thread: int = field(default_factory=threading.get_ident)
 
     def call(self, name: str, module: nn.Module, args: Any, kwargs: Any) -> Any:
-        if threading.get_ident() != self.thread:  # another thread uses the same model meanwhile
-            return module._call_impl(*args, **kwargs)
         arguments, operands = Structure.of((args, kwargs), fields=True)
         for constant in arguments.held():
             if is_opaque(constant) and any(map(is_traced, tensors_within(constant))):
@@ -316,7 +314,14 @@ def recording(
     saved = {name: module._compiled_call_impl for name, module in leaves.items()}
 
     def replacement(name: str, module: nn.Module) -> Any:
-        return lambda *args, **kwargs: session.call(name, module, args, kwargs)
+        usual = saved[name] or module._call_impl
+
+        def call(*args: Any, **kwargs: Any) -> Any:
+            if threading.get_ident() != session.thread:  # another thread uses the same model meanwhile
+                return usual(*args, **kwargs)
+            return session.call(name, module, args, kwargs)
+
+        return call
 
     _current.append(session)
     try:
