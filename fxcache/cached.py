@@ -131,7 +131,7 @@ class CachedTransformer(StandIn):
             call = Call((bound.positional, *call.key), call.tensors)
         variant, call = self._variants.of(call, bound)
         flat = self._step(variant, call)
-        return variant.program.capture.output.fill(flat)
+        return variant.program.capture.finish(flat)
 
     def prepare(self, example_inputs: Mapping[str, Any]) -> None:
         """Capture and transform for calls like `example_inputs`, without running one."""

@@ -11,7 +11,7 @@ from __future__ import annotations
 import contextlib
 import logging
 import threading
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -19,7 +19,6 @@ import sympy
 import torch
 from torch import nn
 from torch._dynamo.source import ConstantSource
-from torch._export.utils import _compiling_state_context
 from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.fx import GraphModule, Node
 from torch.fx.experimental.symbolic_shapes import (
@@ -30,6 +29,8 @@ from torch.fx.experimental.symbolic_shapes import (
 
 from .ambient import Change
 from .effects import Effect
+from .executed_code import ExecutedCode
+from .final_writes import Final
 from .errors import BlockMutationError, CaptureError
 from .forwards import ForwardInputs
 from .guards import ShapeGuards, ValueGuards
@@ -60,7 +61,9 @@ class Capture:
     how: "symbolic" (sizes free where the model allows), "static" (fake tensors, these sizes only) or
     "real" (these sizes, and `values` guards what the glue read).
     refused: why the ways tried before `how` did not work.
-    effects: what the forward sets on the leaves, to be in force while the graph runs.
+    effects: what the forward sets before it calls the leaves, to be in force while the graph runs.
+    finals: what it leaves written; the tensors among that are outputs behind its own.
+    code: what ran outside the leaves.
     written: (input, output) pairs: these outputs are what the forward writes to its inputs.
     settings: of torch, to be in force while the graph runs.
     """
@@ -77,6 +80,14 @@ class Capture:
     effects: tuple[Effect, ...] = ()
     written: tuple[tuple[int, int], ...] = ()
     settings: tuple[Change, ...] = ()
+    finals: tuple[Final, ...] = ()
+    code: ExecutedCode = field(default_factory=ExecutedCode)
+
+    def finish(self, flat: Sequence[Any]) -> Any:
+        """The model's return value, of the flat outputs of its graph; does what the forward leaves done."""
+        for final in self.finals:
+            final.store(flat[self.output.count :])
+        return self.output.fill(flat[: self.output.count])
 
 
 def capture(
@@ -164,11 +175,9 @@ def _capture_fake(
     mode = FakeTensorMode(shape_env=env if symbolic else None, allow_non_fake_inputs=True)
     flat = [fake_input(mode, t, f"input{i}", symbolic) for i, t in enumerate(tensors)]
     dims = [[_expression(s) for s in t.shape] for t in flat]
-    # Models ask `torch.compiler.is_compiling()` before they look at values or memoise tensors; there
-    # is no public way to say so outside `torch.export`.
     leaves = find_leaves(model, way)
-    with pristine(model), _compiling_state_context(), _quiet():
-        traced = trace(_forward_of(model, bound), leaves, lambda: flat, model, False, decomposed)
+    with pristine(model) as sandbox, _quiet():
+        traced = trace(_forward_of(model, bound), leaves, lambda: flat, model, sandbox, False, decomposed)
     return _finished(model, bound, traced, leaves, ShapeGuards.of(env, dims), how)
 
 
@@ -208,9 +217,15 @@ def _capture_real(
     while True:
         leaves = find_leaves(model, way, opened)
         try:
-            with pristine(model):
-                forward = _forward_of(model, bound)
-                traced = trace(forward, leaves, lambda: [_private(t) for t in tensors], model, real=True)
+            with pristine(model) as sandbox:
+                traced = trace(
+                    _forward_of(model, bound),
+                    leaves,
+                    lambda: [_private(t) for t in tensors],
+                    model,
+                    sandbox,
+                    real=True,
+                )
             break
         except LeafReadsError as error:  # trace into it, so that its reads are guarded
             opened |= {error.name}
@@ -251,6 +266,8 @@ def _finished(
         effects=traced.effects,
         written=traced.written,
         settings=traced.settings,
+        finals=traced.finals,
+        code=traced.code,
     )
 
 

@@ -49,7 +49,9 @@ def _names_a_time(name: str) -> bool:
 
 
 def _output_shapes(variant: Variant, call: Call) -> list[tuple[int, ...] | None]:
-    values = [n.meta.get("val") for n in variant.program.capture.graph.graph.output_node().all_input_nodes]
+    captured = variant.program.capture
+    outputs = captured.graph.graph.output_node().args[0][: captured.output.count]  # type: ignore[index]
+    values = [n.meta.get("val") for n in outputs]  # type: ignore[union-attr]
     symbols = variant.symbols[call.key]
     return [StateTensor.like("", v).sizes(symbols) for v in values if isinstance(v, torch.Tensor)]
 

@@ -1,112 +1,191 @@
-"""What a forward sets on its modules before it calls them.
+"""What a forward does to Python state, found while it is traced and done again whenever its graph runs.
 
-A forward may act through Python state: diffusers multiplies the scale of every LoRA layer by
-`attention_kwargs["scale"]` before the blocks run, and divides it afterwards. A graph of the calls would
-skip that in silence. So while a forward is traced, each module is compared, when it is called, with
-what it was before; plain values that were set are set again around every run of the graph, and
-anything else is refused.
+Two kinds. An *effect* is in force while the modules run: diffusers multiplies the scale of every LoRA layer
+by `attention_kwargs["scale"]` before the blocks run, and divides it afterwards. A *final write* stays: a
+memo, a counter, the last features. A graph of the calls would skip both in silence. What a module writes
+while it runs is its own affair: it does so again whenever it runs.
 """
 
 from __future__ import annotations
 
+import functools
+import operator
 import threading
-from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
+from types import FunctionType
 from typing import Any
 
 from torch import nn
 
+from .executed_code import names_of
 from .opaque import PLAIN
+from .reachable import MISSING, TORCHS_OWN, Place, is_library, places_of_globals, walk
 
-TORCHS_OWN = frozenset({*nn.Module().__dict__, "_compiled_call_impl"}) - {"training"}
 _LOCK = threading.RLock()  # modules are shared: runs that set their state go one at a time
+DEPTH = 8  # a helper object and what it holds; a hook may reach the whole program
+Key = tuple[int, Any]  # of a value: which holder, and its key there
 
 
 @dataclass(frozen=True)
 class Effect:
-    """`table[key]`, before the forward and when the module that owns it is called."""
+    """A plain value before the forward, and when the modules are called."""
 
-    table: dict[Any, Any]
+    place: Place
     key: Any
     before: Any
     during: Any
 
 
-class UnrepeatableEffect(Exception):
-    """The forward sets something on a module that cannot be set again from outside."""
+@dataclass(frozen=True)
+class FinalWrite:
+    """A value after the forward; `MISSING` where it was taken out."""
 
-
-class EffectWatch:
-    """Finds what a forward sets on the leaves while it is traced."""
-
-    def __init__(self, leaves: Iterable[nn.Module]) -> None:
-        self._known: dict[nn.Module, dict[str, Any]] = {}
-        self._found: dict[tuple[int, Any], Effect] = {}
-        for leaf in leaves:
-            self.ran(leaf)
+    place: Place
+    key: Any
+    value: Any
 
     @property
-    def found(self) -> tuple[Effect, ...]:
-        return tuple(self._found.values())
+    def name(self) -> str:
+        """How a person would write it."""
+        return self.place.named(self.key)
+
+
+class UnrepeatableEffect(Exception):
+    """The forward sets something that cannot be set again from outside."""
+
+
+@dataclass(eq=False)
+class _Tracked:
+    """A place, and what it held at the last look."""
+
+    place: Place
+    known: dict[Any, Any] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        self.known = self.place.content()
+
+    def changes(self) -> Iterator[tuple[Any, Any, Any]]:
+        """(key, before, now) of every value that changed since the last look."""
+        now, known = self.place.content(), self.known
+        if len(now) == len(known) and all(map(operator.is_, now.values(), known.values())):
+            if now.keys() == known.keys():
+                return
+        self.known = now
+        for key in [*known, *(k for k in now if k not in known)]:
+            before, after = known.get(key, MISSING), now.get(key, MISSING)
+            if before is not after:
+                yield key, before, after
+
+
+class WriteWatch:
+    """Finds what the glue of a forward writes while it is traced.
+
+    Args:
+        model: its root.
+        leaves: the modules that run whole, by name.
+    """
+
+    def __init__(self, model: nn.Module, leaves: Mapping[str, nn.Module]) -> None:
+        self._leaves = leaves
+        within = {id(m) for leaf in leaves.values() for m in leaf.modules()}
+        roots = [(type(model).__name__, model)]
+        self._glue = [_Tracked(p) for p in walk(roots, lambda m: id(m) not in within, depth=DEPTH)]
+        self._of_leaf = {
+            id(module): _of_module(path, module)
+            for name, leaf in leaves.items()
+            for path, module in leaf.named_modules(prefix=name)
+        }
+        self._before: dict[Key, Any] = {}
+        self._now: dict[Key, FinalWrite] = {}
+        self._effects: dict[Key, Effect] = {}
+
+    def reading(self, table: dict[str, Any], names: frozenset[str]) -> None:
+        """Code that names these globals is about to run for the first time."""
+        self._glue += [_Tracked(p) for p in places_of_globals(table, names)]
 
     def called(self, name: str, leaf: nn.Module) -> None:
-        """Compare `leaf`, about to run. Raises `UnrepeatableEffect`."""
+        """`leaf` is about to run. Raises `UnrepeatableEffect`."""
+        self._look(self._glue)
         for module in leaf.modules():
-            known, own = self._known.get(module), module.__dict__
-            if known is None:
-                continue
-            for attribute in known.keys() | (own.keys() - TORCHS_OWN):
-                self._compare(f"{name} ({type(module).__name__}.{attribute})", own, attribute, known)
+            own = self._of_leaf.get(id(module), [])
+            self._look(own)
+            for tracked in own:
+                for write in self._in_force(tracked):
+                    self._settle(write, name, sure=True)
+        for tracked in self._glue:
+            for write in self._in_force(tracked):
+                self._settle(write, name, sure=False)
 
     def ran(self, leaf: nn.Module) -> None:
-        """What `leaf` set on itself is its own affair: it does so again whenever it runs."""
+        """What `leaf` wrote is its own affair."""
+        for tracked in self._glue:
+            for _ in tracked.changes():
+                pass
         for module in leaf.modules():
-            own = module.__dict__
-            self._known[module] = {n: _copied(own[n]) for n in own.keys() - TORCHS_OWN}
+            for tracked in self._of_leaf.get(id(module), []):
+                for _ in tracked.changes():
+                    pass
 
-    def _compare(self, where: str, own: dict[str, Any], attribute: str, known: dict[str, Any]) -> None:
-        if attribute not in own or attribute not in known:
-            raise UnrepeatableEffect(f"the forward adds or removes '{where}' before calling it")
-        was, now = known[attribute], own[attribute]
-        if isinstance(was, _Content) and was.holder is now:
-            if list(was.items) != _keys(now):
-                raise UnrepeatableEffect(f"the forward adds to or removes from '{where}' before calling it")
-            for key, before in was.items.items():
-                self._settle(where, now, key, before, now[key])
-        else:
-            self._settle(where, own, attribute, was.holder if isinstance(was, _Content) else was, now)
+    def finished(self) -> tuple[FinalWrite, ...]:
+        """What the glue wrote and left so."""
+        self._look(self._glue)
+        for own in self._of_leaf.values():
+            self._look(own)
+        return tuple(w for k, w in self._now.items() if not _same(self._before[k], w.value))
 
-    def _settle(self, where: str, table: Any, key: Any, before: Any, now: Any) -> None:
-        place = (id(table), key)
-        earlier = self._found.get(place)
-        if earlier is not None and not _same(earlier.during, now):
-            raise UnrepeatableEffect(f"the forward sets '{where}' to several values in one call")
-        if earlier is not None or _same(before, now):
+    @property
+    def effects(self) -> tuple[Effect, ...]:
+        """What was in force when modules ran."""
+        return tuple(self._effects.values())
+
+    def _look(self, places: list[_Tracked]) -> None:
+        for tracked in places:
+            place = tracked.place
+            for key, before, now in tracked.changes():
+                self._before.setdefault((id(place.holder), key), before)
+                self._now[id(place.holder), key] = FinalWrite(place, key, now)
+
+    def _in_force(self, tracked: _Tracked) -> list[FinalWrite]:
+        if not self._now:
+            return []
+        holder = id(tracked.place.holder)
+        return [w for (h, _), w in self._now.items() if h == holder]
+
+    def _settle(self, write: FinalWrite, leaf: str, sure: bool) -> None:
+        """Note a value that was set when `leaf` is called. sure: whether it is the leaf's own."""
+        place = (id(write.place.holder), write.key)
+        before, now = self._before[place], write.value
+        earlier = self._effects.get(place)
+        if earlier is None and _same(before, now):
             return
-        if not (isinstance(table, dict) and isinstance(before, PLAIN) and isinstance(now, PLAIN)):
+        if not sure and str(write.key) not in self._named_by_leaves:
+            return
+        if earlier is not None and not _same(earlier.during, now):
+            raise UnrepeatableEffect(f"the forward sets '{write.name}' to several values in one call")
+        if MISSING in (before, now):
+            raise UnrepeatableEffect(f"the forward adds or removes '{write.name}' before calling '{leaf}'")
+        if not (isinstance(before, PLAIN) and isinstance(now, PLAIN)):
             kind = type(now).__name__
-            raise UnrepeatableEffect(f"the forward sets '{where}' to a {kind} before calling it")
-        self._found[place] = Effect(table, key, before, now)
+            raise UnrepeatableEffect(f"the forward sets '{write.name}' to a {kind} before calling '{leaf}'")
+        self._effects[place] = Effect(write.place, write.key, before, now)
+
+    @functools.cached_property
+    def _named_by_leaves(self) -> frozenset[str]:
+        """Names of attributes that the code of the leaves' classes reads."""
+        modules = (m for leaf in self._leaves.values() for m in leaf.modules())
+        classes = {cls for m in modules for cls in type(m).__mro__ if not is_library(cls.__module__)}
+        functions = (f for cls in classes for f in vars(cls).values() if isinstance(f, FunctionType))
+        return frozenset().union(*(names_of(f.__code__).attributes for f in functions))
 
 
-@dataclass(frozen=True)
-class _Content:
-    """A mapping or list and what it held: it is compared item by item."""
-
-    holder: Any
-    items: Mapping[Any, Any]
-
-
-def _copied(value: Any) -> Any:
-    if isinstance(value, dict):
-        return _Content(value, dict(value))
-    if isinstance(value, list):
-        return _Content(value, dict(enumerate(value)))
-    return value
-
-
-def _keys(value: Any) -> list[Any]:
-    return list(value) if isinstance(value, dict) else list(range(len(value)))
+def _of_module(path: str, module: nn.Module) -> list[_Tracked]:
+    own = module.__dict__
+    held = {n: v for n, v in own.items() if n not in TORCHS_OWN and isinstance(v, (dict, list))}
+    return [
+        _Tracked(Place(path, own, None, attributes=True, omitted=TORCHS_OWN)),
+        *(_Tracked(Place(f"{path}.{n}", v)) for n, v in held.items()),
+    ]
 
 
 def _same(a: Any, b: Any) -> bool:
@@ -122,11 +201,11 @@ def with_effects(run: Callable[..., Any], effects: tuple[Effect, ...]) -> Callab
         with _LOCK:
             try:
                 for effect in effects:
-                    effect.table[effect.key] = effect.during
+                    effect.place.set(effect.key, effect.during)
                 return run(*args)
             finally:
                 for effect in effects:
-                    effect.table[effect.key] = effect.before
+                    effect.place.set(effect.key, effect.before)
 
     running.__wrapped__ = run  # type: ignore[attr-defined]  # for `inspect.unwrap`
     return running

@@ -93,6 +93,9 @@ def refuse_unpackable(cached: CachedTransformer, variant: Variant) -> None:
         reads = ", ".join(captured.values.reads)
         why = f"its Python code reads values of its inputs ({reads}), which no package can check"
         raise ExportError(type(cached.original).__name__, why)
+    if captured.finals:
+        why = f"its forward leaves '{captured.finals[0].write.name}' written, which no package can do"
+        raise ExportError(type(cached.original).__name__, why)
     if captured.written:
         names = ", ".join(captured.inputs[place] for place, _ in captured.written)
         why = f"its forward writes to its inputs ({names}), which a package must not; give it copies"

@@ -31,8 +31,9 @@ from torch.fx.experimental.proxy_tensor import (
 )
 
 from .ambient import Ambient, Change, changes, entered, snapshot
-from .effects import EffectWatch
+from .effects import WriteWatch
 from .errors import BlockMutationError
+from .executed_code import ExecutedCode
 from .gluewatch import GlueWatch
 from .likeness import call_key
 from .opaque import fingerprint, is_opaque, tensors_within
@@ -89,32 +90,38 @@ class Recording:
     """The leaf calls of one trace, in call order.
 
     watched: leaves to refuse when they read tensor values. A trace on fake tensors needs none: there
-    a read fails by itself. glue: watches what runs between leaves. aliasing: a leaf that gives back its
+    a read fails by itself. glue: watches what runs between leaves. writes, code: told when a leaf runs, whose
+    doings are its own affair. aliasing: a leaf that gives back its
     very input gives the forward that tensor, so that what is written to one is written to the other.
     """
 
     leaves: Mapping[str, nn.Module]
     glue: GlueWatch
+    writes: WriteWatch
+    code: ExecutedCode
     watched: frozenset[str] = frozenset()
-    effects: EffectWatch = field(default_factory=lambda: EffectWatch(()))
     aliasing: bool = False
     calls: list[LeafRecord] = field(default_factory=list)
     described: dict[Any, tuple[Outcome, tuple[Any, ...]]] = field(default_factory=dict)
     thread: int = field(default_factory=threading.get_ident)
 
     def call(self, name: str, module: nn.Module, args: Any, kwargs: Any) -> Any:
+        with self.code.paused():
+            return self._recorded(name, module, args, kwargs)
+
+    def _recorded(self, name: str, module: nn.Module, args: Any, kwargs: Any) -> Any:
         arguments, operands = Structure.of((args, kwargs), fields=True)
         for constant in arguments.held():
             if is_opaque(constant) and any(map(is_traced, tensors_within(constant))):
                 kind = type(constant).__name__
                 raise RefusedTrace(f"'{name}' is given a {kind} that the forward makes of its inputs")
-        self.effects.called(name, module)
+        self.writes.called(name, module)
         self.glue.weights.called(name, module)
         now = snapshot()
         record = LeafRecord(name, module, arguments, now, changes(self.glue.ambient, now))
         self.calls.append(record)
         results = leaf_call(len(self.calls) - 1, *operands)
-        self.effects.ran(module)
+        self.writes.ran(module)
         self.glue.weights.ran(module)
         return record.outputs.fill(self._settled(record, operands, list(results)))
 
@@ -302,6 +309,8 @@ def _functionalise(ctx: Any, index: int, *operands: Any) -> tuple[Any, ...]:
 def recording(
     leaves: Mapping[str, nn.Module],
     glue: GlueWatch,
+    writes: WriteWatch,
+    code: ExecutedCode,
     watched: frozenset[str] = frozenset(),
     aliasing: bool = False,
 ) -> Iterator[Recording]:
@@ -310,7 +319,7 @@ def recording(
     Only the instance attribute that `nn.Module.compile` uses is set, and put back afterwards: hooks,
     offloading wrappers and compiled blocks stay inside the leaf.
     """
-    session = Recording(leaves, glue, watched, EffectWatch(leaves.values()), aliasing)
+    session = Recording(leaves, glue, writes, code, watched, aliasing)
     saved = {name: module._compiled_call_impl for name, module in leaves.items()}
 
     def replacement(name: str, module: nn.Module) -> Any:

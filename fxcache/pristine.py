@@ -1,118 +1,109 @@
-"""Tracing leaves no trace: undo what running a forward on fake tensors stored on the model.
+"""Tracing leaves no trace: undo what running a forward on fake tensors stored in Python state.
 
-Models memoise (rotary tables, masks) on attributes, in dictionaries and plain helper objects that
-they hold, and in `functools` caches. A fake tensor left in one would poison the next real call.
+Models memoize (rotary tables, masks) on attributes, in dictionaries and plain helper objects that
+they hold, in globals and in `functools` caches. A fake tensor left in one would poison the next real call.
 """
 
 from __future__ import annotations
 
 import contextlib
-import sys
+import functools
+import gc
+import operator
 from collections.abc import Iterator
-from types import BuiltinFunctionType, FunctionType, MethodType, ModuleType
 from typing import Any
 
 import torch
 from torch import nn
+from torch._subclasses.fake_tensor import FakeTensor
 
-from .opaque import filled
-from .schemas import storage_of
+from .reachable import MISSING, Place, places_of_globals, walk
 
-# Values that hold no memo of their own. Modules are walked by `model.modules()`.
-ATOMS = (
-    str, bytes, int, float, complex, type(None), type, torch.Tensor, torch.dtype, torch.device,
-    nn.Module, FunctionType, BuiltinFunctionType, MethodType, ModuleType,
-)  # fmt: skip
 DEPTH = 8  # a helper object and what it holds; a hook may reach the whole program
-Container = dict[Any, Any] | list[Any] | set[Any]
+_SYMBOLIC = (FakeTensor, torch.SymInt, torch.SymFloat, torch.SymBool)
+
+
+class Sandbox:
+    """Python state as it was when it was first looked at."""
+
+    def __init__(self, model: nn.Module) -> None:
+        places = walk([(type(model).__name__, model)], lambda m: True, depth=DEPTH)
+        self._saved = [(p, p.content()) for p in places]
+        self._memory = [(t, t.data) for t in (*model.parameters(), *model.buffers())]
+
+    def reading(self, table: dict[str, Any], names: frozenset[str]) -> None:
+        """Code that names these globals is about to run for the first time."""
+        self._saved += [(p, p.content()) for p in places_of_globals(table, names)]
+
+    def restore(self) -> None:
+        """Put everything back that is not as it was."""
+        for place, content in self._saved:
+            _restore(place, content)
+        for tensor, data in self._memory:
+            if not _is_backed_by(tensor, data):  # swapped, cast or moved, maybe to fake memory
+                tensor.data = data
 
 
 @contextlib.contextmanager
-def pristine(model: nn.Module) -> Iterator[None]:
-    """Put back every attribute, container and helper object of the model, and clear function caches."""
-    saved = [(container, container.copy()) for container in _containers(model)]
-    memory = [(t, t.data) for t in (*model.parameters(), *model.buffers())]
-    _clear_caches(model)
+def pristine(model: nn.Module) -> Iterator[Sandbox]:
+    """Put back all Python state that the model reaches, and empty function caches of fake tensors."""
+    sandbox = Sandbox(model)
     try:
-        yield
+        yield sandbox
     finally:
-        for container, content in saved:
-            _restore(container, content)
-        for tensor, data in memory:
-            if _placed(tensor) != _placed(
-                data
-            ):  # a hook or the forward moved or cast it, maybe to fake memory
-                tensor.data = data
-        _clear_caches(model)
+        sandbox.restore()
+        _clear_caches()
 
 
-def _placed(tensor: torch.Tensor) -> tuple[Any, ...]:
-    return (storage_of(tensor), tensor.dtype, tensor.device, tensor.shape)
+def _is_backed_by(tensor: torch.Tensor, data: torch.Tensor) -> bool:
+    if type(tensor) is FakeTensor or tensor.device != data.device or tensor.dtype != data.dtype:
+        return False
+    if tensor.shape != data.shape or tensor.layout != data.layout:
+        return False
+    if data.layout != torch.strided or not _has_memory(data):
+        return True
+    return tensor.data_ptr() == data.data_ptr() and tensor.stride() == data.stride()
 
 
-def _containers(model: nn.Module) -> list[Container]:
-    """Every dict, list and set that the model's modules reach through attributes and plain objects."""
-    found: dict[int, Container] = {}
-    level: list[Any] = [vars(module) for module in model.modules()]
-    for _ in range(DEPTH):
-        below: list[Any] = []
-        for value in level:
-            if isinstance(value, ATOMS) or id(value) in found:
-                continue
-            if isinstance(value, (dict, list, set)):
-                found[id(value)] = value
-            below.extend(_held(value))
-        level = below
-    return list(found.values())
+def _has_memory(tensor: torch.Tensor) -> bool:
+    # Subclasses (quantized, distributed tensors) may keep their memory elsewhere.
+    return type(tensor) in (torch.Tensor, nn.Parameter, nn.Buffer) and tensor.device.type != "meta"
 
 
-def _held(value: Any) -> list[Any]:
-    items: list[Any] = []
-    if isinstance(value, dict):
-        items += value.values()
-    elif isinstance(value, (list, set, tuple)):
-        items += value
-    if hasattr(value, "__dict__") and not type(value).__module__.startswith("torch"):
-        items.append(vars(value))
-    return items
-
-
-def _restore(container: Container, content: Any) -> None:
-    if isinstance(container, dict):
-        _restore_dict(container, content)
-    elif isinstance(container, list):
-        if len(container) != len(content) or any(a is not b for a, b in zip(container, content, strict=True)):
-            container[:] = content
-    elif container != content:
-        container.clear()
-        container.update(content)
-
-
-def _restore_dict(container: dict[Any, Any], content: dict[Any, Any]) -> None:
-    for key in [k for k in container if k not in content]:
-        del container[key]
+def _restore(place: Place, content: dict[Any, Any]) -> None:
+    now = place.content()
+    if len(now) == len(content) and all(map(operator.is_, now.values(), content.values())):
+        if now.keys() == content.keys():
+            return
+    if isinstance(place.holder, list):
+        place.holder[:] = content.values()
+        return
+    for key in [k for k in now if k not in content]:
+        place.set(key, MISSING)
     for key, value in content.items():
-        if key not in container or container[key] is not value:
-            container[key] = value
+        if now.get(key, MISSING) is not value:
+            place.set(key, value)
+    if isinstance(place.holder, dict) and place.keys is None and list(place.content()) != list(content):
+        for key, value in content.items():  # the order counts, too
+            del place.holder[key]
+            place.holder[key] = value
 
 
-def _clear_caches(model: nn.Module) -> None:
-    places: dict[int, dict[str, Any]] = {}
-    for module in model.modules():
-        for cls in type(module).__mro__:
-            if cls.__module__.startswith("torch.") or cls is object:
-                continue
-            places[id(cls)] = dict(vars(cls))
-            if cls.__module__ in sys.modules:
-                home = vars(sys.modules[cls.__module__])
-                places[id(home)] = dict(home)
-    for names in places.values():
-        for value in names.values():
-            for function in (value, *_enclosed(value)):
-                if hasattr(function, "__wrapped__") and hasattr(function, "cache_clear"):
-                    function.cache_clear()
+def _clear_caches() -> None:
+    """Clear the `functools` caches that hold something fake; those of others stay as they are."""
+    for candidate in gc.get_objects():
+        if type(candidate) is functools._lru_cache_wrapper and _holds_fake(gc.get_referents(candidate), 5):
+            candidate.cache_clear()
 
 
-def _enclosed(function: Any) -> list[Any]:
-    """What a wrapper function closes over: a cached function may hide in there."""
-    return [filled(cell) for cell in getattr(function, "__closure__", None) or ()]
+def _holds_fake(values: Any, depth: int) -> bool:
+    for value in values:
+        if isinstance(value, _SYMBOLIC):
+            return True
+        if depth and isinstance(value, (dict, list, tuple, set)):
+            if _holds_fake(value.values() if isinstance(value, dict) else value, depth - 1):
+                return True
+        elif depth and hasattr(value, "__dict__") and not isinstance(value, (type, nn.Module)):
+            if not callable(value) and _holds_fake(vars(value).values(), depth - 1):
+                return True
+    return False

@@ -19,11 +19,14 @@ from torch.fx import GraphModule
 from torch.fx.experimental.proxy_tensor import make_fx
 
 from .ambient import Change, autocast, changes, without_autocast_cache
-from .effects import Effect
+from .effects import Effect, WriteWatch
+from .executed_code import ExecutedCode
+from .final_writes import Final, cut_finals
 from .gluewatch import AliasWritten, Calls, GlueWatch
 from .leaf import LeafRecord, Recording, is_traced, recording
 from .modulelists import find_lists
 from .opaque import is_opaque, tensors_within
+from .pristine import Sandbox
 from .reads import MemoryReads, OwnReads, RefusedTrace, ValueReads
 from .straighten import drop_copies, drop_marks, is_write, mark_random, refuse_effects, written_inputs
 from .structure import Structure
@@ -31,12 +34,14 @@ from .structure import Structure
 
 @dataclass(frozen=True)
 class Trace:
-    """graph: takes the flat inputs; gives the flat outputs and then the values in `reads`.
+    """graph: takes the flat inputs; returns the flat outputs, what `finals` store, the inputs' new values, and
+    then the values in `reads`.
 
     calls: the leaf calls, in order; a leaf-call node's first argument is its index here.
     output: rebuilds the forward's return value from the flat outputs.
     reads: what Python code read while it was traced; empty under fake tensors, which refuse.
-    effects: what the forward set on the leaves before it called them.
+    effects: what the forward set before it called the leaves. finals: what it left written.
+    code: what ran outside the leaves.
     written: (input, output) pairs: these outputs, behind the forward's own, are the inputs' new values.
     settings: to be in force while the graph runs; each call's `changed` is relative to them.
     """
@@ -46,6 +51,8 @@ class Trace:
     output: Structure
     reads: tuple[torch.Tensor, ...]
     effects: tuple[Effect, ...]
+    finals: tuple[Final, ...]
+    code: ExecutedCode
     written: tuple[tuple[int, int], ...]
     settings: tuple[Change, ...]
 
@@ -55,6 +62,7 @@ def trace(
     leaves: Mapping[str, nn.Module],
     inputs: Callable[[], list[torch.Tensor]],
     model: nn.Module,
+    sandbox: Sandbox,
     real: bool,
     decomposed: bool = False,
 ) -> Trace:
@@ -68,11 +76,12 @@ def trace(
     """
     with without_autocast_cache(), enable_python_dispatcher() if decomposed else contextlib.nullcontext():
         if decomposed:
-            return _trace(forward, leaves, inputs, model, real, aliasing=False, pure=True)
+            return _trace(forward, leaves, inputs, model, sandbox, real, aliasing=False, pure=True)
         try:
-            return _trace(forward, leaves, inputs, model, real, aliasing=False)
+            return _trace(forward, leaves, inputs, model, sandbox, real, aliasing=False)
         except AliasWritten:
-            return _trace(forward, leaves, inputs, model, real, aliasing=True)
+            sandbox.restore()
+            return _trace(forward, leaves, inputs, model, sandbox, real, aliasing=True)
 
 
 def _trace(
@@ -80,41 +89,57 @@ def _trace(
     leaves: Mapping[str, nn.Module],
     inputs: Callable[[], list[torch.Tensor]],
     model: nn.Module,
+    sandbox: Sandbox,
     real: bool,
     aliasing: bool,
     pure: bool = False,
 ) -> Trace:
     output: list[Structure] = []
+    finals: list[Final] = []
+    further: list[torch.Tensor] = []
     reads = ValueReads(model)
     watch = reads if real else OwnReads(model)
     glue = GlueWatch(model, leaves.values(), pure)
+    writes = WriteWatch(model, leaves)
+    code = ExecutedCode((sandbox.reading, writes.reading))
 
     def body(*values: torch.Tensor) -> list[Any]:
-        with glue, watch, Calls(glue), MemoryReads(watch), glue.watching():
+        with glue, watch, Calls(glue), MemoryReads(watch), glue.watching(), code.watching():
             result = forward(*values)
         structure, dynamic = Structure.of(result, fields=True)
         _refuse_hidden(structure)
         output.append(structure)
-        return [*dynamic, *reads.copies]
+        found, stored = cut_finals(writes.finished())
+        finals.extend(found)
+        further.extend(stored)
+        return [*dynamic, *stored, *reads.copies]
 
     # Blocks hand on the sizes they are given; other modules may make new ones of what they read.
     watched = frozenset(leaves) - find_lists(model).keys() if real else frozenset()
     written: tuple[tuple[int, int], ...] = ()
-    with recording(leaves, glue, watched, aliasing) as session:
+    with recording(leaves, glue, writes, code, watched, aliasing) as session:
         graph = _make_graph(body, inputs(), fake=not real)
         drop_marks(graph.graph)
         if any(is_write(n) for n in graph.graph.nodes):
             functional = torch.func.functionalize(graph, remove="mutations")
             graph = _make_graph(functional, inputs(), fake=not real)
             drop_copies(graph.graph)
-            written = written_inputs(graph.graph, output[-1].count)
+            written = written_inputs(graph.graph, output[-1].count + len(further))
     refuse_effects(graph.graph)
     mark_random(graph, session.calls)
     graph.recompile()
     _refuse_numbers(session.calls, watched)
     settings = _settle_autocast(session, glue)
     return Trace(
-        graph, session.calls, output[-1], tuple(reads.values), session.effects.found, written, settings
+        graph,
+        session.calls,
+        output[-1],
+        tuple(reads.values),
+        writes.effects,
+        tuple(finals),
+        code,
+        written,
+        settings,
     )
 
 

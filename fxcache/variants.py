@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import operator
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
@@ -24,15 +23,15 @@ from .ir import Program
 from .modulelists import Way
 from .passes import run_passes
 from .randomness import refuse_reordered
+from .reachable import Place
 from .signature import Call, structure_key
+from .watch import Watch, watch_forward
 from .writeback import writing_back
 
 if TYPE_CHECKING:
     from .conditioning import Roles
 
 Lowering = Callable[[Program], Callable[..., tuple[Any, ...]]]
-# Owners, names in them and what these must be: three tuples, which are quick to go through together.
-Watched = tuple[tuple[dict[str, Any], ...], tuple[str, ...], tuple[Any, ...]]
 MAX_VALUE_VARIANTS = 16  # graphs for one signature that differ only in values that the glue read
 
 
@@ -53,7 +52,7 @@ class Variant:
     program: Program
     run: Callable[..., tuple[Any, ...]]
     guards: ShapeGuards
-    watched: Watched
+    watch: Watch
     served: int = 0
     roles: Roles | None = None
     symbols: dict[tuple[Any, ...], dict[sympy.Symbol, sympy.Integer]] = field(default_factory=dict)
@@ -61,9 +60,8 @@ class Variant:
     _flops: dict[tuple[Any, ...], StepFlops | None] = field(default_factory=dict)
 
     def intact(self) -> bool:
-        """Whether the model still holds the modules and tensors that the graph was made of."""
-        owners, names, values = self.watched
-        return all(map(operator.is_, map(dict.get, owners, names), values))
+        """Whether the model's Python state is what the graph was made for."""
+        return self.watch.holds()
 
     def accepts(self, call: Call) -> bool:
         """Whether the sizes and the values that were read at capture are those of `call`."""
@@ -157,9 +155,7 @@ class Variants:
             known = self._by_call.get(call.key)
         if known is not None:
             key, variant = self._last = known
-            if not variant.intact():
-                self.clear()
-            elif variant.values_hold(call):
+            if variant.intact() and variant.values_hold(call):
                 variant.served += 1
                 return variant, Call(key, call.tensors)
         structure = structure_key(call.key)
@@ -226,17 +222,11 @@ def transform_call(
     return first_chain(model, lambda way: capture(model, bound, tensors, way), passed)
 
 
-def _watch(model: nn.Module, program: Program) -> Watched:
-    """What must stay in its place for the graph to mean the model: leaves, and tensors of the glue."""
-    watched: list[tuple[dict[str, Any], str, Any]] = []
-    places: dict[int, tuple[dict[str, Any], str]] = {}
-    for module in model.modules():
-        for key, child in module._modules.items():
-            places.setdefault(id(child), (module._modules, key))
-    for leaf in program.capture.leaves.values():
-        if id(leaf) in places:  # else it is in a plain container
-            watched.append((*places[id(leaf)], leaf))
-    for node in program.capture.graph.graph.find_nodes(op="get_attr"):
+def _watch(model: nn.Module, program: Program) -> Watch:
+    """What must stay as it is for the graph to mean the model: what the glue read, tensors in the graph."""
+    captured = program.capture
+    tensors: list[Place] = []
+    for node in captured.graph.graph.find_nodes(op="get_attr"):
         parent, _, last = str(node.target).rpartition(".")
         try:
             owner = model.get_submodule(parent)
@@ -244,6 +234,6 @@ def _watch(model: nn.Module, program: Program) -> Watched:
             continue
         for table in (owner._parameters, owner._buffers):
             if last in table:
-                watched.append((table, last, table[last]))  # type: ignore[arg-type]
-    watched += [(effect.table, effect.key, effect.before) for effect in program.capture.effects]
-    return tuple(zip(*watched, strict=True)) if watched else ((), (), ())  # type: ignore[return-value]
+                tensors.append(Place(parent or type(model).__name__, table, frozenset({last}), attributes=True))
+    finals = [f.write for f in captured.finals]
+    return watch_forward(model, captured.leaves, captured.code, captured.effects, finals, tensors)

@@ -16,6 +16,7 @@ from fxcache.ir import Program
 from fxcache.passes import run_passes
 from fxcache.signature import Call, flatten
 from fxcache.variants import Variant, eager, transform_call
+from fxcache.watch import Watch
 
 from .case import Inputs, ZooCase
 from .nested import tensors_in
@@ -64,12 +65,12 @@ class Run:
         """One step; the inputs must be of the captured kind."""
         call = self.captured.call(inputs)
         guards = self.captured.capture.shapes.also(self.program.assumed)
-        variant = Variant(self.program, eager(self.program), guards, ())
+        variant = Variant(self.program, eager(self.program), guards, Watch(()))
         assert variant.accepts(call), "these inputs need another capture"
         with torch.no_grad():
             self._state = self._state or variant.allocate(call)
             flat = variant.run(*call.tensors, *self._state.values())
-        return tensors_in(self.captured.capture.output.fill(flat))
+        return tensors_in(self.captured.capture.finish(flat))
 
 
 def run_original(model: nn.Module, inputs: Inputs) -> list[Tensor]:

@@ -1,0 +1,149 @@
+"""Which Python code a forward ran outside its leaves, and by what names that code may look at the world.
+
+A captured graph has everything baked in that this code read: attributes, globals, containers. To watch
+all that a model could reach would be slow and would find changes that mean nothing, so a capture
+notes the code objects that ran, and only what these name is watched.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dis
+import functools
+import os
+import sys
+import sysconfig
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from types import CodeType, FrameType
+from typing import Any
+
+import torch
+
+# Code of these is not the model's: it reads no state that a model's results may depend on.
+_LIBRARIES = tuple(
+    os.path.dirname(path) + os.sep for path in (torch.__file__, __file__, sysconfig.__file__) if path
+)
+_FOREIGN = ("sympy", "mpmath", "numpy", "torch", "fxcache")
+_READ = frozenset({"LOAD_ATTR", "LOAD_METHOD", "LOAD_SUPER_ATTR", "IMPORT_NAME", "IMPORT_FROM", "LOAD_NAME"})
+_GLOBAL = frozenset({"LOAD_GLOBAL", "LOAD_NAME"})
+# Built-in ways to an attribute whose name the code computes.
+_DYNAMIC = frozenset({"getattr", "hasattr", "vars", "__dict__", "attrgetter", "dir", "__getattribute__"})
+
+
+@dataclass(frozen=True)
+class Names:
+    """What one code object names: attributes that it may read, globals that it reads or writes.
+
+    dynamic: it reads attributes by names that it computes.
+    """
+
+    attributes: frozenset[str]
+    globals: frozenset[str]
+    dynamic: bool
+
+
+@functools.lru_cache(maxsize=4096)
+def names_of(code: CodeType) -> Names:
+    """The names in the byte code of `code`; string constants count as attributes (`getattr(x, "name")`)."""
+    attributes: set[str] = set()
+    found: set[str] = set()
+    for instruction in dis.get_instructions(code):
+        if instruction.opname in _READ:
+            attributes.add(str(instruction.argval))
+        if instruction.opname in _GLOBAL or instruction.opname == "STORE_GLOBAL":
+            found.add(str(instruction.argval))
+    dynamic = bool(_DYNAMIC & (attributes | found))
+    attributes |= set(_strings(code.co_consts))
+    return Names(frozenset(attributes), frozenset(found), dynamic)
+
+
+def _strings(constants: tuple[Any, ...]) -> Iterator[str]:
+    for constant in constants:
+        if isinstance(constant, str) and constant.isidentifier():
+            yield constant
+        elif isinstance(constant, (tuple, frozenset)):
+            yield from _strings(tuple(constant))
+
+
+@functools.lru_cache(maxsize=4096)
+def _is_models(filename: str, module: str) -> bool:
+    if filename.startswith("<frozen") or module.partition(".")[0] in _FOREIGN:
+        return False
+    if "site-packages" in filename or "dist-packages" in filename:
+        return not filename.startswith(_LIBRARIES[:2])
+    return not filename.startswith(_LIBRARIES)
+
+
+@dataclass
+class ExecutedCode:
+    """Code that ran in one thread while `watching`, but for what ran while `paused`.
+
+    told: called with the globals of each code and the names of those that it uses, before it first runs.
+    seen: code object → the globals of its functions, in order. complete: False where another profiler was in the way, so that
+    nothing is known.
+    """
+
+    told: tuple[Callable[[dict[str, Any], frozenset[str]], None], ...] = ()
+    seen: dict[CodeType, dict[str, Any]] = field(default_factory=dict)
+    complete: bool = True
+    _before: Any = None
+
+    @contextlib.contextmanager
+    def watching(self) -> Iterator[None]:
+        """Note the code that runs in this thread."""
+        self._before = sys.getprofile()
+        self.complete = self._before is None
+        if not self.complete:
+            yield
+            return
+        sys.setprofile(self._note)
+        try:
+            yield
+        finally:
+            sys.setprofile(None)
+
+    @contextlib.contextmanager
+    def paused(self) -> Iterator[None]:
+        """Do not note what runs within."""
+        active = sys.getprofile()
+        mine = active == self._note
+        if mine:
+            sys.setprofile(None)
+        try:
+            yield
+        finally:
+            if mine:
+                sys.setprofile(active)
+
+    def _note(self, frame: FrameType, event: str, argument: Any) -> None:
+        if event != "call":
+            return
+        code = frame.f_code
+        if code in self.seen:
+            return
+        names = frame.f_globals
+        if not _is_models(code.co_filename, str(names.get("__name__", ""))):
+            return
+        self.seen[code] = names
+        for tell in self.told:
+            tell(names, names_of(code).globals)
+
+    @functools.cached_property
+    def attributes(self) -> frozenset[str]:
+        """Names of attributes that the code may read."""
+        return frozenset().union(*(names_of(code).attributes for code in self.seen))
+
+    @property
+    def dynamic(self) -> bool:
+        """Whether it may read attributes of any name."""
+        return not self.complete or any(names_of(code).dynamic for code in self.seen)
+
+    def globals(self) -> Iterator[tuple[dict[str, Any], str]]:
+        """(table, name) of each global that the code names and that exists."""
+        done: set[tuple[int, str]] = set()
+        for code, table in self.seen.items():
+            for name in names_of(code).globals:
+                if name in table and (id(table), name) not in done:
+                    done.add((id(table), name))
+                    yield table, name
