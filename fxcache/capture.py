@@ -29,9 +29,9 @@ from torch.fx.experimental.symbolic_shapes import (
 
 from .ambient import Change
 from .effects import Effect
+from .errors import BlockMutationError, CaptureError
 from .executed_code import ExecutedCode
 from .final_writes import Final
-from .errors import BlockMutationError, CaptureError
 from .forwards import ForwardInputs
 from .guards import ShapeGuards, ValueGuards
 from .leaf import LeafReadsError

@@ -9,7 +9,6 @@ while it runs is its own affair: it does so again whenever it runs.
 from __future__ import annotations
 
 import functools
-import operator
 import threading
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
@@ -20,7 +19,7 @@ from torch import nn
 
 from .executed_code import names_of
 from .opaque import PLAIN
-from .reachable import MISSING, TORCHS_OWN, Place, is_library, places_of_globals, walk
+from .reachable import MISSING, TORCHS_OWN, Place, is_library, places_of_globals, unchanged, walk
 
 _LOCK = threading.RLock()  # modules are shared: runs that set their state go one at a time
 DEPTH = 8  # a helper object and what it holds; a hook may reach the whole program
@@ -68,9 +67,8 @@ class _Tracked:
     def changes(self) -> Iterator[tuple[Any, Any, Any]]:
         """(key, before, now) of every value that changed since the last look."""
         now, known = self.place.content(), self.known
-        if len(now) == len(known) and all(map(operator.is_, now.values(), known.values())):
-            if now.keys() == known.keys():
-                return
+        if unchanged(now, known):
+            return
         self.known = now
         for key in [*known, *(k for k in now if k not in known)]:
             before, after = known.get(key, MISSING), now.get(key, MISSING)

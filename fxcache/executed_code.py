@@ -35,12 +35,14 @@ _DYNAMIC = frozenset({"getattr", "hasattr", "vars", "__dict__", "attrgetter", "d
 class Names:
     """What one code object names: attributes that it may read, globals that it reads or writes.
 
-    dynamic: it reads attributes by names that it computes.
+    dynamic: it reads attributes by names that it computes. optional: constants that may be such names, of
+    attributes that need not exist.
     """
 
     attributes: frozenset[str]
     globals: frozenset[str]
     dynamic: bool
+    optional: frozenset[str]
 
 
 @functools.lru_cache(maxsize=4096)
@@ -54,8 +56,10 @@ def names_of(code: CodeType) -> Names:
         if instruction.opname in _GLOBAL or instruction.opname == "STORE_GLOBAL":
             found.add(str(instruction.argval))
     dynamic = bool(_DYNAMIC & (attributes | found))
-    attributes |= set(_strings(code.co_consts))
-    return Names(frozenset(attributes), frozenset(found), dynamic)
+    constants = frozenset(_strings(code.co_consts))
+    return Names(
+        frozenset(attributes | constants), frozenset(found), dynamic, constants if dynamic else frozenset()
+    )
 
 
 def _strings(constants: tuple[Any, ...]) -> Iterator[str]:
@@ -133,6 +137,11 @@ class ExecutedCode:
     def attributes(self) -> frozenset[str]:
         """Names of attributes that the code may read."""
         return frozenset().union(*(names_of(code).attributes for code in self.seen))
+
+    @functools.cached_property
+    def optional(self) -> frozenset[str]:
+        """Names of attributes that it asks for whether they exist or not."""
+        return frozenset().union(*(names_of(code).optional for code in self.seen))
 
     @property
     def dynamic(self) -> bool:

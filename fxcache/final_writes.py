@@ -16,10 +16,10 @@ from torch._subclasses.fake_tensor import FakeTensor
 
 from .effects import FinalWrite
 from .leaf import is_traced
-from .structure import DYNAMIC, Slot, Structure
 from .opaque import is_opaque, tensors_within
-from .reads import RefusedTrace
 from .reachable import MISSING
+from .reads import RefusedTrace
+from .structure import DYNAMIC, Slot, Structure
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,6 @@ from __future__ import annotations
 import contextlib
 import functools
 import gc
-import operator
 from collections.abc import Iterator
 from typing import Any
 
@@ -17,7 +16,7 @@ import torch
 from torch import nn
 from torch._subclasses.fake_tensor import FakeTensor
 
-from .reachable import MISSING, Place, places_of_globals, walk
+from .reachable import MISSING, Place, places_of_globals, unchanged, walk
 
 DEPTH = 8  # a helper object and what it holds; a hook may reach the whole program
 _SYMBOLIC = (FakeTensor, torch.SymInt, torch.SymFloat, torch.SymBool)
@@ -72,9 +71,8 @@ def _has_memory(tensor: torch.Tensor) -> bool:
 
 def _restore(place: Place, content: dict[Any, Any]) -> None:
     now = place.content()
-    if len(now) == len(content) and all(map(operator.is_, now.values(), content.values())):
-        if now.keys() == content.keys():
-            return
+    if unchanged(now, content):
+        return
     if isinstance(place.holder, list):
         place.holder[:] = content.values()
         return
@@ -103,7 +101,10 @@ def _holds_fake(values: Any, depth: int) -> bool:
         if depth and isinstance(value, (dict, list, tuple, set)):
             if _holds_fake(value.values() if isinstance(value, dict) else value, depth - 1):
                 return True
-        elif depth and hasattr(value, "__dict__") and not isinstance(value, (type, nn.Module)):
-            if not callable(value) and _holds_fake(vars(value).values(), depth - 1):
-                return True
+        elif depth and _is_record(value) and _holds_fake(vars(value).values(), depth - 1):
+            return True
     return False
+
+
+def _is_record(value: Any) -> bool:
+    return hasattr(value, "__dict__") and not callable(value) and not isinstance(value, (type, nn.Module))

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import collections
 import functools
+import operator
 import sys
 import weakref
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -42,7 +43,16 @@ CHILDREN = ("_parameters", "_buffers", "_modules")
 _ATOMS = (*PLAIN, torch.Tensor, BuiltinFunctionType, weakref.ref, torch.Generator)
 _SEQUENCES = (list, tuple, set, frozenset, collections.deque)
 _LIBRARIES = frozenset({"torch", "numpy", "builtins", "fxcache"})
-_STATELESS = _LIBRARIES | {"logging", "threading", "weakref", "contextlib", "contextvars", "re", "inspect"}
+_STATELESS = _LIBRARIES | {
+    "logging",
+    "threading",
+    "weakref",
+    "contextlib",
+    "contextvars",
+    "re",
+    "inspect",
+    "typing",
+}
 
 
 @dataclass(frozen=True, eq=False)
@@ -215,7 +225,9 @@ def _classes(value: Any, wanted: frozenset[str] | None) -> Iterator[Place]:
         return
     for cls in type(value).__mro__:
         if not is_library(cls.__module__):
-            names = wanted & vars(cls).keys() | ({"forward", "__call__"} if isinstance(value, nn.Module) else set())
+            names = wanted & vars(cls).keys() | (
+                {"forward", "__call__"} if isinstance(value, nn.Module) else set()
+            )
             yield Place(cls.__name__, cls, frozenset(names), attributes=True)
 
 
@@ -252,3 +264,9 @@ def places_of_globals(table: dict[str, Any], names: frozenset[str], depth: int =
     found = ((f"{path}.{n}", table[n]) for n in names if n in table)
     held = [(p, v) for p, v in found if not isinstance(v, (nn.Module, type, ModuleType))]
     yield from walk(held, lambda module: False, depth=depth)
+
+
+def unchanged(now: Mapping[Any, Any], before: Mapping[Any, Any]) -> bool:
+    """Whether a place's content is the same objects under the same keys."""
+    same_values = len(now) == len(before) and all(map(operator.is_, now.values(), before.values()))
+    return same_values and now.keys() == before.keys()

@@ -234,6 +234,8 @@ def _watch(model: nn.Module, program: Program) -> Watch:
             continue
         for table in (owner._parameters, owner._buffers):
             if last in table:
-                tensors.append(Place(parent or type(model).__name__, table, frozenset({last}), attributes=True))
+                tensors.append(
+                    Place(parent or type(model).__name__, table, frozenset({last}), attributes=True)
+                )
     finals = [f.write for f in captured.finals]
     return watch_forward(model, captured.leaves, captured.code, captured.effects, finals, tensors)

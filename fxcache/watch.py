@@ -24,7 +24,9 @@ from .opaque import PLAIN
 from .reachable import MISSING, Place, walk
 
 # Set by tools on modules; what they do is seen by other means, or is no business of the forward.
-_TOOLS = frozenset({"_hf_hook", "_old_forward", "_diffusers_hook", "_compiled_call_impl", "_is_full_backward_hook"})
+_TOOLS = frozenset(
+    {"_hf_hook", "_old_forward", "_diffusers_hook", "_compiled_call_impl", "_is_full_backward_hook"}
+)
 GLOBAL_HOOKS = (torch_module._global_forward_hooks, torch_module._global_forward_pre_hooks)
 
 
@@ -35,7 +37,7 @@ class Watch:
         owners: list[dict[Any, Any]] = []
         keys: list[Any] = []
         values: list[Any] = []
-        self._tables: list[tuple[Place, list[Any]]] = []
+        self._tables: list[tuple[Place, Any]] = []
         self._whole: list[dict[Any, Any]] = []
         self._lists: list[list[Any]] = []
         self._items: list[Any] = []
@@ -163,7 +165,7 @@ def watch_forward(
         further: other places that count.
     """
     inside = {id(m) for leaf in leaves.values() for m in leaf.modules()}
-    names = code.attributes
+    names = code.attributes | {"forward"}
     written = {(id(f.place.holder), f.key) for f in finals if f.key not in names}
     used = list(code.globals())
     roots = [(type(model).__name__, model), *((f"{t.get('__name__')}.{n}", t[n]) for t, n in used)]
@@ -173,11 +175,17 @@ def watch_forward(
     for path, leaf in leaves.items():
         for part, module in leaf.named_modules(prefix=path):
             found = own & module.__dict__.keys()
+            if module is leaf:
+                found |= code.optional - _TOOLS
             if found:
                 places.append(Place(part, module.__dict__, frozenset(found), attributes=True))
     places += [Place("torch's global hooks", table) for table in GLOBAL_HOOKS]
     places += further
-    places += [Place(e.place.path, e.place.holder, frozenset({e.key}), True) for e in effects if isinstance(e.key, str)]
+    places += [
+        Place(e.place.path, e.place.holder, frozenset({e.key}), True)
+        for e in effects
+        if isinstance(e.key, str)
+    ]
     return Watch(_narrowed(p, written) for p in _merged(places))
 
 
