@@ -84,8 +84,8 @@ class ExecutedCode:
     """Code that ran in one thread while `watching`, but for what ran while `paused`.
 
     told: called with the globals of each code and the names of those that it uses, before it first runs.
-    seen: code object → the globals of its functions, in order. complete: False where another profiler was in the way, so that
-    nothing is known.
+    seen: code object → the globals of its functions, in order. complete: False where another profiler was in
+    the way, so that nothing is known.
     """
 
     told: tuple[Callable[[dict[str, Any], frozenset[str]], None], ...] = ()

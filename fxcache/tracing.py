@@ -34,8 +34,8 @@ from .structure import Structure
 
 @dataclass(frozen=True)
 class Trace:
-    """graph: takes the flat inputs; returns the flat outputs, what `finals` store, the inputs' new values, and
-    then the values in `reads`.
+    """graph: takes the flat inputs; returns the flat outputs, what `finals` store, the inputs' new values,
+    and then the values in `reads`.
 
     calls: the leaf calls, in order; a leaf-call node's first argument is its index here.
     output: rebuilds the forward's return value from the flat outputs.
