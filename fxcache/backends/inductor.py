@@ -17,6 +17,7 @@ from ..ir import Program, Stage
 from ..joining import host_path
 from ..leaf_adapter import called_leaf
 from ..storing import storing_on_host
+from .recompiling import compiled
 from .seats import seated
 
 Mode = Literal["fused", "single", "staged", "reduce-overhead"]
@@ -82,7 +83,7 @@ class Inductor:
         if isinstance(function, GraphModule):
             function = function.forward  # a module's call goes through several frames that do nothing here
         options = {"fullgraph": True, "dynamic": self.dynamic, **self.options, **more}
-        return torch.compile(function, **options)
+        return compiled(function, options)
 
     def _single(self, graph: GraphModule) -> Runner:
         if self.dynamic is False:
