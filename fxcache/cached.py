@@ -6,6 +6,7 @@ import copy
 import warnings
 from collections.abc import Mapping
 from contextlib import AbstractContextManager
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -128,7 +129,7 @@ class CachedTransformer(StandIn):
         bound = self._inputs.bind(args, kwargs)
         call = flatten(bound, self.original.training)
         if bound.positional:
-            call = Call((bound.positional, *call.key), call.tensors)
+            call = replace(call, key=(bound.positional, *call.key))
         variant, call = self._variants.of(call, bound)
         flat = self._step(variant, call)
         return variant.program.capture.finish(flat)

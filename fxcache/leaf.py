@@ -34,9 +34,11 @@ from .ambient import Ambient, Change, changes, entered, snapshot
 from .effects import WriteWatch
 from .errors import BlockMutationError
 from .executed_code import ExecutedCode
+from .fingerprint import Fingerprint, fingerprint
 from .gluewatch import GlueWatch
+from .holding import UntellableError
 from .likeness import call_key
-from .opaque import fingerprint, is_opaque, tensors_within
+from .opaque import is_opaque, tensors_within
 from .reads import AnyRead, MemoryReads, RefusedTrace
 from .schemas import storage_of
 from .structure import Structure
@@ -169,14 +171,14 @@ class Recording:
         """
         record = self.calls[index]
         objects = [c for c in record.arguments.held() if is_opaque(c)]
-        before_call = fingerprint(objects)
+        before_call = _state_of(record.name, objects)
         args, kwargs = record.arguments.fill(operands)
         watch = LeafWrites(record.name, record.module, operands, objects, self.glue.memory)
         with self.glue.paused(), entered(record.changed), watch:
             result = self._result(record, args, kwargs)
         if self.glue.pure and watch.wrote:
             raise RefusedTrace(f"'{record.name}' writes in place, and its forward uses symbolic amounts")
-        if fingerprint(objects) != before_call:
+        if _state_of(record.name, objects) != before_call:
             raise BlockMutationError(record.name, "writes to an object passed to it (a KV cache?)")
         outputs, results = Structure.of(result, fields=True)
         for constant in outputs.held():
@@ -196,6 +198,15 @@ class Recording:
         if watch.happened:
             raise LeafReadsError(record.name)
         return result
+
+
+def _state_of(name: str, objects: list[Any]) -> Fingerprint:
+    """What a leaf is given; writes to tensors are seen otherwise."""
+    try:
+        return fingerprint(objects, contents=False)
+    except UntellableError as error:
+        what = f"'{name}' is given a {error.kind}, which cannot be checked for changes"
+        raise RefusedTrace(what) from error
 
 
 def is_traced(tensor: torch.Tensor) -> bool:

@@ -14,7 +14,7 @@ from typing import Any
 
 from torch import nn
 
-from .opaque import filled
+from .holding import filled
 
 FORWARD = frozenset({"forward", "__call__"})
 CALLEE = "PUSH_NULL"  # the instruction beside the load of what is called, where that is no attribute

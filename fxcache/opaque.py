@@ -1,7 +1,7 @@
 """Objects that are neither tensors, numbers nor containers: KV caches, block masks, processors.
 
 They travel through the graph by reference. Two questions matter: did a call write to one, and is a
-later call given the same one.
+later call given the same one. `fingerprint` answers both.
 """
 
 from __future__ import annotations
@@ -9,6 +9,8 @@ from __future__ import annotations
 from typing import Any
 
 import torch
+
+from .holding import Outside, UntellableError, opened
 
 PLAIN = (type(None), bool, int, float, complex, str, bytes, torch.dtype, torch.device, torch.layout)
 
@@ -20,42 +22,27 @@ def is_opaque(value: Any) -> bool:
     return not isinstance(value, (*PLAIN, *DYNAMIC, Fields, Slot, Structure))
 
 
-def fingerprint(value: Any, depth: int = 4) -> Any:
-    """A value that changes when anything reachable from `value` within `depth` is written to."""
-    if isinstance(value, torch.Tensor):
-        return ("tensor", id(value), 0 if value.is_inference() else value._version)
-    if isinstance(value, PLAIN):
-        return value
-    if depth == 0:
-        return id(value)
-    if isinstance(value, (list, tuple, set, frozenset)):
-        return (id(value), *(fingerprint(v, depth - 1) for v in value))
-    if isinstance(value, dict):
-        return (id(value), *((k, fingerprint(v, depth - 1)) for k, v in value.items()))
-    if isinstance(value, torch.nn.Module) or callable(value):
-        return id(value)
-    return (id(value), fingerprint(getattr(value, "__dict__", {}), depth - 1))
-
-
-def tensors_within(value: Any, depth: int = 4) -> list[torch.Tensor]:
-    """The tensors reachable from `value` within `depth`."""
+def tensors_within(value: Any) -> list[torch.Tensor]:
+    """The tensors that `value` holds, all the way down, but for those of modules, classes and globals."""
     if isinstance(value, torch.Tensor):
         return [value]
-    if depth == 0 or isinstance(value, (*PLAIN, torch.nn.Module, type)):
+    if isinstance(value, PLAIN):
         return []
-    if isinstance(value, dict):
-        held = list(value.values())
-    elif isinstance(value, (list, tuple, set, frozenset)):
-        held = list(value)
-    else:  # a function may close over tensors
-        cells = getattr(value, "__closure__", None) or ()
-        held = [*getattr(value, "__dict__", {}).values(), *(filled(c) for c in cells)]
-    return [t for v in held for t in tensors_within(v, depth - 1)]
+    found: list[torch.Tensor] = []
+    seen: dict[int, Any] = {}  # keeps alive what has the ids
+    waiting = [value]
+    while waiting:
+        one = waiting.pop()
+        if isinstance(one, torch.Tensor):
+            found.append(one)
+        elif not isinstance(one, (*PLAIN, torch.nn.Module, type, Outside)) and id(one) not in seen:
+            seen[id(one)] = one
+            waiting.extend(reversed(_parts(one)))
+    return found
 
 
-def filled(cell: Any) -> Any:
-    """What a closure's cell holds; None where it is empty."""
+def _parts(value: Any) -> list[Any]:
     try:
-        return cell.cell_contents
-    except ValueError:
-        return None
+        return opened(value)[1]
+    except UntellableError:
+        return []

@@ -7,56 +7,76 @@ dtypes, devices, ranks, memory layout, autocast, training mode). A *call key* ad
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
 import torch.utils._pytree as pytree
 
 from .ambient import ambient_key
-from .opaque import PLAIN, fingerprint, is_opaque
+from .errors import OpaqueInputError
+from .fingerprint import fingerprint
+from .holding import UntellableError, exact
+from .opaque import is_opaque
 from .structure import Structure
+
+# Kinds that are equal only where they mean the same, given that the kinds are.
+EXACT = frozenset((type(None), bool, int, str, bytes, torch.dtype, torch.device, torch.layout))
 
 
 @dataclass(frozen=True)
 class Call:
-    """One call, flattened: `key` (hashable) and the tensors in a fixed order."""
+    """One call, flattened: `key` (hashable), the tensors in a fixed order, and the opaque objects."""
 
     key: tuple[Any, ...]
     tensors: list[torch.Tensor]
+    objects: list[Any] = field(default_factory=list)
 
 
 def flatten(bound: Mapping[str, Any], training: bool) -> Call:
-    """Flatten bound arguments quickly; this runs on every call."""
+    """Flatten bound arguments quickly; this runs on every call.
+
+    Raises `OpaqueInputError` for an argument that cannot be compared with a later call's.
+    """
     tensors: list[torch.Tensor] = []
+    objects: list[Any] = []
     key: list[Any] = [training, ambient_key()]
     for name, value in bound.items():
         if isinstance(value, torch.Tensor):
             tensors.append(value)
             layout = value.is_contiguous() or value.stride()
             key.append((name, value.dtype, value.device, layout, value.shape))
-        elif value is None or isinstance(value, PLAIN):
+        elif type(value) in EXACT:
             key.append((name, type(value), value))
+        elif type(value) is float:
+            key.append((name, float, exact(value)))
         else:
-            key.append((name, _tree_key(value, tensors)))
-    return Call(tuple(key), tensors)
+            try:
+                key.append((name, _tree_key(value, tensors, objects)))
+            except UntellableError as error:
+                raise OpaqueInputError(name, error.kind) from error
+            except RecursionError as error:  # raised by `pytree`: a container that holds itself
+                raise OpaqueInputError(name, f"{type(value).__name__} that is nested too deeply") from error
+    return Call(tuple(key), tensors, objects)
 
 
 def _tensor_key(value: torch.Tensor) -> tuple[Any, ...]:
     return value.dtype, value.device, value.is_contiguous() or value.stride(), value.shape
 
 
-def _tree_key(value: Any, tensors: list[torch.Tensor]) -> tuple[Any, ...]:
+def _tree_key(value: Any, tensors: list[torch.Tensor], objects: list[Any]) -> tuple[Any, ...]:
     leaves, spec = pytree.tree_flatten(value)
     keys: list[Any] = [spec]
     for leaf in leaves:
         if isinstance(leaf, torch.Tensor):
             tensors.append(leaf)
             keys.append(_tensor_key(leaf))
-        elif is_opaque(leaf):
-            keys.append(fingerprint(leaf))
-        else:
+        elif type(leaf) in EXACT:
             keys.append((type(leaf), leaf))
+        else:
+            keys.append(fingerprint(leaf))
+            if is_opaque(leaf):
+                objects.append(leaf)
     return tuple(keys)
 
 

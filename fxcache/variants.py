@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import operator
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 import sympy
@@ -16,11 +17,13 @@ from .config import CacheConfig
 from .effects import with_effects
 from .errors import CaptureError
 from .finding import first_chain
+from .fingerprint import Fingerprint, fingerprint
 from .flops import Described, StepFlops, count_step
 from .forwards import ForwardInputs
 from .guards import ShapeGuards
 from .ir import Program
 from .modulelists import Way
+from .opaque import is_opaque
 from .passes import run_passes
 from .randomness import refuse_reordered
 from .reachable import Place
@@ -46,13 +49,18 @@ class Variant:
     """One transformed graph and the calls that it serves.
 
     run: takes the flat inputs and the state tensors; gives the flat outputs. served: calls so far.
-    roles: what its inputs are for, known since its first call.
+    roles: what its inputs are for, known since its first call. objects: those of the call that was captured,
+    which blocks may be given whenever the graph runs; prints: how these were. gives_object: one may be
+    in the output.
     """
 
     program: Program
     run: Callable[..., tuple[Any, ...]]
     guards: ShapeGuards
     watch: Watch
+    objects: tuple[Any, ...] = ()
+    prints: tuple[Fingerprint, ...] = ()
+    gives_object: bool = False
     served: int = 0
     roles: Roles | None = None
     symbols: dict[tuple[Any, ...], dict[sympy.Symbol, sympy.Integer]] = field(default_factory=dict)
@@ -77,6 +85,12 @@ class Variant:
         """Whether the values that were read at capture are those of `call`."""
         values = self.program.capture.values
         return values is None or values.hold(call.tensors)
+
+    def objects_hold(self, call: Call) -> bool:
+        """Whether the objects that the graph refers to are, or still are as, those of `call`."""
+        if len(call.objects) == len(self.objects) and all(map(operator.is_, call.objects, self.objects)):
+            return True
+        return not self.gives_object and self.prints == tuple(map(fingerprint, self.objects))
 
     def allocate(self, call: Call) -> dict[str, torch.Tensor]:
         """Fresh state for the sizes of `call`."""
@@ -155,12 +169,12 @@ class Variants:
             known = self._by_call.get(call.key)
         if known is not None:
             key, variant = self._last = known
-            if variant.intact() and variant.values_hold(call):
+            if variant.intact() and variant.objects_hold(call) and variant.values_hold(call):
                 variant.served += 1
-                return variant, Call(key, call.tensors)
+                return variant, replace(call, key=key)
         structure = structure_key(call.key)
         found = self._by_structure.setdefault(structure, [])
-        fitting = next((v for v in found if v.intact() and v.accepts(call)), None)
+        fitting = next((v for v in found if v.intact() and v.objects_hold(call) and v.accepts(call)), None)
         if fitting is None:
             self._bound_by_value(found)
             fitting = self._make(call, bound)
@@ -197,10 +211,15 @@ class Variants:
         guards = program.capture.shapes.also(program.assumed)
         run = with_settings(self._lower(program), program.capture.settings)
         run = with_effects(writing_back(run, program.capture), program.capture.effects)
-        variant = Variant(program, run, guards, _watch(self._model, program))
+        variant = Variant(program, run, guards, _watch(self._model, program), *_objects(program, call))
         if not variant.accepts(call):
             raise CaptureError(type(self._model).__name__, {"guards": "they reject the captured call"})
         return variant
+
+
+def _objects(program: Program, call: Call) -> tuple[tuple[Any, ...], tuple[Fingerprint, ...], bool]:
+    given = any(is_opaque(c) for c in program.capture.output.held())
+    return tuple(call.objects), tuple(map(fingerprint, call.objects)), given
 
 
 def transform_call(
