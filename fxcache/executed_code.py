@@ -70,6 +70,12 @@ def _strings(constants: tuple[Any, ...]) -> Iterator[str]:
             yield from _strings(tuple(constant))
 
 
+def is_foreign(module: str | None) -> bool:
+    """Whether a Python module is of a library below the models: torch, its helpers, Python's own."""
+    top = (module or "").partition(".")[0]
+    return top in _FOREIGN or (top in sys.stdlib_module_names and top != "__main__")
+
+
 @functools.lru_cache(maxsize=4096)
 def _is_models(filename: str, module: str) -> bool:
     if filename.startswith("<frozen") or module.partition(".")[0] in _FOREIGN:

@@ -16,6 +16,7 @@ import torch
 from torch import nn
 from torch._subclasses.fake_tensor import FakeTensor
 
+from .executed_code import is_foreign
 from .reachable import MISSING, Place, places_of_globals, unchanged, walk
 
 DEPTH = 8  # a helper object and what it holds; a hook may reach the whole program
@@ -90,21 +91,33 @@ def _restore(place: Place, content: dict[Any, Any]) -> None:
 def _clear_caches() -> None:
     """Clear the `functools` caches that hold something fake; those of others stay as they are."""
     for candidate in gc.get_objects():
-        if type(candidate) is functools._lru_cache_wrapper and _holds_fake(gc.get_referents(candidate), 5):
+        if type(candidate) is not functools._lru_cache_wrapper or is_foreign(candidate.__module__):
+            continue
+        if candidate.cache_info().currsize and _holds_fake(gc.get_referents(candidate), 5):
             candidate.cache_clear()
 
 
 def _holds_fake(values: Any, depth: int) -> bool:
+    # Types, not `isinstance`: anything may be in a cache, also what runs code when it is asked for its class.
     for value in values:
-        if isinstance(value, _SYMBOLIC):
+        kind = type(value)
+        if issubclass(kind, _SYMBOLIC):
             return True
-        if depth and isinstance(value, (dict, list, tuple, set)):
-            if _holds_fake(value.values() if isinstance(value, dict) else value, depth - 1):
-                return True
-        elif depth and _is_record(value) and _holds_fake(vars(value).values(), depth - 1):
+        if not depth or issubclass(kind, (type, nn.Module)):
+            continue
+        if issubclass(kind, dict):
+            held = list(dict.values(value))
+        elif issubclass(kind, (list, tuple, set, frozenset)):
+            held = list(value)
+        else:
+            held = _fields(value)
+        if held and _holds_fake(held, depth - 1):
             return True
     return False
 
 
-def _is_record(value: Any) -> bool:
-    return hasattr(value, "__dict__") and not callable(value) and not isinstance(value, (type, nn.Module))
+def _fields(value: Any) -> list[Any]:
+    try:
+        return list(object.__getattribute__(value, "__dict__").values())
+    except AttributeError:
+        return []

@@ -29,7 +29,7 @@ from torch import nn
 from .opaque import PLAIN
 
 MISSING: Any = type("Missing", (), {"__repr__": lambda self: "nothing"})()
-LIMIT = 200_000  # places; more than this no forward reads, and a walk would take seconds
+LIMIT = 50_000  # values; more than this no forward reads, and a walk would take seconds
 # What `nn.Module` keeps for itself. `training` is the model's, hooks and children are walked one by one.
 TORCHS_OWN = frozenset({*nn.Module().__dict__, "_compiled_call_impl"}) - {"training"}
 HOOKS = (
