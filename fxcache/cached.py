@@ -32,6 +32,7 @@ from .lowering import lowering
 from .opaque import tensors_within
 from .othercaches import OtherCaches
 from .printing import CachedGraph
+from .reads import RefusedTrace
 from .roothooks import has_root_hooks, hooked
 from .signature import Call, flatten
 from .standin import StandIn
@@ -106,6 +107,8 @@ class CachedTransformer(StandIn):
             if not (self._passthrough or isinstance(error, (ArgumentsError, CaptureError))):
                 raise
             failure = error
+        if not self._passthrough and not _may_be_the_models(failure):
+            raise failure
         result = self.original(*args, **kwargs)  # what the model itself rejects is its own error
         if isinstance(failure, ArgumentsError):  # a decorator takes what its signature does not say
             self._forward.inputs = self._inputs.accepting(args, kwargs)
@@ -276,6 +279,14 @@ class CachedTransformer(StandIn):
 
     def __repr__(self) -> str:
         return f"CachedTransformer({type(self.original).__name__}, {self.cache_config})"
+
+
+def _may_be_the_models(failure: FxcacheError) -> bool:
+    """Whether the plain model may raise an error of its own; else it is not run, as running may write."""
+    if isinstance(failure, CaptureError):
+        cause = failure.__cause__
+        return cause is not None and not isinstance(cause, (RefusedTrace, FxcacheError))
+    return True
 
 
 def _rebuild(original: nn.Module, config: CacheConfig, options: dict[str, Any]) -> CachedTransformer:

@@ -29,7 +29,7 @@ from torch.fx.experimental.symbolic_shapes import (
 
 from .ambient import Change
 from .effects import Effect
-from .errors import BlockMutationError, CaptureError
+from .errors import BlockMutationError, CaptureError, DefectError
 from .executed_code import ExecutedCode
 from .final_writes import Final
 from .forwards import ForwardInputs
@@ -38,18 +38,20 @@ from .leaf import LeafReadsError
 from .leaf_adapter import called_leaf
 from .modulelists import USUAL, Way, find_leaves
 from .pristine import pristine
+from .randomness_kept import randomness_kept
 from .reads import RefusedTrace
 from .rewrite_leaves import finish_graph
 from .roothooks import forward_beneath
 from .separate_reads import separate_reads
 from .signature import arguments_structure, tensor_names
 from .structure import Structure
+from .tracelock import LOCK
 from .tracing import Trace, trace
 from .uncompiled import uncompiled
+from .unnoticed import unnoticed
 from .writes import copied
 
 NUMBERS_WANTED = "expected to contain only concrete integers"  # a kernel's answer to symbolic amounts
-_LOCK = threading.RLock()  # a trace reroutes module calls of its thread; one at a time
 
 
 @dataclass(frozen=True)
@@ -112,15 +114,40 @@ def capture(
         ("static", _capture_fake),
         ("real", _capture_real),
     )
-    with _LOCK, torch.no_grad(), uncompiled():
+    _refuse_sharded(model)
+    with LOCK, unnoticed(), torch.no_grad(), uncompiled():
         for how, attempt in ways:
             try:
-                return replace(attempt(model, bound, tensors, way, how), refused=attempts)
-            except BlockMutationError:
+                with randomness_kept():
+                    return replace(attempt(model, bound, tensors, way, how), refused=attempts)
+            except (BlockMutationError, MemoryError, torch.OutOfMemoryError):
                 raise
             except Exception as error:  # whatever the model's own code raises under tracing
+                if _is_ours(error):
+                    raise DefectError(type(model).__name__, _one_line(error)) from error
                 attempts[how], last = _one_line(error), error
     raise CaptureError(type(model).__name__, attempts) from last
+
+
+def _refuse_sharded(model: nn.Module) -> None:
+    """Raises `CaptureError` before anything runs: gathering shards under a trace would leave fakes behind."""
+    for name, module in model.named_modules():
+        kinds = {
+            cls.__name__ for cls in type(module).__mro__ if cls.__module__.startswith("torch.distributed")
+        }
+        if kinds & {"FSDPModule", "FullyShardedDataParallel"}:
+            why = f"'{name or type(model).__name__}' is sharded by FSDP; transform a model that is whole"
+            raise CaptureError(type(model).__name__, {"sharded": why})
+
+
+def _is_ours(error: Exception) -> bool:
+    """Whether an error is a slip of fxcache's own code rather than anything the model did."""
+    if not isinstance(error, (AssertionError, AttributeError, NameError, LookupError)):
+        return False
+    frame = error.__traceback__
+    while frame is not None and frame.tb_next is not None:
+        frame = frame.tb_next
+    return frame is not None and frame.tb_frame.f_globals.get("__package__", "") == __package__
 
 
 def _one_line(error: Exception) -> str:
@@ -184,12 +211,16 @@ def _capture_fake(
 @contextlib.contextmanager
 def _quiet() -> Iterator[None]:
     """A way that does not work is no news: another is tried, and `CaptureError` names all."""
-    logger = logging.getLogger("torch._subclasses.fake_tensor")
-    before, logger.disabled = logger.disabled, True
+    logger, here = logging.getLogger("torch._subclasses.fake_tensor"), threading.get_ident()
+
+    def others(record: logging.LogRecord) -> bool:
+        return record.thread != here
+
+    logger.addFilter(others)
     try:
         yield
     finally:
-        logger.disabled = before
+        logger.removeFilter(others)
 
 
 def fake_input(mode: FakeTensorMode, tensor: torch.Tensor, name: str, symbolic: bool) -> torch.Tensor:

@@ -112,6 +112,16 @@ class OpaqueInputError(FxcacheError, TypeError):
         )
 
 
+class DefectError(FxcacheError):
+    """Code of fxcache failed where it should not. A bug of fxcache, not of the user."""
+
+    def __init__(self, model: str, what: str) -> None:
+        super().__init__(
+            f"capturing {model} failed inside of fxcache ({what}). This is a defect of fxcache; please "
+            'report it with the traceback. on_unsupported="passthrough" runs uncached.'
+        )
+
+
 class GraphSpecError(FxcacheError):
     """A pass produced a graph that breaks the specification. A bug of fxcache, not of the user."""
 

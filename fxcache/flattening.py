@@ -22,6 +22,7 @@ from .ambient import entered
 from .capture import fake_input
 from .ir import Program, Stage
 from .pristine import pristine
+from .tracelock import LOCK
 from .uncompiled import uncompiled
 
 
@@ -42,7 +43,14 @@ def flat_graph(program: Program, values: Sequence[torch.Tensor], dynamic: bool) 
     }
     holder = nn.Module()
     settings = entered(program.capture.settings)
-    with pristine(program.capture.model), torch.no_grad(), uncompiled(), _compiling_state_context(), settings:
+    with (
+        LOCK,
+        pristine(program.capture.model),
+        torch.no_grad(),
+        uncompiled(),
+        _compiling_state_context(),
+        settings,
+    ):
         for name, stage in program.stages.items():
             holder.add_module(name, _flat_stage(stage, fakes, mode))
     graph = Graph()

@@ -14,6 +14,7 @@ from torch.utils.flop_counter import FlopCounterMode, sdpa_flop_count
 from .ambient import entered
 from .ir import Program
 from .pristine import pristine
+from .tracelock import LOCK
 from .uncompiled import uncompiled
 
 Described = tuple[tuple[int, ...], torch.dtype, torch.device]
@@ -55,6 +56,8 @@ def count_step(
     """
     try:
         return _count(program, inputs, symbols)
+    except (MemoryError, torch.OutOfMemoryError):
+        raise
     except Exception:  # whatever a module raises on tensors without values
         return None
 
@@ -62,6 +65,7 @@ def count_step(
 def _count(program: Program, inputs: Sequence[Described], symbols: Mapping[sympy.Symbol, Any]) -> StepFlops:
     placeholders = program.capture.graph.graph.find_nodes(op="placeholder")
     with (
+        LOCK,
         pristine(program.capture.model),
         torch.no_grad(),
         uncompiled(),

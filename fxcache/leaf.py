@@ -30,6 +30,7 @@ from torch.fx.experimental.proxy_tensor import (
     track_tensor_tree,
 )
 
+from . import tracelock
 from .ambient import Ambient, Change, changes, entered, snapshot
 from .effects import WriteWatch
 from .errors import BlockMutationError
@@ -324,32 +325,36 @@ def recording(
     code: ExecutedCode,
     watched: frozenset[str] = frozenset(),
     aliasing: bool = False,
+    root: nn.Module | None = None,
 ) -> Iterator[Recording]:
     """Within the block, a call of any module of `leaves` is recorded as one `leaf_call`.
 
     Only the instance attribute that `nn.Module.compile` uses is set, and put back afterwards: hooks,
-    offloading wrappers and compiled blocks stay inside the leaf.
+    offloading wrappers and compiled blocks stay inside the leaf. Other threads that call a leaf or the root
+    meanwhile wait until the trace is over.
     """
     session = Recording(leaves, glue, writes, code, watched, aliasing)
-    saved = {name: module._compiled_call_impl for name, module in leaves.items()}
+    replaced = dict(leaves) if root is None else {"": root, **leaves}
+    saved = {name: module._compiled_call_impl for name, module in replaced.items()}
 
     def replacement(name: str, module: nn.Module) -> Any:
         usual = saved[name] or module._call_impl
 
         def call(*args: Any, **kwargs: Any) -> Any:
             if threading.get_ident() != session.thread:  # another thread uses the same model meanwhile
+                tracelock.wait()
                 return usual(*args, **kwargs)
-            return session.call(name, module, args, kwargs)
+            return session.call(name, module, args, kwargs) if name else usual(*args, **kwargs)
 
         return call
 
     _current.append(session)
     try:
-        for name, module in leaves.items():
+        for name, module in replaced.items():
             module._compiled_call_impl = replacement(name, module)
         yield session
     finally:
-        for name, module in leaves.items():
+        for name, module in replaced.items():
             if saved[name] is None:
                 module.__dict__.pop("_compiled_call_impl", None)
             else:

@@ -7,6 +7,7 @@ from torch.fx._symbolic_trace import is_fx_symbolic_tracing
 from torch.fx.experimental.proxy_tensor import get_proxy_mode
 
 from .errors import TracingError
+from .tracelock import LOCK
 
 COMPILE = "fxcache.compile(cached, ...), or cached.compile(...)"
 EXPORT = "fxcache.export(cached, path, example_inputs)"
@@ -15,11 +16,13 @@ REASON = f"a cached model decides at run time: use {COMPILE}"  # what a graph br
 
 def refuse_tracing() -> None:
     """Raises `TracingError` while `torch.export`, `torch.jit.trace` or `torch.fx` trace. Quick."""
-    if torch.compiler.is_exporting():
+    if torch.compiler.is_exporting() and not LOCK.held_elsewhere():
         raise TracingError("torch.export", EXPORT)
     if torch._C._is_tracing():
         raise TracingError("torch.jit.trace", EXPORT)
-    if is_fx_symbolic_tracing() or (torch._C._len_torch_dispatch_stack() and get_proxy_mode() is not None):
+    if (is_fx_symbolic_tracing() and not LOCK.held_elsewhere()) or (
+        torch._C._len_torch_dispatch_stack() and get_proxy_mode() is not None
+    ):
         raise TracingError("torch.fx", "cached.graph, the graph with the cache in it")
 
 

@@ -117,7 +117,7 @@ def _trace(
     # Blocks hand on the sizes they are given; other modules may make new ones of what they read.
     watched = frozenset(leaves) - find_lists(model).keys() if real else frozenset()
     written: tuple[tuple[int, int], ...] = ()
-    with recording(leaves, glue, writes, code, watched, aliasing) as session:
+    with recording(leaves, glue, writes, code, watched, aliasing, model) as session:
         graph = _make_graph(body, inputs(), fake=not real)
         drop_marks(graph.graph)
         if any(is_write(n) for n in graph.graph.nodes):
@@ -144,8 +144,13 @@ def _trace(
 
 
 def _make_graph(body: Callable[..., Any], flat: list[torch.Tensor], fake: bool) -> GraphModule:
+    def told_nobody(*values: torch.Tensor) -> Any:
+        # The tracer puts it back. What the user compiled runs as it is (`uncompiled`), and need not refuse.
+        torch.fx._symbolic_trace._is_fx_tracing_flag = False
+        return body(*values)
+
     tracer = make_fx(
-        body,
+        told_nobody,
         tracing_mode="fake" if fake else "real",
         _allow_non_fake_inputs=True,
         _error_on_data_dependent_ops=fake,
