@@ -13,6 +13,7 @@ from .errors import ConfigError
 from .pipelines import ConfigLike, P, is_pipeline, transform_pipeline
 from .spelling import known_options
 from .subjects import require_model
+from .variants import MAX_CAPTURES
 
 Scope = Literal["model", "list"]
 OnUnsupported = Literal["raise", "passthrough"]
@@ -28,6 +29,7 @@ def transform(
     timestep: str | None = None,
     on_unsupported: OnUnsupported = "raise",
     max_contexts: int = 64,
+    max_captures: int = MAX_CAPTURES,
 ) -> CachedTransformer: ...
 
 
@@ -40,6 +42,7 @@ def transform(
     timestep: str | None = None,
     on_unsupported: OnUnsupported = "raise",
     max_contexts: int = 64,
+    max_captures: int = MAX_CAPTURES,
 ) -> P: ...
 
 
@@ -53,6 +56,7 @@ def transform(
     timestep: str | None = None,
     on_unsupported: OnUnsupported = "raise",
     max_contexts: int = 64,
+    max_captures: int = MAX_CAPTURES,
 ) -> Any:
     """Compile a block cache into a diffusion transformer, or into every denoiser of a pipeline.
 
@@ -68,6 +72,9 @@ def transform(
         on_unsupported: "raise", or "passthrough" to run uncached (with one warning) where the model
             cannot be transformed.
         max_contexts: how many contexts may hold state at once.
+        max_captures: how many graphs to keep for one kind of call, that is for calls that differ only in
+            sizes and plain values; the one not used for longest is dropped. Calls that need a new graph each
+            time are refused when so many served one call each.
 
     Returns:
         A module to use in the model's place; of a pipeline, the pipeline (`fxcache.restore` undoes it).
@@ -76,13 +83,17 @@ def transform(
         ConfigError, NotationError: the config cannot work. NoTimestepError: no such input.
         AlreadyCachedError: diffusers' own cache is enabled. NoDenoiserError: nothing in the pipeline to
         cache. CaptureError, NoBlocksError, TooManyBlocksError, BlockMutationError: the model cannot be
-        transformed so; raised here with `example_inputs`, else by the first call.
+        transformed so; raised here with `example_inputs`, else by the first call. OpaqueInputError,
+        TooManyCapturesError: raised by calls whose arguments cannot be compared, or never come again.
     """
     if scope not in ("model", "list"):
         raise ConfigError("scope", scope, 'it must be "model" or "list"', of="fxcache.transform()")
     if on_unsupported not in ("raise", "passthrough"):
         need = 'it must be "raise" or "passthrough"'
         raise ConfigError("on_unsupported", on_unsupported, need, of="fxcache.transform()")
+
+    if max_captures < 1:
+        raise ConfigError("max_captures", max_captures, "it must be at least 1", of="fxcache.transform()")
 
     def cache(module: nn.Module, settings: CacheConfig) -> CachedTransformer:
         return CachedTransformer(
@@ -92,6 +103,7 @@ def transform(
             timestep=timestep,
             on_unsupported=on_unsupported,
             max_contexts=max_contexts,
+            max_captures=max_captures,
         )
 
     if is_pipeline(model):

@@ -24,6 +24,8 @@ from .errors import (
     GradientWarning,
     NotCapturedError,
     PassthroughWarning,
+    RecaptureWarning,
+    TooManyCapturesError,
     TooManyContextsError,
     TrajectoryWarning,
 )
@@ -38,7 +40,7 @@ from .signature import Call, flatten
 from .standin import StandIn
 from .stats import ContextStats, SegmentStats, Stats, context_stats
 from .tracers import REASON, refuse_compilation, refuse_tracing
-from .variants import Lowering, Variant, Variants, eager
+from .variants import MAX_CAPTURES, Lowering, Variant, Variants, eager
 
 
 class CachedTransformer(StandIn):
@@ -50,7 +52,7 @@ class CachedTransformer(StandIn):
     """
 
     KEPT = StandIn.KEPT | {
-        "cache_config", "_options", "_forward", "_variants", "_contexts", "_passthrough", "_unsupported",
+        "cache_config", "_options", "_forward", "_variants", "_contexts", "_passthrough", "_told",
         "_warned", "_others",
     }  # fmt: skip
 
@@ -63,6 +65,7 @@ class CachedTransformer(StandIn):
         timestep: str | None = None,
         on_unsupported: str = "raise",
         max_contexts: int = 64,
+        max_captures: int = MAX_CAPTURES,
         lower: Lowering = eager,
     ) -> None:
         others = OtherCaches(original)
@@ -74,13 +77,14 @@ class CachedTransformer(StandIn):
             "timestep": timestep,
             "on_unsupported": on_unsupported,
             "max_contexts": max_contexts,
+            "max_captures": max_captures,
             "lower": lower,
         }
         self._forward = ForwardWatch(original, timestep)
         self._variants = self._no_variants()
         self._contexts = Contexts(max_contexts)
         self._passthrough = on_unsupported == "passthrough"
-        self._unsupported: str | None = None
+        self._told: set[str] = set()
         self._warned: set[type] = set()
 
     # ------------------------------------------------------------------ the call
@@ -89,7 +93,7 @@ class CachedTransformer(StandIn):
     def forward(self, *args: Any, **kwargs: Any) -> Any:
         """As the original's forward."""
         refuse_tracing()
-        if self._unsupported is not None or not self.cache_config.enabled:
+        if not self.cache_config.enabled:
             self._contexts.count_uncached()
             return self.original(*args, **kwargs)
         if torch.is_grad_enabled() and self._needs_gradient(args, kwargs):
@@ -104,7 +108,8 @@ class CachedTransformer(StandIn):
         except TooManyContextsError:
             raise
         except FxcacheError as error:
-            if not (self._passthrough or isinstance(error, (ArgumentsError, CaptureError))):
+            wasted = isinstance(error, TooManyCapturesError)
+            if not self._passthrough and (wasted or not isinstance(error, (ArgumentsError, CaptureError))):
                 raise
             failure = error
         if not self._passthrough and not _may_be_the_models(failure):
@@ -124,7 +129,15 @@ class CachedTransformer(StandIn):
 
     def _no_variants(self) -> Variants:
         options = self._options
-        return Variants(self.original, self.cache_config, options["scope"], self._inputs, options["lower"])
+        return Variants(
+            self.original,
+            self.cache_config,
+            options["scope"],
+            self._inputs,
+            options["lower"],
+            options["max_captures"],
+            remember=options["on_unsupported"] == "passthrough",
+        )
 
     def _run(self, *args: Any, **kwargs: Any) -> Any:
         if self._forward.replaced():
@@ -173,9 +186,15 @@ class CachedTransformer(StandIn):
             raise
 
     def _run_uncached(self, error: FxcacheError) -> None:
-        self._unsupported = str(error)
+        """Say, once for each reason, that calls of a kind run uncached."""
+        self._contexts.count_uncached()
+        error.__traceback__ = None  # it may be kept, and would keep the call's tensors
+        if str(error) in self._told:
+            return
+        self._told.add(str(error))
         message = f"{type(self.original).__name__} runs uncached: {error}"
-        warnings.warn(message, PassthroughWarning, stacklevel=4)
+        kind = RecaptureWarning if isinstance(error, TooManyCapturesError) else PassthroughWarning
+        warnings.warn(message, kind, stacklevel=4)
 
     def _needs_gradient(self, args: Any, kwargs: Mapping[str, Any]) -> bool:
         given = (t for v in (*args, *kwargs.values()) for t in tensors_within(v))
@@ -200,8 +219,13 @@ class CachedTransformer(StandIn):
         raise AlreadyCachedError(type(self.original).__name__, "one of diffusers' (enable_cache)")
 
     def reset(self) -> None:
-        """Forget all states: the next call of every context starts a new trajectory."""
+        """Forget all states: the next call of every context starts a new trajectory.
+
+        Kinds of calls that were refused are tried again.
+        """
         self._contexts.reset()
+        self._variants.forgive()
+        self._told.clear()
 
     def _reset_stateful_cache(self, recurse: bool = True) -> None:
         # diffusers calls this when a pipeline is done; the record stays for `stats()`.

@@ -92,6 +92,20 @@ class CaptureError(FxcacheError):
         )
 
 
+class TooManyCapturesError(CaptureError):
+    """Calls of one kind need a new graph each time."""
+
+    def __init__(self, model: str, captures: int, why: str) -> None:
+        self.attempts = {}
+        FxcacheError.__init__(
+            self,
+            f"{captures} graphs of {model} served one call each, and another is needed because {why}. "
+            "Values that are part of a graph must not change on every call: pass a tensor instead of a "
+            "number, keep such values the same, or raise max_captures in fxcache.transform(). reset() lets "
+            'it be tried again; on_unsupported="passthrough" runs such calls uncached.',
+        )
+
+
 class BlockMutationError(FxcacheError):
     """A block writes to something that lives on after it: skipping it would change results."""
 
@@ -167,6 +181,10 @@ class SignalRequiredError(FxcacheError, ValueError):
 
 class PassthroughWarning(UserWarning):
     """A model runs uncached because it could not be transformed."""
+
+
+class RecaptureWarning(PassthroughWarning):
+    """Calls of one kind run uncached because each would need a graph of its own."""
 
 
 class GradientWarning(UserWarning):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import operator
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
@@ -14,8 +15,9 @@ from torch import nn
 from .ambient import with_settings
 from .capture import Capture, capture
 from .config import CacheConfig
+from .differences import differences, kind_of
 from .effects import with_effects
-from .errors import CaptureError
+from .errors import CaptureError, FxcacheError, TooManyCapturesError
 from .finding import first_chain
 from .fingerprint import Fingerprint, fingerprint
 from .flops import Described, StepFlops, count_step
@@ -35,7 +37,11 @@ if TYPE_CHECKING:
     from .conditioning import Roles
 
 Lowering = Callable[[Program], Callable[..., tuple[Any, ...]]]
-MAX_VALUE_VARIANTS = 16  # graphs for one signature that differ only in values that the glue read
+Key = tuple[Any, ...]
+MAX_CAPTURES = 16  # variants for one kind of call
+MOST_KINDS = 4  # so many kinds of call may each have as many
+MAX_CALLS = 256  # calls, by sizes and values, that are found quickly
+_LOG = logging.getLogger("fxcache")
 
 
 def eager(program: Program) -> Callable[..., tuple[Any, ...]]:
@@ -49,19 +55,24 @@ class Variant:
     """One transformed graph and the calls that it serves.
 
     run: takes the flat inputs and the state tensors; gives the flat outputs. served: calls so far.
-    roles: what its inputs are for, known since its first call. objects: those of the call that was captured,
-    which blocks may be given whenever the graph runs; prints: how these were. gives_object: one may be
-    in the output.
+    roles: what its inputs are for, known since its first call. key, structure: of the call that was captured.
+    number, last_served: which call that was, and the last one that was served. objects: those of the call
+    that was captured, which blocks may be given whenever the graph runs; prints: how these were.
+    gives_object: one may be in the output.
     """
 
     program: Program
     run: Callable[..., tuple[Any, ...]]
     guards: ShapeGuards
     watch: Watch
+    key: Key = ()
+    structure: Key = ()
     objects: tuple[Any, ...] = ()
     prints: tuple[Fingerprint, ...] = ()
     gives_object: bool = False
+    number: int = 0
     served: int = 0
+    last_served: int = 0
     roles: Roles | None = None
     symbols: dict[tuple[Any, ...], dict[sympy.Symbol, sympy.Integer]] = field(default_factory=dict)
     _inputs: dict[tuple[Any, ...], tuple[Described, ...]] = field(default_factory=dict)
@@ -75,11 +86,17 @@ class Variant:
         """Whether the sizes and the values that were read at capture are those of `call`."""
         if call.key not in self.symbols:
             bound = self.guards.bind([t.shape for t in call.tensors])
-            if bound is None:
+            if bound is None or not self.values_hold(call):
                 return False
             self.symbols[call.key] = bound
             self._inputs[call.key] = tuple((tuple(t.shape), t.dtype, t.device) for t in call.tensors)
+            return True
         return self.values_hold(call)
+
+    def forget(self, call_key: Key) -> None:
+        """Forget what is known of a call that was accepted."""
+        for known in (self.symbols, self._inputs, self._flops):
+            known.pop(call_key, None)  # type: ignore[attr-defined]
 
     def values_hold(self, call: Call) -> bool:
         """Whether the values that were read at capture are those of `call`."""
@@ -101,7 +118,12 @@ class Variant:
         return {s.name: s.allocate(symbols, shapes.get(s.name)) for s in self.program.state}
 
     def flops(self, call_key: tuple[Any, ...]) -> StepFlops | None:
-        """FLOPs of a step at the sizes of a call that was accepted, counted when first asked for."""
+        """FLOPs of a step at the sizes of a call that was accepted, counted when first asked for.
+
+        None where they cannot be counted, or the call was many others ago.
+        """
+        if call_key not in self._inputs:
+            return None
         if call_key not in self._flops:
             inputs, symbols = self._inputs[call_key], self.symbols[call_key]
             self._flops[call_key] = count_step(self.program, inputs, symbols)
@@ -139,8 +161,27 @@ def measured_nodes(program: Program) -> dict[str, list[str]]:
     return nodes
 
 
+@dataclass(eq=False)
+class Kind:
+    """What is known of the calls that differ only in sizes and values.
+
+    failures: errors by the key of a call that could not be captured. refused: why no more of them are.
+    wasted: (how many, why) graphs of it that served one call each.
+    """
+
+    variants: list[Variant] = field(default_factory=list)
+    failures: dict[Key, FxcacheError] = field(default_factory=dict)
+    refused: FxcacheError | None = None
+    wasted: tuple[int, str] | None = None
+
+
 class Variants:
-    """Finds, or makes, the variant for a call."""
+    """Finds, or makes, the variant for a call. Those not used any more are forgotten.
+
+    Args:
+        max_captures: how many variants may be kept for one kind of call.
+        remember: whether a kind of call that was refused is refused again without another try.
+    """
 
     def __init__(
         self,
@@ -149,21 +190,27 @@ class Variants:
         scope: str,
         inputs: ForwardInputs,
         lower: Lowering,
+        max_captures: int = MAX_CAPTURES,
+        remember: bool = False,
     ) -> None:
         self._lower = lower
         self._model = model
         self._config = config
         self._scope = scope
         self._inputs = inputs
-        self._by_structure: dict[tuple[Any, ...], list[Variant]] = {}
-        self._by_call: dict[tuple[Any, ...], tuple[tuple[Any, ...], Variant]] = {}
-        self._last: tuple[tuple[Any, ...], Variant] | None = None
+        self._max_captures = max_captures
+        self._remember = remember
+        self._kinds: dict[Key, Kind] = {}
+        self._by_call: dict[Key, tuple[Key, Variant]] = {}
+        self._last: tuple[Key, Variant] | None = None
+        self._calls = 0
 
     def of(self, call: Call, bound: Mapping[str, Any]) -> tuple[Variant, Call]:
         """The variant that serves `call`; captures when there is none. Raises `CaptureError`.
 
         Also gives the call again, with the key that equal calls before had: comparing it is quick then.
         """
+        self._calls += 1
         known = self._last
         if known is None or known[0] != call.key:  # to compare is quicker than to look up
             known = self._by_call.get(call.key)
@@ -171,47 +218,133 @@ class Variants:
             key, variant = self._last = known
             if variant.intact() and variant.objects_hold(call) and variant.values_hold(call):
                 variant.served += 1
+                variant.last_served = self._calls
                 return variant, replace(call, key=key)
-        structure = structure_key(call.key)
-        found = self._by_structure.setdefault(structure, [])
-        fitting = next((v for v in found if v.intact() and v.objects_hold(call) and v.accepts(call)), None)
-        if fitting is None:
-            self._bound_by_value(found)
-            fitting = self._make(call, bound)
-            found.append(fitting)
-        variant = fitting
+        variant = self._find(call, bound)
         variant.served += 1
-        self._last = self._by_call[call.key] = call.key, variant
+        variant.last_served = self._calls
+        self._keep(call, variant)
         return variant, call
 
     def all(self) -> list[Variant]:
-        return [v for found in self._by_structure.values() for v in found]
+        """Every variant, in the order in which they were made."""
+        return sorted((v for k in self._kinds.values() for v in k.variants), key=lambda v: v.number)
 
-    def clear(self) -> None:
-        self._by_structure.clear()
-        self._by_call.clear()
-        self._last = None
+    def forgive(self) -> None:
+        """Try again what was refused."""
+        for kind in self._kinds.values():
+            kind.failures.clear()
+            if kind.wasted is not None:
+                for variant in [v for v in kind.variants if v.served <= 1]:
+                    self._drop(kind, variant)
+            kind.refused = kind.wasted = None
 
-    def _bound_by_value(self, found: list[Variant]) -> None:
-        """Forget the oldest graph of many that differ in values read; refuse where each served one call."""
-        by_value = [v for v in found if v.program.capture.values is not None]
-        if len(by_value) < MAX_VALUE_VARIANTS:
+    def _find(self, call: Call, bound: Mapping[str, Any]) -> Variant:
+        kind = self._kind(call)
+        structure = structure_key(call.key)
+        for variant in kind.variants:
+            like = variant.structure == structure
+            if like and variant.intact() and variant.objects_hold(call) and variant.accepts(call):
+                return variant
+        failure = kind.refused or kind.failures.get(call.key)
+        if failure is not None:
+            raise failure.with_traceback(None)
+        self._refuse_waste(kind, call, bound)
+        _LOG.info("%s: capturing, because %s", type(self._model).__name__, self._why(kind, call, bound))
+        try:
+            variant = self._make(call, bound)
+        except FxcacheError as error:
+            self._note_failure(kind, call, error)
+            raise
+        self._make_room(kind)
+        kind.variants.append(variant)
+        return variant
+
+    def _kind(self, call: Call) -> Kind:
+        key = kind_of(call.key)
+        kind = self._kinds.pop(key, None) or Kind()
+        self._kinds[key] = kind
+        while len(self._kinds) > MAX_CALLS:
+            old = self._kinds.pop(next(iter(self._kinds)))
+            for variant in list(old.variants):
+                self._drop(old, variant)
+        return kind
+
+    def _keep(self, call: Call, variant: Variant) -> None:
+        """Find `variant` quickly for calls like this; of many such calls the oldest is forgotten."""
+        self._by_call.pop(call.key, None)
+        self._last = self._by_call[call.key] = call.key, variant
+        while len(self._by_call) > MAX_CALLS:
+            key, old = self._by_call.pop(next(iter(self._by_call)))
+            old.forget(key)
+
+    def _make_room(self, kind: Kind) -> None:
+        """Forget the variants that were not used for longest."""
+        if len(kind.variants) >= self._max_captures:
+            self._drop(kind, min(kind.variants, key=lambda v: v.last_served))
+        pairs = [(k, v) for k in self._kinds.values() for v in k.variants]
+        if len(pairs) >= MOST_KINDS * self._max_captures:
+            self._drop(*min(pairs, key=lambda pair: pair[1].last_served))
+
+    def _drop(self, kind: Kind, variant: Variant) -> None:
+        kind.variants.remove(variant)
+        self._by_call = {key: v for key, v in self._by_call.items() if v[1] is not variant}
+        if self._last is not None and self._last[1] is variant:
+            self._last = None
+
+    def _note_failure(self, kind: Kind, call: Call, error: FxcacheError) -> None:
+        if not self._remember:
             return
-        if all(v.served <= 1 for v in by_value):
-            guards = by_value[-1].program.capture.values
-            reads = ", ".join(guards.reads) if guards is not None else ""
-            why = f"its Python code reads tensor values that change on every call ({reads})"
-            raise CaptureError(type(self._model).__name__, {"real": why})
-        found.remove(by_value[0])
-        self._by_call = {key: v for key, v in self._by_call.items() if v[1] is not by_value[0]}
-        self._last = None
+        kind.failures[call.key] = error
+        if len(kind.failures) >= self._max_captures:
+            kind.failures.clear()
+            if not kind.variants:
+                kind.refused = error
+
+    def _refuse_waste(self, kind: Kind, call: Call, bound: Mapping[str, Any]) -> None:
+        """Refuse a kind of call that needs a capture every time, because of something other than sizes."""
+        if any(not self._differs(v, call) for v in kind.variants):
+            return
+        wasted = sum(v.served <= 1 for v in kind.variants)
+        full = len(kind.variants) >= self._max_captures
+        if kind.wasted is None and full and 2 * wasted >= self._max_captures:
+            kind.wasted = (wasted, self._why(kind, call, bound))
+        if kind.wasted is not None:
+            raise TooManyCapturesError(type(self._model).__name__, *kind.wasted)
+
+    def _differs(self, variant: Variant, call: Call) -> bool:
+        """Whether sizes are not all that `variant` does not fit `call` for."""
+        if variant.structure != structure_key(call.key) or not variant.intact():
+            return True
+        return variant.program.capture.values is not None or not variant.objects_hold(call)
+
+    def _why(self, kind: Kind, call: Call, bound: Mapping[str, Any]) -> str:
+        """Why no variant serves `call`: how it differs from the one that is most like it."""
+        known = kind.variants or self.all()
+        if not known:
+            return "this is the first call"
+        found = [(differences(v.key, call.key, bound), -v.last_served, v) for v in known]
+        different, _, nearest = min(found, key=lambda f: (len(f[0]), f[1]))
+        values = [d for d in different if not d.sizes]
+        if not nearest.intact():
+            return f"the model changed: {nearest.watch.changed()}"
+        if different and (values or nearest.program.capture.values is None):
+            return ", ".join(map(str, values or different))
+        if not nearest.objects_hold(call):
+            return "an object that the graph refers to was written to, or is given back"
+        guards = nearest.program.capture.values
+        reads = ", ".join(guards.reads) if guards is not None else "none"
+        return f"its Python code read other values of tensors ({reads})"
 
     def _make(self, call: Call, bound: Mapping[str, Any]) -> Variant:
         program = transform_call(self._model, self._config, self._scope, self._inputs, bound, call.tensors)
         guards = program.capture.shapes.also(program.assumed)
         run = with_settings(self._lower(program), program.capture.settings)
         run = with_effects(writing_back(run, program.capture), program.capture.effects)
-        variant = Variant(program, run, guards, _watch(self._model, program), *_objects(program, call))
+        watch = _watch(self._model, program)
+        structure = structure_key(call.key)
+        variant = Variant(program, run, guards, watch, call.key, structure, *_objects(program, call))
+        variant.number = self._calls
         if not variant.accepts(call):
             raise CaptureError(type(self._model).__name__, {"guards": "they reject the captured call"})
         return variant
