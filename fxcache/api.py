@@ -61,7 +61,7 @@ def transform(
     """Compile a block cache into a diffusion transformer, or into every denoiser of a pipeline.
 
     Args:
-        model: any `nn.Module` whose forward runs a chain of blocks held in module lists, not changed;
+        model: any `nn.Module` whose forward runs a chain of blocks, however it holds them; not changed;
             or a `diffusers.DiffusionPipeline`, whose denoisers are replaced by cached ones in place.
         config: a `CacheConfig`, the notation `"F8B0_W8M0MC3_T1O1_R0.12"`, or a mapping of fields. For a
             pipeline also a mapping from component names to one of these: only those are transformed.

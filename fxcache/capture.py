@@ -1,8 +1,8 @@
 """Capture: one call of a model's forward → an `fx.GraphModule` with the model's own modules in it.
 
 The glue between modules becomes functional ATen nodes; each leaf module stays what it is, a
-`call_module` on the original. Leaves are the items of the model's module lists (the candidate blocks)
-and every module that holds no such list. Because leaves stay the originals, parameters, state-dict
+`call_module` on the original. Leaves are the items of the model's collections (the candidate blocks)
+and every module that holds no such collection. Because leaves stay the originals, parameters, state-dict
 keys, LoRA loaded later, quantised or hooked linears, `.to()` and offloading keep working.
 """
 

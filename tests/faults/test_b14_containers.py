@@ -357,6 +357,22 @@ def test_b14_model_that_is_a_sequential() -> None:
     check(Root, 4)
 
 
+@pytest.mark.parametrize(
+    "kind", [InPlainList, InPlainDict, InHelper, InModuleDict, InSequential, InAttributes]
+)
+def test_b14_a_block_that_is_replaced(kind: type[Net]) -> None:
+    model, calls = build(kind), sample()
+    cached = equal_uncached(model, calls)
+    new = build(Block, seed=7)
+    if kind is InAttributes:
+        model.block2 = new
+    else:
+        blocks = model.helper.parts.blocks if kind is InHelper else model.blocks
+        blocks["block.2" if kind is InPlainDict else "layer2" if kind is InModuleDict else 2] = new
+    with torch.no_grad():
+        assert torch.equal(cached(*calls[0]), model(*calls[0]))
+
+
 def test_b14_blocks_in_a_list_stay_when_other_things_are_lighter() -> None:
     """The module list is the heaviest: what else is there changes nothing."""
 

@@ -101,6 +101,18 @@ def test_b4_submodule_of_any_name(name: str) -> None:
     cached_equals_first_step(model, calls)
 
 
+@pytest.mark.parametrize("name", ["graph", "lambda", "clock", "code"])
+def test_b4_tensor_of_a_renamed_module_is_replaced(name: str) -> None:
+    model, calls = build(with_module(name)), sample()
+    cached = equal_uncached(model, calls)
+    model._modules[name].table = torch.linspace(2.0, 1.0, WIDTH)
+    with torch.no_grad():
+        assert torch.equal(cached(*calls[0]), model(*calls[0]))
+    model._modules[name][1] = build(Block, seed=7)
+    with torch.no_grad():
+        assert torch.equal(cached(*calls[0]), model(*calls[0]))
+
+
 KEYS = [
     *keyword.kwlist,
     *sorted(n for n in dir(builtins) if n.islower())[:40],
