@@ -9,7 +9,7 @@ from __future__ import annotations
 import contextlib
 import functools
 import gc
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 import torch
@@ -20,6 +20,8 @@ from .executed_code import is_foreign
 from .reachable import MISSING, Place, places_of_globals, unchanged, walk
 
 DEPTH = 8  # a helper object and what it holds; a hook may reach the whole program
+_PLAIN = (str, bytes, int, float, complex, type(None))
+DEPTH_OF_RESULTS = 4  # the cache's own table is one of them
 _SYMBOLIC = (FakeTensor, torch.SymInt, torch.SymFloat, torch.SymBool)
 
 
@@ -93,30 +95,35 @@ def _clear_caches() -> None:
     for candidate in gc.get_objects():
         if type(candidate) is not functools._lru_cache_wrapper or is_foreign(candidate.__module__):
             continue
-        if candidate.cache_info().currsize and _holds_fake(gc.get_referents(candidate), 5):
+        if candidate.cache_info().currsize and _holds_fake(gc.get_referents(candidate)):
             candidate.cache_clear()
 
 
-def _holds_fake(values: Any, depth: int) -> bool:
+def _holds_fake(values: Iterable[Any]) -> bool:
+    """Whether some value is fake, or a container or plain record of fakes, a few levels down."""
     # Types, not `isinstance`: anything may be in a cache, also what runs code when it is asked for its class.
-    for value in values:
-        kind = type(value)
-        if issubclass(kind, _SYMBOLIC):
-            return True
-        if not depth or issubclass(kind, (type, nn.Module)):
-            continue
-        if issubclass(kind, dict):
-            held = list(dict.values(value))
-        elif issubclass(kind, (list, tuple, set, frozenset)):
-            held = list(value)
-        else:
-            held = _fields(value)
-        if held and _holds_fake(held, depth - 1):
-            return True
+    seen: dict[int, Any] = {}
+    level = list(values)
+    for _ in range(DEPTH_OF_RESULTS):
+        below: list[Any] = []
+        for value in level:
+            kind = type(value)
+            if issubclass(kind, _SYMBOLIC):
+                return True
+            if id(value) not in seen and not issubclass(kind, _PLAIN):
+                seen[id(value)] = value
+                below += _held(value, kind)
+        level = below
     return False
 
 
-def _fields(value: Any) -> list[Any]:
+def _held(value: Any, kind: type) -> list[Any]:
+    if issubclass(kind, dict):
+        return list(dict.values(value))
+    if issubclass(kind, (list, tuple, set, frozenset)):
+        return list(value)
+    if issubclass(kind, (type, nn.Module, torch.Tensor)) or is_foreign(kind.__module__) or callable(value):
+        return []
     try:
         return list(object.__getattribute__(value, "__dict__").values())
     except AttributeError:
