@@ -153,14 +153,25 @@ def copied(tensor: torch.Tensor) -> torch.Tensor:
 
 
 def disjoint(a: torch.Tensor, b: torch.Tensor) -> bool:
-    """Whether two views of one memory surely have no element in common: parts of one tensor."""
-    if a.stride() != b.stride() or a.dtype != b.dtype:
+    """Whether two views of one memory surely have no element in common: parts of one tensor.
+
+    At the sizes that are traced: to ask symbolic sizes would fix them.
+    """
+    first, second = sorted((a, b), key=lambda t: _at_hand(t.storage_offset()))
+    strides = [_at_hand(s) for s in a.stride()]
+    if strides != [_at_hand(s) for s in b.stride()] or a.dtype != b.dtype:
         return False
-    first, second = sorted((a, b), key=lambda t: int(t.storage_offset()))
-    apart = int(second.storage_offset()) - int(first.storage_offset())
-    for d, stride in enumerate(int(s) for s in a.stride()):
-        if stride and apart and apart % stride == 0 and apart // stride >= int(first.shape[d]):
-            larger = [int(s) for s in a.stride() if int(s) > stride]
-            if not larger or apart + stride * int(second.shape[d]) <= min(larger):
+    apart = _at_hand(second.storage_offset()) - _at_hand(first.storage_offset())
+    for d, stride in enumerate(strides):
+        if stride and apart and apart % stride == 0 and apart // stride >= _at_hand(first.shape[d]):
+            larger = [s for s in strides if s > stride]
+            if not larger or apart + stride * _at_hand(second.shape[d]) <= min(larger):
                 return True
     return False
+
+
+def _at_hand(size: Any) -> int:
+    if not isinstance(size, torch.SymInt):
+        return int(size)
+    hint = size.node.hint
+    return int(hint) if hint is not None else 0  # of sizes that depend on data nothing is sure
