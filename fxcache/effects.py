@@ -157,13 +157,14 @@ class WriteWatch:
         earlier = self._effects.get(place)
         if earlier is None and _same(before, now):
             return
-        if not sure and str(write.key) not in self._named_by_leaves:
-            return
+        plain = isinstance(before, PLAIN) and isinstance(now, PLAIN)
+        if not sure and not (plain and str(write.key) in self._named_by_leaves):
+            return  # a memo of the glue: blocks are given what they need of it
         if earlier is not None and not _same(earlier.during, now):
             raise UnrepeatableEffect(f"the forward sets '{write.name}' to several values in one call")
         if MISSING in (before, now):
             raise UnrepeatableEffect(f"the forward adds or removes '{write.name}' before calling '{leaf}'")
-        if not (isinstance(before, PLAIN) and isinstance(now, PLAIN)):
+        if not plain:
             kind = type(now).__name__
             raise UnrepeatableEffect(f"the forward sets '{write.name}' to a {kind} before calling '{leaf}'")
         self._effects[place] = Effect(write.place, write.key, before, now)
