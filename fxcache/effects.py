@@ -19,7 +19,7 @@ from torch import nn
 
 from .executed_code import names_of
 from .opaque import PLAIN
-from .reachable import MISSING, TORCHS_OWN, Place, is_library, places_of_globals, unchanged, walk
+from .reachable import MISSING, TORCHS_OWN, Place, is_library, places_of_globals, same, unchanged, walk
 
 _LOCK = threading.RLock()  # modules are shared: runs that set their state go one at a time
 DEPTH = 8  # a helper object and what it holds; a hook may reach the whole program
@@ -62,6 +62,10 @@ class _Tracked:
     known: dict[Any, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
+        self.look()
+
+    def look(self) -> None:
+        """Take what the place holds now for known."""
         self.known = self.place.content()
 
     def changes(self) -> Iterator[tuple[Any, Any, Any]]:
@@ -118,19 +122,17 @@ class WriteWatch:
     def ran(self, leaf: nn.Module) -> None:
         """What `leaf` wrote is its own affair."""
         for tracked in self._glue:
-            for _ in tracked.changes():
-                pass
+            tracked.look()
         for module in leaf.modules():
             for tracked in self._of_leaf.get(id(module), []):
-                for _ in tracked.changes():
-                    pass
+                tracked.look()
 
     def finished(self) -> tuple[FinalWrite, ...]:
         """What the glue wrote and left so."""
         self._look(self._glue)
         for own in self._of_leaf.values():
             self._look(own)
-        return tuple(w for k, w in self._now.items() if not _same(self._before[k], w.value))
+        return tuple(w for k, w in self._now.items() if not same(self._before[k], w.value))
 
     @property
     def effects(self) -> tuple[Effect, ...]:
@@ -155,12 +157,12 @@ class WriteWatch:
         place = (id(write.place.holder), write.key)
         before, now = self._before[place], write.value
         earlier = self._effects.get(place)
-        if earlier is None and _same(before, now):
+        if earlier is None and same(before, now):
             return
         plain = isinstance(before, PLAIN) and isinstance(now, PLAIN)
         if not sure and not (plain and str(write.key) in self._named_by_leaves):
             return  # a memo of the glue: blocks are given what they need of it
-        if earlier is not None and not _same(earlier.during, now):
+        if earlier is not None and not same(earlier.during, now):
             raise UnrepeatableEffect(f"the forward sets '{write.name}' to several values in one call")
         if MISSING in (before, now):
             raise UnrepeatableEffect(f"the forward adds or removes '{write.name}' before calling '{leaf}'")
@@ -185,10 +187,6 @@ def _of_module(path: str, module: nn.Module) -> list[_Tracked]:
         _Tracked(Place(path, own, None, attributes=True, omitted=TORCHS_OWN)),
         *(_Tracked(Place(f"{path}.{n}", v)) for n, v in held.items()),
     ]
-
-
-def _same(a: Any, b: Any) -> bool:
-    return a is b or (isinstance(a, PLAIN) and type(a) is type(b) and bool(a == b))
 
 
 def with_effects(run: Callable[..., Any], effects: tuple[Effect, ...]) -> Callable[..., Any]:

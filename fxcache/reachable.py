@@ -270,3 +270,12 @@ def unchanged(now: Mapping[Any, Any], before: Mapping[Any, Any]) -> bool:
     """Whether a place's content is the same objects under the same keys."""
     same_values = len(now) == len(before) and all(map(operator.is_, now.values(), before.values()))
     return same_values and now.keys() == before.keys()
+
+
+def same(before: Any, now: Any) -> bool:
+    """Whether a value is what it was: the same object, or an equal plain value."""
+    if before is now:
+        return True
+    if isinstance(before, PLAIN):
+        return type(before) is type(now) and (bool(before == now) or (before != before and now != now))
+    return False

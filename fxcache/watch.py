@@ -21,7 +21,7 @@ from torch.nn.modules import module as torch_module
 from .effects import Effect, FinalWrite
 from .executed_code import ExecutedCode
 from .opaque import PLAIN
-from .reachable import MISSING, Place, walk
+from .reachable import MISSING, Place, same, walk
 
 # Set by tools on modules; what they do is seen by other means, or is no business of the forward.
 _TOOLS = frozenset(
@@ -114,15 +114,6 @@ class Watch:
     def _path_of(self, holder: Any) -> str:
         places = [p for p, _ in self._tables] + self._listed
         return next((p.path for p in places if p.holder is holder), "a container")
-
-
-def same(before: Any, now: Any) -> bool:
-    """Whether a value is what it was: the same object, or an equal plain value."""
-    if before is now:
-        return True
-    if isinstance(before, PLAIN):
-        return type(before) is type(now) and (bool(before == now) or (before != before and now != now))
-    return False
 
 
 def told(path: str, before: Any, now: Any) -> str:
