@@ -79,7 +79,9 @@ def _functions(function: Any) -> Iterator[FunctionType]:
 
 
 def _methods(names: set[str], cls: type) -> list[Any]:
-    found = (vars(base)[name] for name in names for base in cls.__mro__ if name in vars(base))
+    # What `nn.Module` has serves any model, also where the compiler put a function of its own there.
+    bases = [base for base in cls.__mro__ if base is not nn.Module]
+    found = (vars(base)[name] for name in names for base in bases if name in vars(base))
     return [f for f in found if isinstance(f, FunctionType) and f.__module__ != nn.Module.__module__]
 
 
