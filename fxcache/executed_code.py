@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import dis
 import functools
+import gc
 import os
 import sys
 import sysconfig
@@ -98,6 +99,8 @@ class ExecutedCode:
     seen: dict[CodeType, dict[str, Any]] = field(default_factory=dict)
     complete: bool = True
     _before: Any = None
+    _collectors: frozenset[CodeType] = frozenset()
+    _collecting: FrameType | None = None
 
     @contextlib.contextmanager
     def watching(self) -> Iterator[None]:
@@ -107,11 +110,14 @@ class ExecutedCode:
         if not self.complete:
             yield
             return
+        callbacks = (getattr(callback, "__code__", None) for callback in gc.callbacks)
+        self._collectors = frozenset(code for code in callbacks if code is not None)
         sys.setprofile(self._note)
         try:
             yield
         finally:
             sys.setprofile(None)
+            self._collecting = None
 
     @contextlib.contextmanager
     def paused(self) -> Iterator[None]:
@@ -127,9 +133,16 @@ class ExecutedCode:
                 sys.setprofile(active)
 
     def _note(self, frame: FrameType, event: str, argument: Any) -> None:
+        if self._collecting is not None:  # what runs when memory is collected is not the forward's
+            if event == "return" and frame is self._collecting:
+                self._collecting = None
+            return
         if event != "call":
             return
         code = frame.f_code
+        if code in self._collectors:
+            self._collecting = frame
+            return
         if code in self.seen:
             return
         names = frame.f_globals

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import gc
 import threading
 import types
 from collections.abc import Callable
@@ -275,3 +276,27 @@ def test_s11_nobody_else_is_told_of_a_capture() -> None:
         thread.join()
     assert seen
     assert not any(seen)
+
+
+def test_s5_what_runs_when_memory_is_collected_is_not_the_forwards() -> None:
+    collected: list[str] = []
+
+    def note(phase: str, info: dict[str, int]) -> None:
+        collected.append(phase)
+        SCALES["collections"] = len(collected)
+
+    class Collecting(Base):
+        def forward(self, x: Tensor, timestep: Tensor) -> Tensor:
+            gc.collect()
+            return super().forward(x, timestep)
+
+    gc.callbacks.append(note)
+    try:
+        model, _, cached = pair(Collecting)
+        assert same_or_refused(model, cached) == 4
+    finally:
+        gc.callbacks.remove(note)
+        del SCALES["collections"]
+    assert collected
+    assert len(cached._variants.all()) == 1
+    assert not cached._variants.all()[0].program.capture.finals
