@@ -17,7 +17,10 @@ from typing import Any
 import torch
 from torch.overrides import _get_current_function_mode_stack  # no public way to ask
 from torch.utils._device import DeviceContext
-from torch.utils._python_dispatch import _get_current_dispatch_mode_stack  # as above
+from torch.utils._python_dispatch import (  # as above
+    _disable_current_modes,
+    _get_current_dispatch_mode_stack,
+)
 
 from .reads import RefusedTrace
 
@@ -217,6 +220,18 @@ def entered(changed: tuple[Change, ...]) -> Iterator[None]:
     with contextlib.ExitStack() as stack:
         for change in changed:
             stack.enter_context(change.entered())
+        yield
+
+
+@contextlib.contextmanager
+def without_observers() -> Iterator[None]:
+    """While a forward is traced: dispatch modes around the call see the operators when the graph runs.
+
+    Such as torch's FLOP counter, which knows nothing of the operator that stands for a leaf.
+    """
+    modes = _get_current_dispatch_mode_stack()
+    theirs = bool(modes) and all(getattr(mode, "_mode_key", None) is None for mode in modes)
+    with _disable_current_modes() if theirs else contextlib.nullcontext():
         yield
 
 

@@ -27,7 +27,7 @@ from torch.fx.experimental.symbolic_shapes import (
     StatelessSymbolicContext,
 )
 
-from .ambient import Change
+from .ambient import Change, without_observers
 from .effects import Effect
 from .errors import BlockMutationError, CaptureError, DefectError
 from .executed_code import ExecutedCode
@@ -115,7 +115,7 @@ def capture(
         ("real", _capture_real),
     )
     _refuse_sharded(model)
-    with LOCK, unnoticed(), torch.no_grad(), uncompiled():
+    with LOCK, unnoticed(), torch.no_grad(), uncompiled(), without_observers():
         for how, attempt in ways:
             try:
                 with randomness_kept():

@@ -81,7 +81,7 @@ def _configs(pipe: Pipeline, found: Mapping[str, nn.Module], config: ConfigLike)
     if isinstance(config, Mapping) and any(name in pipe.components for name in config):
         for name in config:
             if name not in found:
-                need = f"the denoisers of the pipeline are {', '.join(found)}"
+                need = f"name only denoisers of the pipeline: {', '.join(found)}"
                 raise ConfigError("config", name, need, of="fxcache.transform()")
         return {name: as_config(own) for name, own in config.items()}
     one = as_config(config)

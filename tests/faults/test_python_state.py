@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 import torch
 from torch import Tensor, nn
+from torch.utils.flop_counter import FlopCounterMode
 
 import fxcache
 from fxcache.errors import FxcacheError
@@ -300,3 +301,13 @@ def test_s5_what_runs_when_memory_is_collected_is_not_the_forwards() -> None:
     assert collected
     assert len(cached._variants.all()) == 1
     assert not cached._variants.all()[0].program.capture.finals
+
+
+def test_s12_a_flop_counter_around_a_call_counts_as_around_the_model() -> None:
+    model, _, cached = pair(Reading)
+    counts: list[int] = []
+    for called in (model, cached, cached, model):
+        with torch.no_grad(), FlopCounterMode(display=False) as counter:
+            assert torch.equal(called(*sample(1)[0]), model(*sample(1)[0]))
+        counts.append(counter.get_total_flops())
+    assert len(set(counts)) == 1
