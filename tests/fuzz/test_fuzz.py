@@ -74,3 +74,9 @@ def test_the_state_that_is_compared_holds_memos_counters_and_what_the_caller_pas
     assert set(after) - set(before) == {"model[0].memos[5]"}
     step.arguments["options"]["a"]["b"][0]["c"]["d"][0] = 2.0
     assert python_state((model, step.arguments)) != after
+
+
+def test_random_models_are_equal_or_refused() -> None:
+    tally: Counter[str] = Counter()
+    _run(30, 0, tally)
+    assert tally["uncached, equal"] > 10 and tally["hits"] > 10, _report(tally)
