@@ -9,6 +9,7 @@ from .backends.inductor import Mode
 from .cached import CachedTransformer
 from .errors import BackendError
 from .lowering import lowering
+from .subjects import require_cached
 
 
 def compile(
@@ -35,12 +36,11 @@ def compile(
         A cached model of its own contexts; compilation happens on the first steps of each kind.
 
     Raises:
-        BackendError: an unknown backend or mode, or one that this machine cannot run. UnknownOptionError:
-        no such option. The first call also raises `CompilationError`, where the model's code does not go
-        through the compiler whole.
+        BackendError: an unknown backend or mode, or one that this machine cannot run; `cached` is no cached
+        model. PackageUseError: it is a loaded package. UnknownOptionError: no such option. The first call
+        also raises `CompilationError`, where the model's code does not go through the compiler whole.
     """
-    if not isinstance(cached, CachedTransformer):
-        raise BackendError("what is given to fxcache.compile()", "be what fxcache.transform() returns")
+    require_cached(cached, "compile")
     if backend != "tensorrt":
         return cached.lowered(lowering(backend, mode, dynamic, options))
     from .backends.tensorrt import compile_tensorrt

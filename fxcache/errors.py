@@ -315,6 +315,20 @@ class PackageInputError(FxcacheError, ValueError):
         super().__init__(f"input '{name}' {what}. Export a package for such calls with fxcache.export().")
 
 
+class PackageUseError(FxcacheError):
+    """A loaded package is asked for something that only the model's Python code could do."""
+
+    def __init__(self, model: str, what: str, instead: str) -> None:
+        super().__init__(
+            f"a package of {model} {what}: it is compiled code, its weights, dtypes and device fixed when it "
+            f"was exported. {instead}"
+        )
+
+
+class PackageAttributeError(PackageUseError, AttributeError):
+    """A package has no such attribute. An AttributeError, too, for those who look whether it has."""
+
+
 class ExportError(FxcacheError):
     """A cached model cannot be exported as it is."""
 

@@ -14,6 +14,7 @@ import torch
 from torch.utils import _pytree as pytree
 from torch.utils._sympy.printers import PythonPrinter
 
+from .ambient import autocast
 from .cached import CachedTransformer
 from .errors import ExportError
 from .flattening import flat_graph
@@ -24,6 +25,7 @@ from .signature import arguments_structure, flatten
 from .spelling import require_known
 from .state import StateTensor
 from .structure import Slot, Structure
+from .subjects import require_cached
 from .variants import Variant
 
 
@@ -51,8 +53,10 @@ def export(
         The path. The file holds native code: load only files that you trust.
 
     Raises:
-        ExportError: the graph depends on values of its inputs, or cannot be exported.
+        ExportError: the graph depends on values of its inputs, or cannot be exported. BackendError:
+        `cached` is no cached model. PackageUseError: it is a loaded package.
     """
+    require_cached(cached, "export")
     # Compiled code reads memory as the example's was laid out; a loaded package hands it contiguous tensors.
     example_inputs = pytree.tree_map_only(torch.Tensor, torch.Tensor.contiguous, dict(example_inputs))
     if backend == "tensorrt":
@@ -205,6 +209,12 @@ def manifest_of(
     symbols = {s: v for s, v in variant.symbols[call.key].items() if s in fixed}
     structure = arguments_structure(bound)
     flops = variant.flops(call.key)
+    entries = tuple(
+        TensorEntry(name, _sizes(row, symbols), _dtype(t.dtype), str(t.device))
+        for name, row, t in zip(program.capture.inputs, variant.guards.dims, call.tensors, strict=True)
+    )
+    state = tuple(_state_entry(s, symbols) for s in program.state)
+    kinds = {torch.device(e.device).type for e in (*entries, *state)}
     return Manifest(
         format=FORMAT,
         fxcache=__version__,
@@ -216,18 +226,16 @@ def manifest_of(
         segments=len(program.segments),
         timestep=program.timestep,
         parameters=cached._inputs.names,
-        inputs=tuple(
-            TensorEntry(name, _sizes(row, symbols), _dtype(t.dtype), str(t.device))
-            for name, row, t in zip(program.capture.inputs, variant.guards.dims, call.tensors, strict=True)
-        ),
+        inputs=entries,
         arguments=_described(structure),
         defaults={n: d for n, d in cached._inputs.defaults.items() if isinstance(d, PLAIN)},
         outputs=_described(program.capture.output, original),
         conditions=tuple(dict.fromkeys(_conditions(variant, symbols))),
-        state=tuple(_state_entry(s, symbols) for s in program.state),
+        state=state,
         flops=None if flops is None else {"trunk": flops.trunk, "compute": flops.compute, "skip": flops.skip},
         backend=backend,
         hardware=hardware(str(t.device) for t in call.tensors) if backend == "inductor" else {},
+        autocast={kind: _dtype(dtype) for kind, dtype in autocast() if kind in kinds},
     )
 
 

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import functools
+import zipfile
+import zlib
 from pathlib import Path
 
 import torch
@@ -45,4 +48,25 @@ def load(path: str | Path, *, device_index: int = -1, max_contexts: int = 64) ->
         raise PackageError(
             path, f"its native code does not load here ({reason})", "export it again"
         ) from error
-    return PackagedTransformer(manifest, run, max_contexts)
+    return PackagedTransformer(manifest, run, max_contexts, reloading(path, device_index, max_contexts))
+
+
+def reloading(
+    path: str | Path, device_index: int, max_contexts: int
+) -> functools.partial[PackagedTransformer]:
+    """Loads the package again, also in another process: what a pickle of it holds."""
+    file = Path(path).resolve()
+    return functools.partial(_load_again, str(file), _contents(file), device_index, max_contexts)
+
+
+def _load_again(path: str, contents: int, device_index: int, max_contexts: int) -> PackagedTransformer:
+    if zipfile.is_zipfile(path) and _contents(Path(path)) != contents:
+        raise PackageError(path, "it is not the package that was pickled", "load it with fxcache.load()")
+    return load(path, device_index=device_index, max_contexts=max_contexts)
+
+
+def _contents(file: Path) -> int:
+    """A checksum over the checksums of everything inside, which the end of the file lists."""
+    with zipfile.ZipFile(file) as archive:
+        listed = [(e.filename, e.file_size, e.CRC) for e in archive.infolist()]
+    return zlib.crc32(repr(listed).encode())

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import functools
 import json
 import operator
 import zipfile
@@ -39,7 +40,8 @@ class Manifest:
         {"tensor": i}; defaults: plain values of arguments that may be left out.
     outputs: the structure of the result, likewise. conditions: what sizes must fulfil.
     backend: what runs the compiled code of the package. hardware: what that was compiled for
-        (nothing for engines, which say so themselves).
+        (nothing for engines, which say so themselves). autocast: kind of device -> dtype, as it was in
+        force around the export.
     """
 
     format: int
@@ -61,11 +63,17 @@ class Manifest:
     flops: dict[str, Any] | None = None
     backend: Backend = "inductor"
     hardware: dict[str, str] = field(default_factory=dict)
+    autocast: dict[str, str] = field(default_factory=dict)
 
-    @property
+    @functools.cached_property
     def devices(self) -> set[str]:
         """Where the inputs and the state are."""
         return {e.device for e in (*self.inputs, *self.state)}
+
+    @functools.cached_property
+    def device_kinds(self) -> tuple[str, ...]:
+        """ "cpu", "cuda" ..., in order."""
+        return tuple(sorted({torch.device(d).type for d in self.devices}))
 
     def on_gpu(self, index: int) -> Manifest:
         """The same with what is on a GPU on GPU number `index`."""

@@ -4,21 +4,30 @@ from __future__ import annotations
 
 import contextlib
 import importlib
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import torch
 
-from .errors import PackageInputError
+from .errors import ArgumentsError, PackageInputError, PackageUseError
+from .holding import exact
 from .manifest import Manifest, TensorEntry, evaluate
 
 
 def flat_inputs(manifest: Manifest, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> list[torch.Tensor]:
-    """The tensors of a call in the package's order, contiguous. Raises `PackageInputError`, `TypeError`."""
+    """The tensors of a call in the package's order, contiguous.
+
+    Raises `ArgumentsError`, `PackageInputError`.
+    """
     names, wanted = manifest.parameters, manifest.arguments["mapping"]
     if len(args) > len(names):
-        raise TypeError(f"{manifest.model}.forward takes {len(names)} arguments and {len(args)} were given")
-    given = {**dict(zip(names, args, strict=False)), **kwargs}
+        what = f"it takes {len(names)} arguments and {len(args)} were given"
+        raise ArgumentsError(manifest.model, what)
+    given = dict(zip(names, args, strict=False))
+    twice = given.keys() & kwargs.keys()
+    if twice:
+        raise ArgumentsError(manifest.model, f"'{min(twice)}' is given twice")
+    given.update(kwargs)
     tensors: list[torch.Tensor | None] = [None] * len(manifest.inputs)
     for name, description in wanted.items():
         if name not in given and name not in manifest.defaults:
@@ -27,8 +36,8 @@ def flat_inputs(manifest: Manifest, args: tuple[Any, ...], kwargs: Mapping[str, 
         _match(name, description, value, tensors, name == manifest.timestep)
     for name, value in given.items():
         if name not in names:
-            raise TypeError(f"{manifest.model}.forward has no argument '{name}'")
-        if value is not None and value != manifest.defaults.get(name):
+            raise ArgumentsError(manifest.model, f"no input {name}")
+        if value is not None and not _is(value, manifest.defaults.get(name)):
             raise PackageInputError(name, "was not given when the package was exported")
     return tensors  # type: ignore[return-value]
 
@@ -72,8 +81,19 @@ def _match(
             raise PackageInputError(name, f"must hold {len(inners)} items")
         for i, inner in enumerate(inners):
             _match(f"{name}[{i}]", inner, value[i], tensors, False)
-    elif value != description["value"] or isinstance(value, bool) != isinstance(description["value"], bool):
+    elif not _is(value, description["value"]):
         raise PackageInputError(name, f"is {value!r}; the package was exported with {description['value']!r}")
+
+
+def _is(value: Any, wanted: Any) -> bool:
+    """Whether a plain value is what a package was exported with: also a NaN, not a one-element tensor."""
+    if type(wanted) is float:
+        return isinstance(value, float) and exact(value) == exact(wanted)
+    return (
+        isinstance(value, type(wanted))
+        and isinstance(value, bool) == isinstance(wanted, bool)
+        and value == wanted
+    )
 
 
 def _check(entry: TensorEntry, tensor: torch.Tensor) -> None:
@@ -87,6 +107,29 @@ def _check(entry: TensorEntry, tensor: torch.Tensor) -> None:
         )
     if str(tensor.device) != entry.device:
         raise PackageInputError(entry.name, f"is on {tensor.device}; the package runs on {entry.device}")
+
+
+@contextlib.contextmanager
+def without_autocast(manifest: Manifest) -> Iterator[None]:
+    """Compiled code has the casts of its export inside, and must not be given others.
+
+    Raises `PackageUseError` where others are in force around the call: the model would give other numbers.
+    """
+    kinds = [kind for kind in manifest.device_kinds if torch.is_autocast_enabled(kind)]
+    found = {kind: str(torch.get_autocast_dtype(kind)).removeprefix("torch.") for kind in kinds}
+    if found != manifest.autocast:
+        what = f"cannot run {_within(found)}, being exported {_within(manifest.autocast)}"
+        instead = f"Call it {_within(manifest.autocast)}, or export it {_within(found)}."
+        raise PackageUseError(manifest.model, what, instead)
+    with contextlib.ExitStack() as stack:
+        for kind in kinds:
+            stack.enter_context(torch.autocast(kind, enabled=False))
+        yield
+
+
+def _within(autocast: Mapping[str, str]) -> str:
+    regions = " and ".join(f"torch.autocast({kind!r}, torch.{dtype})" for kind, dtype in autocast.items())
+    return f"within {regions}" if regions else "without torch.autocast"
 
 
 def rebuild(description: Mapping[str, Any], tensors: Any) -> Any:

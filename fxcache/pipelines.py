@@ -13,6 +13,7 @@ from .errors import ConfigError, NoDenoiserError
 from .forwards import usual_timestep
 from .modulelists import find_lists
 from .roothooks import forward_beneath
+from .sealed import Sealed
 
 ConfigLike = CacheConfig | str | Mapping[str, Any] | None
 
@@ -49,6 +50,8 @@ def denoisers(pipe: Pipeline) -> dict[str, nn.Module]:
 
 
 def _denoises(module: nn.Module) -> bool:
+    if isinstance(module, Sealed):
+        return True  # a package: to be refused, not passed over
     original = module.original if isinstance(module, CachedTransformer) else module
     original = getattr(original, "_orig_mod", original)  # compiled: to be refused, not passed over
     # The class's forward, too: another's cache may have put its own in the place, to be refused.

@@ -1,4 +1,4 @@
-"""What may be transformed: a live `nn.Module` in Python; everything else is refused with what to do."""
+"""What may be transformed, compiled or exported; everything else is refused with what to do."""
 
 from __future__ import annotations
 
@@ -7,16 +7,36 @@ import inspect
 import torch
 from torch import nn
 
-from .errors import NotAModelError
+from .cached import CachedTransformer
+from .errors import BackendError, NotAModelError, PackageUseError
+from .sealed import Sealed
 
 
 def require_model(value: object) -> nn.Module:
-    """`value`, if it is a module that can be captured. Raises `NotAModelError`."""
+    """`value`, if it is a module that can be captured. Raises `NotAModelError`, `PackageUseError`."""
+    _refuse_package(value, "be transformed", "The cache that it was exported with is inside.")
     given, advice = _refusal(value)
     if given is not None:
         raise NotAModelError(given, advice)
     assert isinstance(value, nn.Module)
     return value
+
+
+def require_cached(value: object, verb: str) -> CachedTransformer:
+    """`value`, if it is a cached model. Raises `BackendError`, `PackageUseError`.
+
+    verb: what would be done, "compile" or "export".
+    """
+    instead = f"Give what fxcache.transform() returned to fxcache.{verb}()."
+    _refuse_package(value, f"be the subject of fxcache.{verb}()", instead)
+    if not isinstance(value, CachedTransformer):
+        raise BackendError(f"what is given to fxcache.{verb}()", "be what fxcache.transform() returns")
+    return value
+
+
+def _refuse_package(value: object, use: str, instead: str) -> None:
+    if isinstance(value, Sealed):
+        raise PackageUseError(value.sealed, f"cannot {use}", instead)
 
 
 def compiled_before(value: object) -> bool:

@@ -11,19 +11,28 @@ from .tracelock import LOCK
 
 COMPILE = "fxcache.compile(cached, ...), or cached.compile(...)"
 EXPORT = "fxcache.export(cached, path, example_inputs)"
+GRAPH = "cached.graph, the graph with the cache in it"
 REASON = f"a cached model decides at run time: use {COMPILE}"  # what a graph break says
 
 
-def refuse_tracing() -> None:
-    """Raises `TracingError` while `torch.export`, `torch.jit.trace` or `torch.fx` trace. Quick."""
+def traced_by() -> str | None:
+    """Who traces in this thread, of `torch.export`, `torch.jit.trace` and `torch.fx`. Quick."""
     if torch.compiler.is_exporting() and not LOCK.held_elsewhere():
-        raise TracingError("torch.export", EXPORT)
+        return "torch.export"
     if torch._C._is_tracing():
-        raise TracingError("torch.jit.trace", EXPORT)
+        return "torch.jit.trace"
     if (is_fx_symbolic_tracing() and not LOCK.held_elsewhere()) or (
         torch._C._len_torch_dispatch_stack() and get_proxy_mode() is not None
     ):
-        raise TracingError("torch.fx", "cached.graph, the graph with the cache in it")
+        return "torch.fx"
+    return None
+
+
+def refuse_tracing() -> None:
+    """Raises `TracingError` while a cached model is traced."""
+    by = traced_by()
+    if by is not None:
+        raise TracingError(by, GRAPH if by == "torch.fx" else EXPORT)
 
 
 def compiler_looks() -> bool:
@@ -31,13 +40,19 @@ def compiler_looks() -> bool:
     return torch._guards.TracingContext.try_get() is not None
 
 
-def refuse_compilation(attribute: str) -> None:
-    """Raises `TracingError` where `torch.compile(cached)` or `torch.jit.script(cached)` ask for `attribute`.
+def compiled_by(attribute: str) -> str | None:
+    """Which of `torch.compile(module)` and `torch.jit.script(module)` asks a module for `attribute`.
 
     There is no public way to hear of the first. It asks a module for the hook by which lazy modules make
     themselves ready, once, when it wraps it; a trace that goes on asks, too, and may.
     """
     if attribute == "__prepare_scriptable__":
-        raise TracingError("torch.jit.script", EXPORT)
-    if attribute == "_initialize_hook" and not compiler_looks():
-        raise TracingError("torch.compile", COMPILE)
+        return "torch.jit.script"
+    return "torch.compile" if attribute == "_initialize_hook" and not compiler_looks() else None
+
+
+def refuse_compilation(attribute: str) -> None:
+    """Raises `TracingError` where a compiler asks a cached model for `attribute`."""
+    by = compiled_by(attribute)
+    if by is not None:
+        raise TracingError(by, COMPILE if by == "torch.compile" else EXPORT)

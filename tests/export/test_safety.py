@@ -13,7 +13,7 @@ import pytest
 import torch
 
 import fxcache
-from fxcache.errors import ExportError, PackageError, PackageInputError
+from fxcache.errors import ArgumentsError, ExportError, PackageError, PackageInputError
 from fxcache.manifest import ENTRY, evaluate, read_manifest
 from tests.toy import latents, toy
 
@@ -157,10 +157,13 @@ def test_inputs_that_the_package_was_not_exported_for(toy_package: Path) -> None
     ):
         with pytest.raises(PackageInputError, match=message):
             package(**arguments)
-    with pytest.raises(TypeError, match="takes 2 arguments and 3 were given"):
-        package(x, t, None)
-    with pytest.raises(TypeError, match="no argument 'prompt'"):
-        package(hidden_states=x, timestep=t, prompt=x)
+    for args, arguments, message in (
+        ((x, t, None), {}, "takes 2 arguments and 3 were given"),
+        ((x, t), {"timestep": t}, "'timestep' is given twice"),
+        ((x, t), {"prompt": x}, "no input prompt"),
+    ):
+        with pytest.raises(ArgumentsError, match=message):
+            package(*args, **arguments)
 
 
 def test_an_export_that_cannot_work(tmp_path: Path) -> None:

@@ -28,6 +28,7 @@ from torch.fx import Graph, GraphModule, Node
 from ...cached import CachedTransformer
 from ...errors import BackendError, EngineRangeError, PackageError
 from ...exporting import manifest_of, refuse_unpackable
+from ...loading import reloading
 from ...manifest import ENTRY, read_manifest
 from ...packaged import PackagedTransformer
 from .available import require_gpu, require_known, require_torch_tensorrt
@@ -162,7 +163,7 @@ def read_package(path: Path, max_contexts: int = 64) -> PackagedTransformer:
 
     runner = HostRunner(fields["inputs"], fields["state"], manifest.segments, refuse)
     runner.sets.append(EngineSet(sizes, stages, {}))
-    return PackagedTransformer(manifest, runner, max_contexts)
+    return PackagedTransformer(manifest, runner, max_contexts, reloading(path, -1, max_contexts))
 
 
 def _check_builder(path: Path, builder: str) -> None:
