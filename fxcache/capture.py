@@ -38,6 +38,7 @@ from .leaf import LeafReadsError
 from .leaf_adapter import called_leaf
 from .modulelists import USUAL, Way, find_leaves
 from .pristine import pristine
+from .profilers import cannot_share
 from .randomness_kept import randomness_kept
 from .reads import RefusedTrace
 from .rewrite_leaves import finish_graph
@@ -115,6 +116,7 @@ def capture(
         ("real", _capture_real),
     )
     _refuse_sharded(model)
+    _refuse_profiled(model)
     with LOCK, unnoticed(), torch.no_grad(), uncompiled(), without_observers():
         for how, attempt in ways:
             try:
@@ -138,6 +140,12 @@ def _refuse_sharded(model: nn.Module) -> None:
         if kinds & {"FSDPModule", "FullyShardedDataParallel"}:
             why = f"'{name or type(model).__name__}' is sharded by FSDP; transform a model that is whole"
             raise CaptureError(type(model).__name__, {"sharded": why})
+
+
+def _refuse_profiled(model: nn.Module) -> None:
+    why = cannot_share()
+    if why is not None:
+        raise CaptureError(type(model).__name__, {"profiled": why})
 
 
 def _is_ours(error: Exception) -> bool:

@@ -21,6 +21,8 @@ from typing import Any
 
 import torch
 
+from .profilers import told_of_calls, untold
+
 # Code of these is not the model's: it reads no state that a model's results may depend on.
 _LIBRARIES = tuple(
     os.path.dirname(path) + os.sep for path in (torch.__file__, __file__, sysconfig.__file__) if path
@@ -91,46 +93,33 @@ class ExecutedCode:
     """Code that ran in one thread while `watching`, but for what ran while `paused`.
 
     told: called with the globals of each code and the names of those that it uses, before it first runs.
-    seen: code object → the globals of its functions, in order. complete: False where another profiler was in
-    the way, so that nothing is known.
+    seen: code object → the globals of its functions, in order.
     """
 
     told: tuple[Callable[[dict[str, Any], frozenset[str]], None], ...] = ()
     seen: dict[CodeType, dict[str, Any]] = field(default_factory=dict)
-    complete: bool = True
-    _before: Any = None
+    _active: bool = False
     _collectors: frozenset[CodeType] = frozenset()
     _collecting: FrameType | None = None
 
     @contextlib.contextmanager
     def watching(self) -> Iterator[None]:
         """Note the code that runs in this thread."""
-        self._before = sys.getprofile()
-        self.complete = self._before is None
-        if not self.complete:
-            yield
-            return
         callbacks = (getattr(callback, "__code__", None) for callback in gc.callbacks)
         self._collectors = frozenset(code for code in callbacks if code is not None)
-        sys.setprofile(self._note)
         try:
-            yield
+            with told_of_calls(self._note):
+                self._active = True
+                yield
         finally:
-            sys.setprofile(None)
+            self._active = False
             self._collecting = None
 
     @contextlib.contextmanager
     def paused(self) -> Iterator[None]:
         """Do not note what runs within."""
-        active = sys.getprofile()
-        mine = active == self._note
-        if mine:
-            sys.setprofile(None)
-        try:
+        with untold() if self._active else contextlib.nullcontext():
             yield
-        finally:
-            if mine:
-                sys.setprofile(active)
 
     def _note(self, frame: FrameType, event: str, argument: Any) -> None:
         if self._collecting is not None:  # what runs when memory is collected is not the forward's
@@ -165,7 +154,7 @@ class ExecutedCode:
     @property
     def dynamic(self) -> bool:
         """Whether it may read attributes of any name."""
-        return not self.complete or any(names_of(code).dynamic for code in self.seen)
+        return any(names_of(code).dynamic for code in self.seen)
 
     def globals(self) -> Iterator[tuple[dict[str, Any], str]]:
         """(table, name) of each global that the code names and that exists."""

@@ -15,7 +15,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from .ambient import NUMERIC, SWITCHES, Ambient, autocast, put_back, snapshot
 from .reads import RefusedTrace
-from .schemas import storage_of, unordered, written_by
+from .schemas import composite_kernel, has_rewritten_kernel, storage_of, unordered, written_by
 from .weights import WeightWatch
 
 PRODUCTS = ("mm", "mv", "dot", "conv", "linear", "einsum", "attention", "rnn", "lstm", "gru")
@@ -50,9 +50,12 @@ class GlueWatch(TorchDispatchMode):
         self.ambient: Ambient = {}
         self.recast = False
         self.pure = pure
+        leaves = tuple(leaves)
         self.weights = WeightWatch(leaves)
-        self._own = {id(t): name for name, t in (*model.named_parameters(), *model.named_buffers())}
-        self.memory = {storage_of(t): name for name, t in (*model.named_parameters(), *model.named_buffers())}
+        held = [*leaves, model]  # leaves in plain lists are no children of the model
+        own = {id(t): (n, t) for m in held for n, t in (*m.named_parameters(), *m.named_buffers())}
+        self._own = {key: name for key, (name, _) in own.items()}
+        self.memory = {storage_of(t): name for name, t in own.values()}
         self.memory.pop(None, None)
         self._detached: dict[int | None, tuple[bool, StorageWeakRef]] = {}
         self._autocast: Any = ()
@@ -92,6 +95,9 @@ class GlueWatch(TorchDispatchMode):
             self._check_settings(func, args, kwargs)
             if func.namespace == "c10d":
                 raise RefusedTrace(f"its forward runs {func}, {unordered(func)}")
+            if not self.pure and has_rewritten_kernel(func):
+                with self:
+                    return composite_kernel(func)(*args, **kwargs)
         return func(*args, **kwargs)
 
     def called(self, func: Any, args: Any, kwargs: Any) -> None:
@@ -99,8 +105,10 @@ class GlueWatch(TorchDispatchMode):
         if self._paused:
             return
         sets_data = getattr(func, "__self__", None) is torch.Tensor.data and func.__name__ == "__set__"
-        if sets_data and id(args[0]) in self._own:
-            raise RefusedTrace(f"its forward exchanges the data of '{self._own[id(args[0])]}'")
+        if sets_data:
+            name = self._own.get(id(args[0]))
+            what = f"'{name}'" if name else "a tensor"
+            raise RefusedTrace(f"its forward exchanges the data of {what}")
         self.recast = self.recast or autocast() != self._autocast
         name = getattr(func, "__name__", "")
         if self.pure and (name in INEXACT or (name in RESIZING and _mode(args, kwargs) not in COPYING)):

@@ -6,14 +6,17 @@ that are built alike and called with like arguments are traced once.
 
 from __future__ import annotations
 
+from types import FunctionType, MethodType
 from typing import Any
 
 import torch
 from torch import nn
 
 from .opaque import PLAIN
+from .reachable import TORCHS_OWN
 from .schemas import storage_of
 from .structure import Fields, Slot, Structure
+from .weights import HOOKS
 
 
 def call_key(module: nn.Module, arguments: Structure, operands: tuple[Any, ...]) -> Any:
@@ -63,14 +66,15 @@ def _expression(size: Any) -> Any:
 
 
 def _build(module: nn.Module) -> tuple[Any, ...]:
-    """How a module is built: classes, parameter shapes and plain settings, all the way down."""
+    """How a module is built: classes, parameter shapes, plain settings and hooks, all the way down."""
     return tuple(
         (
             name,
             type(part),
             tuple((n, p.shape, p.dtype, p.device) for n, p in part._parameters.items() if p is not None),
             tuple((n, b.shape, b.dtype, b.device) for n, b in part._buffers.items() if b is not None),
-            tuple((n, _setting(v)) for n, v in part.__dict__.items() if not n.startswith("_")),
+            tuple((n, _setting(v)) for n, v in part.__dict__.items() if n not in TORCHS_OWN),
+            tuple(tuple(map(_setting, getattr(part, hooks).values())) for hooks in HOOKS),
         )
         for name, part in module.named_modules()
     )
@@ -78,7 +82,11 @@ def _build(module: nn.Module) -> tuple[Any, ...]:
 
 def _setting(value: Any) -> Any:
     if isinstance(value, PLAIN):
+        return (type(value), value)
+    if isinstance(value, FunctionType):
         return value
+    if isinstance(value, MethodType):
+        return value.__func__
     if isinstance(value, torch.Tensor):
         return (value.shape, value.dtype, value.device)
     if isinstance(value, (tuple, list)):

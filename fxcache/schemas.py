@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+import functools
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import torch
+from torch._C import DispatchKey  # no public name; nor have the kernels of an operator, further down
 from torch._higher_order_ops.effects import _get_effect  # the only record of an operator's side effects
 from torch._ops import OpOverload
 
@@ -66,3 +68,17 @@ def storage_of(tensor: torch.Tensor) -> int | None:
         return tensor.untyped_storage()._cdata  # type: ignore[no-any-return]
     except (NotImplementedError, RuntimeError):  # sparse, or a wrapper of other tensors
         return None
+
+
+def has_rewritten_kernel(func: OpOverload) -> bool:
+    """Whether tracing would take another arithmetic for `func` than a call: its decomposition in Python.
+
+    Operators that are made of others arrive whole where autograd is left out, as inference mode does.
+    """
+    key = DispatchKey.CompositeImplicitAutograd
+    return key in func.py_kernels and torch._C._dispatch_has_kernel_for_dispatch_key(func.name(), key)
+
+
+def composite_kernel(func: OpOverload) -> Callable[..., Any]:
+    """What a call of an operator that is made of others runs."""
+    return functools.partial(func._op_dk, DispatchKey.CompositeImplicitAutograd)

@@ -20,6 +20,7 @@ from torch.nn.modules import module as torch_module
 
 from .effects import Effect, FinalWrite
 from .executed_code import ExecutedCode
+from .leafhooks import LeafHooks
 from .opaque import PLAIN
 from .reachable import MISSING, Place, same, walk
 
@@ -31,9 +32,10 @@ GLOBAL_HOOKS = (torch_module._global_forward_hooks, torch_module._global_forward
 
 
 class Watch:
-    """Watches places; `changed` says what is not as it was when this was made."""
+    """Watches places, and the hooks of leaves; `changed` says what is not as it was when this was made."""
 
-    def __init__(self, places: Iterable[Place]) -> None:
+    def __init__(self, places: Iterable[Place], leaves: Mapping[str, nn.Module]) -> None:
+        self._hooks = LeafHooks(leaves)
         owners: list[dict[Any, Any]] = []
         keys: list[Any] = []
         values: list[Any] = []
@@ -73,7 +75,8 @@ class Watch:
         """Whether nothing changed."""
         found = map(dict.get, self._owners, self._keys, itertools.repeat(MISSING))
         if (
-            all(map(operator.is_, found, self._values))
+            self._hooks.holds()
+            and all(map(operator.is_, found, self._values))
             and tuple(map(len, self._sized)) == self._lengths
             and all(map(operator.is_, itertools.chain.from_iterable(self._lists), self._items))
             and (not self._others or all(_unchanged(p, c) for p, c in self._others))
@@ -87,6 +90,7 @@ class Watch:
         return next(self._changes(), None)
 
     def _changes(self) -> Iterator[str]:
+        yield from self._hooks.changes()
         for (place, key), owner, before in zip(self._tables, self._owners, self._values, strict=True):
             now = owner.get(key, MISSING)
             if not same(before, now):
@@ -177,7 +181,7 @@ def watch_forward(
         for e in effects
         if isinstance(e.key, str)
     ]
-    return Watch(_narrowed(p, written) for p in _merged(places))
+    return Watch((_narrowed(p, written) for p in _merged(places)), leaves)
 
 
 def _merged(places: list[Place]) -> Iterator[Place]:

@@ -241,3 +241,25 @@ def test_s1_exported(tmp_path: Path) -> None:
         path = fxcache.export(fxcache.transform(model, NEVER), tmp_path / "m.pt2", {"x": x, "timestep": t})
         loaded = fxcache.load(path)
         torch.testing.assert_close(loaded(x=x, timestep=t), model(x, t), rtol=2e-2, atol=2e-2)
+
+
+@pytest.mark.parametrize("tokens", [5, 7])
+def test_s1_inference_mode_runs_the_kernels_that_the_model_runs(tokens: int) -> None:
+    """Operators made of others reach the tracer whole there, which has other arithmetic for them."""
+
+    class Model(Base):
+        def __init__(self) -> None:
+            super().__init__()
+            self.mixer = nn.Parameter(torch.randn(WIDTH, WIDTH))
+
+        def forward(self, x: Tensor, timestep: Tensor) -> Tensor:
+            x = torch.matmul(torch.matmul(x, self.mixer), self.mixer.T)
+            tall = F.interpolate(x.transpose(1, 2), size=12, mode="linear")
+            x = x + 0.1 * F.interpolate(tall, size=tokens, mode="linear").transpose(1, 2)
+            return super().forward(x, timestep)
+
+    model = build(Model)
+    cached = fxcache.transform(model, NEVER)
+    with torch.inference_mode():
+        for x, timestep in sample(tokens=tokens):
+            assert torch.equal(cached(x, timestep), model(x, timestep))

@@ -88,3 +88,31 @@ def test_s6_a_block_that_casts_itself_works() -> None:
             self.blocks = nn.ModuleList(Casting() for _ in range(4))
 
     equal_uncached(build(Model), sample())
+
+
+def test_s6_blocks_that_no_module_holds() -> None:
+    class Model(Base):
+        def __init__(self) -> None:
+            super().__init__()
+            self.listed = list(self.blocks)
+            del self.blocks
+
+        def forward(self, x: Tensor, timestep: Tensor) -> Tensor:
+            for block in self.listed:
+                x = swapping(block, x)
+            return x
+
+    def swapping(block: nn.Module, x: Tensor) -> Tensor:
+        home = block.mix.weight.data
+        block.mix.weight.data = home * 2
+        x = block(x)
+        block.mix.weight.data = home
+        return x
+
+    model = build(Model)
+    for block in model.listed:
+        block.requires_grad_(False)
+    before = [block.mix.weight.clone() for block in model.listed]
+    with pytest.raises(CaptureError, match=r"exchanges the data of 'mix\.weight'"):
+        fxcache.transform(model, NEVER)(*sample()[0])
+    assert all(map(torch.equal, before, [block.mix.weight for block in model.listed]))

@@ -65,7 +65,7 @@ class Run:
         """One step; the inputs must be of the captured kind."""
         call = self.captured.call(inputs)
         guards = self.captured.capture.shapes.also(self.program.assumed)
-        variant = Variant(self.program, eager(self.program), guards, Watch(()))
+        variant = Variant(self.program, eager(self.program), guards, Watch((), {}))
         assert variant.accepts(call), "these inputs need another capture"
         with torch.no_grad():
             self._state = self._state or variant.allocate(call)
