@@ -170,7 +170,7 @@ class CachedTransformer(StandIn):
         if variant.program.timestep is None:
             self._warn(
                 TrajectoryWarning,
-                "has no timestep input, so a new trajectory cannot be detected: call reset() between runs",
+                "has no timestep input, so only its sample tells a new trajectory: call reset() between runs",
             )
         if torch.is_grad_enabled():
             with torch.no_grad():

@@ -1,59 +1,13 @@
-"""What a call is conditioned on: which inputs those are, and whether they are still the same."""
+"""Whether what a call is conditioned on is still the same."""
 
 from __future__ import annotations
 
 import weakref
 from collections.abc import Callable
-from dataclasses import dataclass
 
 import torch
 
-from .signature import Call
-from .state import StateTensor
-from .variants import Variant
-
 DIFFERENT, EQUAL, IDENTICAL = range(3)
-
-
-@dataclass(frozen=True)
-class Roles:
-    """The flat inputs of a variant, by what they are for.
-
-    sample: the input that is denoised: the first that has the shape of the model's first output, else
-        the first tensor. time: the input that the clock reads. conditioning: all others, without those
-        that have a time's name and those that have the shape of a further output (a second sample).
-    """
-
-    sample: int | None
-    time: int | None
-    conditioning: tuple[int, ...]
-
-    @staticmethod
-    def of(variant: Variant, call: Call) -> Roles:
-        names = variant.program.capture.inputs
-        timestep = variant.program.timestep
-        time = names.index(timestep) if timestep in names else None
-        rest = [i for i, name in enumerate(names) if i != time and not _names_a_time(name)]
-        samples: list[int] = []
-        for shape in _output_shapes(variant, call):
-            fits = (i for i in rest if i not in samples and tuple(call.tensors[i].shape) == shape)
-            samples.extend([i for i in fits][:1])
-        if not samples:
-            samples = rest[:1]
-        conditioning = tuple(i for i in rest if i not in samples)
-        return Roles(samples[0] if samples else None, time, conditioning)
-
-
-def _names_a_time(name: str) -> bool:
-    return name == "t" or "time" in name or "sigma" in name
-
-
-def _output_shapes(variant: Variant, call: Call) -> list[tuple[int, ...] | None]:
-    captured = variant.program.capture
-    outputs = captured.graph.graph.output_node().args[0][: captured.output.count]  # type: ignore[index]
-    values = [n.meta.get("val") for n in outputs]  # type: ignore[union-attr]
-    symbols = variant.symbols[call.key]
-    return [StateTensor.like("", v).sizes(symbols) for v in values if isinstance(v, torch.Tensor)]
 
 
 class Kept:

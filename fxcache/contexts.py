@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from .callers import Callers
-from .conditioning import Roles
 from .context import Context
 from .signature import Call
 from .trajectories import Trajectories
@@ -26,8 +25,6 @@ class Contexts(Callers[Trajectories]):
 
         Raises `TooManyContextsError` where that would be one context more than the limit.
         """
-        if variant.roles is None:
-            variant.roles = Roles.of(variant, call)
         return self.mine().find(variant, call, variant.roles)
 
     def current(self) -> Context:

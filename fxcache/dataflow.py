@@ -80,9 +80,12 @@ def same_shape(a: Node, b: Node) -> bool:
     x, y = a.meta.get("val"), b.meta.get("val")
     if not isinstance(x, torch.Tensor) or not isinstance(y, torch.Tensor):
         return False
-    if x.dtype != y.dtype or x.dim() != y.dim():
-        return False
-    return all(_equal(s, t) for s, t in zip(x.shape, y.shape, strict=True))
+    return x.dtype == y.dtype and same_sizes(x, y)
+
+
+def same_sizes(x: torch.Tensor, y: torch.Tensor) -> bool:
+    """Whether two traced tensors have equal shapes at the sizes that were traced."""
+    return x.dim() == y.dim() and all(_equal(s, t) for s, t in zip(x.shape, y.shape, strict=True))
 
 
 def equalities(a: Node, b: Node) -> list[sympy.Expr]:

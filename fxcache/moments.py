@@ -7,7 +7,9 @@ from dataclasses import dataclass
 
 import torch
 
-from .conditioning import Roles, version_of
+from .conditioning import version_of
+from .policies.nearness import distance
+from .roles import Roles
 from .signature import Call
 
 SHORT = 16  # so many times are averaged quicker on the host
@@ -45,11 +47,11 @@ class Moment:
         return self._time
 
     def distance(self, last: Moment) -> float:
-        """Relative L1 distance of this sample from that of `last`; infinite where it cannot be told."""
+        """Distance of this sample from that of `last`; infinite where it cannot be told."""
         now, before = self.sample, last.sample
         if now is None or before is None or version_of(before) != last._versions[1]:
             return math.inf
         if before.is_inference() and now.data_ptr() == before.data_ptr():  # may be overwritten since
             return math.inf
-        difference = (now - before).abs().mean(dtype=torch.float32)
-        return float((difference / before.abs().mean(dtype=torch.float32)).item())
+        far = float(distance(now, before).item())
+        return math.inf if math.isnan(far) else far

@@ -27,11 +27,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from .conditioning import Roles
 from .context import Context
 from .moments import Moment
+from .policies.nearness import NEAR
+from .roles import Roles
 from .signature import Call
-from .trajectory import NEAR, Trajectory
+from .trajectory import Trajectory
 from .variants import Variant
 
 MAX_TRAJECTORIES = 8  # of one context; beyond it, the one that waited longest is dropped

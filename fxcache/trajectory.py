@@ -6,13 +6,14 @@ import weakref
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
-from .conditioning import DIFFERENT, IDENTICAL, Kept, Roles
+from .conditioning import DIFFERENT, IDENTICAL, Kept
 from .context import Context
 from .moments import Moment
+from .policies.nearness import NEAR
+from .roles import Roles
 from .signature import Call
 from .variants import Variant
 
-NEAR = 0.8  # relative distance up to which a sample may follow another; independent noise is at 1.4
 LEAP = 2.5  # a move in time is doubtful when it is so many times the one before
 FIRST_LEAP = 0.3  # a first move is doubtful when it is this share of the time
 

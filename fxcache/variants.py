@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import functools
 import logging
 import operator
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import sympy
 import torch
@@ -29,12 +30,10 @@ from .opaque import is_opaque
 from .passes import run_passes
 from .randomness import refuse_reordered
 from .reachable import Place
+from .roles import Roles
 from .signature import Call, structure_key
 from .watch import Watch, watch_forward
 from .writeback import writing_back
-
-if TYPE_CHECKING:
-    from .conditioning import Roles
 
 Lowering = Callable[[Program], Callable[..., tuple[Any, ...]]]
 Key = tuple[Any, ...]
@@ -55,10 +54,9 @@ class Variant:
     """One transformed graph and the calls that it serves.
 
     run: takes the flat inputs and the state tensors; gives the flat outputs. served: calls so far.
-    roles: what its inputs are for, known since its first call. key, structure: of the call that was captured.
-    number, last_served: which call that was, and the last one that was served. objects: those of the call
-    that was captured, which blocks may be given whenever the graph runs; prints: how these were.
-    gives_object: one may be in the output.
+    key, structure: of the call that was captured. number, last_served: which call that was, and the last one
+    that was served. objects: those of the call that was captured, which blocks may be given whenever the
+    graph runs; prints: how these were. gives_object: one may be in the output.
     """
 
     program: Program
@@ -73,10 +71,14 @@ class Variant:
     number: int = 0
     served: int = 0
     last_served: int = 0
-    roles: Roles | None = None
     symbols: dict[tuple[Any, ...], dict[sympy.Symbol, sympy.Integer]] = field(default_factory=dict)
     _inputs: dict[tuple[Any, ...], tuple[Described, ...]] = field(default_factory=dict)
     _flops: dict[tuple[Any, ...], StepFlops | None] = field(default_factory=dict)
+
+    @functools.cached_property
+    def roles(self) -> Roles:
+        """What its inputs are for."""
+        return Roles.of(self.program.capture, self.program.timestep)
 
     def intact(self) -> bool:
         """Whether the model's Python state is what the graph was made for."""

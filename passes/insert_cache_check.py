@@ -5,13 +5,17 @@ from __future__ import annotations
 import operator
 
 import torch
+from torch.fx import Node
 
 from ..ir import Program, Trunk
 from ..policies.cache_check import cache_check, effective_warmup, mask_entries
 from ..policies.clock import WIDTH, begin_step, continue_step, initial_clock
+from ..policies.nearness import is_near
 from ..policies.residual_diff import residual_diff
+from ..roles import Roles
 from ..state import StateTensor
 
+LAST_SAMPLE = "sample_0"  # the state tensor that holds what the last step was given to denoise
 LOG_CAPACITY = 1024  # steps of one trajectory whose hits and diffs are kept for `stats()`
 
 
@@ -19,12 +23,20 @@ def insert_cache_check(program: Program) -> Program:
     """Each front also gives `now`, `hit`, `record` and the residual; adds the state that needs."""
     assert program.partition is not None
     state: list[StateTensor] = []
+    sample = sample_node(program)
     for index, trunk in enumerate(program.partition.trunks[:-1]):
-        state += _insert(program, trunk, index)
+        state += _insert(program, trunk, index, sample)
     return program.replace(state=(*program.state, *state))
 
 
-def _insert(program: Program, trunk: Trunk, index: int) -> list[StateTensor]:
+def sample_node(program: Program) -> Node | None:
+    """The graph's input that holds what is denoised; None for a model without one."""
+    capture = program.capture
+    sample = Roles.of(capture, program.timestep).sample
+    return None if sample is None else capture.graph.graph.find_nodes(op="placeholder")[sample]
+
+
+def _insert(program: Program, trunk: Trunk, index: int, sample: Node | None) -> list[StateTensor]:
     config, builder = program.config, trunk.builder
     device = _device(program)
     height = len(initial_clock())
@@ -32,12 +44,21 @@ def _insert(program: Program, trunk: Trunk, index: int) -> list[StateTensor]:
     log = StateTensor(f"log_{index}", (2, LOG_CAPACITY), torch.float32, device)
     state = [clock, log]
 
+    near: Node | None = None
+    if sample is not None and index == 0:  # by the time of the next segment the sample is the last one
+        last = StateTensor.like(LAST_SAMPLE, sample.meta["val"])
+        state.append(last)
+        near = builder.call(is_near, builder.input(sample.name, sample), builder.input(last.name))
+        if len(program.segments) > 1:
+            builder.outputs["near_0"] = near
+    elif sample is not None:
+        near = builder.input("near_0")
     clock_node = builder.input(clock.name)
     if program.timestep is None:
-        now = builder.call(continue_step, clock_node)
+        now = builder.call(continue_step, clock_node, near)
     else:
         timestep = builder.input(_placeholder(program, program.timestep))
-        now = builder.call(begin_step, clock_node, timestep)
+        now = builder.call(begin_step, clock_node, timestep, near)
 
     diff = None
     if trunk.residual is not None:

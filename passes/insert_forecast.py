@@ -13,6 +13,7 @@ from ..policies.clock import commit_hit, commit_miss, log_step, times
 from ..policies.conditional import own, store
 from ..stagebuilder import StageBuilder
 from ..state import StateTensor
+from .insert_cache_check import LAST_SAMPLE, sample_node
 
 REUSE = Reuse()
 
@@ -23,6 +24,10 @@ def insert_forecast(program: Program) -> Program:
     forecaster = program.config.forecaster or REUSE
     accumulate = program.config.max_accumulated_residual_diff is not None
     state: list[StateTensor] = []
+    sample = sample_node(program)
+    if sample is not None:
+        for builder in (program.partition.middles[0].compute, program.partition.middles[0].skip):
+            builder.call(store, builder.input(LAST_SAMPLE), builder.input(sample.name, sample))
     for index, middle in enumerate(program.partition.middles):
         has_residual = program.partition.trunks[index].residual is not None
         state += _complete(middle, forecaster, index, has_residual, accumulate)

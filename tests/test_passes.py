@@ -200,4 +200,4 @@ def test_state_of_a_graph_is_what_theory_says() -> None:
     streams = sum(
         v.numel() * v.element_size() for n, v in state.items() if not n.startswith(("clock", "log"))
     )
-    assert streams == x.numel() * 4 * (1 + 3)  # the front residual, and order + 1 factors
+    assert streams == x.numel() * 4 * (1 + 1 + 3)  # the sample, the front residual, and order + 1 factors

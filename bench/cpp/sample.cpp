@@ -28,6 +28,7 @@ at::ScalarType dtype_of(const std::string& name) {
   if (name == "float32") return at::kFloat;
   if (name == "bfloat16") return at::kBFloat16;
   if (name == "float16") return at::kHalf;
+  if (name == "int64") return at::kLong;
   throw std::runtime_error("dtype " + name);
 }
 

@@ -33,34 +33,40 @@ def initial_clock() -> tuple[tuple[float, ...], ...]:
     return tuple(start), tuple(start), tuple(risen), tuple(hit)
 
 
-def begin_step(clock: Tensor, timestep: Tensor) -> Tensor:
+def begin_step(clock: Tensor, timestep: Tensor, near: Tensor | None) -> Tensor:
     """The live row at the beginning of this step, restarted where a new trajectory begins.
 
-    Timesteps move one way within a trajectory (down, for almost every model). A step that does not
-    move that way starts a new one. A rising second step may be either a model whose time rises or a
-    new trajectory after one step: it computes, and time is taken to rise from there on.
+    Timesteps move one way within a trajectory (down, for almost every model), and the sample moves a
+    little. A step that does not move so starts a new one. A rising second step may be either a model
+    whose time rises or a new trajectory after one step: it computes, and time is taken to rise from
+    there on.
 
     Args:
         clock: [4, WIDTH] float64.
         timestep: any shape and number type; its mean counts.
+        near: 0-dim bool, whether the sample may follow the last one; None for a model without a sample.
 
     Returns:
         [WIDTH] float64.
     """
     live, start, risen, _ = clock.unbind(0)
-    numbers = live.unbind(0)
+    last, direction, step = live[: STEP + 1].unbind(0)  # columns TIMESTEP, DIRECTION, STEP
     time = timestep.mean(dtype=torch.float64).to(clock.device)
-    move = time - numbers[TIMESTEP]
-    restart = move * numbers[DIRECTION] <= 0
-    second_falling = numbers[STEP] * numbers[DIRECTION] == -1
+    move = time - last
+    if near is not None:
+        move = move * near  # a leap is as if time stood still
+    restart = move * direction <= 0
+    second_falling = step * direction == -1
     begin = torch.where(second_falling & (move > 0), risen, start)
     begun = torch.where(restart, begin, live)
     return torch.cat((time.reshape(1), begun[1:]))
 
 
-def continue_step(clock: Tensor) -> Tensor:
-    """The live row, for a model without a timestep: only `reset()` starts a new trajectory."""
-    return clock[LIVE].clone()
+def continue_step(clock: Tensor, near: Tensor | None) -> Tensor:
+    """As `begin_step`, for a model without a timestep: there the sample alone tells."""
+    if near is None:
+        return clock[LIVE].clone()
+    return torch.where(near, clock[LIVE], clock[START])
 
 
 def commit_hit(clock: Tensor, now: Tensor, record: Tensor, accumulate: bool) -> None:
