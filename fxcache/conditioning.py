@@ -29,13 +29,22 @@ class Kept:
         if self._version is not None:
             if same:
                 return IDENTICAL if now._version == self._version else DIFFERENT
-            if self._held is None or self._held._version != self._version:
+            if self._held is None or self._stale():
                 return DIFFERENT
         if self.proven and not same:
             return DIFFERENT
         if not _equal(self._held, now):  # type: ignore[arg-type]
             return DIFFERENT
         return IDENTICAL if same else EQUAL
+
+    def is_apart(self, other: Kept) -> bool:
+        """Whether the two hold other values; so, too, where that cannot be told any more."""
+        if self._held is None or other._held is None or self._stale() or other._stale():
+            return True
+        return self._held is not other._held and not _equal(self._held, other._held)
+
+    def _stale(self) -> bool:
+        return self._version is not None and self._held is not None and self._held._version != self._version
 
     def note(self, now: torch.Tensor, verdict: int, ending: Callable[[], Callable[[object], None]]) -> None:
         """Remember `now`, which compared as `verdict`; `ending()` gives what to call when it is freed."""

@@ -12,27 +12,33 @@ has a sample, a time, and *conditioning*: all others. A call continues a traject
    (several trajectories with one conditioning, or a leap in time), the sample decides: it must be near
    the trajectory's last one.
 
+Of several that could claim a call, the one of which the most tells: with the most inputs that are
+compared, then the most that are the very same objects, then the nearest sample.
+
 Anything else begins a new trajectory with a state of its own, which computes. An input that changes
 from step to step although it is neither sample nor time (the residuals of a ControlNet) is recognised
 when it changes twice in a row while other conditioning stays, time moves on and the sample is near; in
-that trajectory it then no longer counts.
+that trajectory it then no longer counts. The halves of guidance have such inputs, too, and differ in
+more: a call is compared with the trajectory from which the fewest inputs differ. Where two could claim
+it alike, neither does.
 
 To read the time waits for the device. Within `cache_context(name)` it is not read: there the caller
 vouches that calls with one conditioning are one request, and the graph itself notices when time turns
-back. What only a name can tell apart: interleaved requests of the very same conditioning whose samples
-are near each other at the same times.
+back or the sample leaps. What only a name can tell apart: interleaved requests of the very same
+conditioning, but for inputs that change at each step, whose samples are near each other.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 
+from .conditioning import IDENTICAL
 from .context import Context
 from .moments import Moment
 from .policies.nearness import NEAR
 from .roles import Roles
 from .signature import Call
-from .trajectory import Trajectory
+from .trajectory import Change, Trajectory
 from .variants import Variant
 
 MAX_TRAJECTORIES = 8  # of one context; beyond it, the one that waited longest is dropped
@@ -56,16 +62,15 @@ class Trajectories:
         moment = Moment.of(call, roles)
         if len(self._all) == 1 and self._all[0].goes_on(variant, call, moment, read_time=not self.vouched):
             return self._all[0].context
-        found = self._alike(variant, call)
-        suspects: tuple[int, ...] = ()
-        chosen, verdicts = self._continued(found, moment) if found else (None, {})
+        chosen, verdicts = self._continued(self._alike(variant, call), moment)
+        change = None
         if chosen is None:
-            chosen, suspects = self._with_changing_inputs(variant, call, moment)
-            if chosen is not None:
-                chosen.stop_watching(suspects)
+            chosen, change = self._with_changing_inputs(variant, call, moment)
+            if chosen is not None and change is not None:
+                self._settle(chosen, change)
                 verdicts = chosen.compare(call) or {}
         if chosen is None:
-            chosen = self._begin(Trajectory.begin(variant, call, roles, moment, suspects))
+            chosen = self._begin(Trajectory.begin(variant, call, roles, moment, change))
         else:
             chosen.note(call, verdicts, moment, read_time=not self.vouched)
         self._pass_turn(chosen)
@@ -84,33 +89,54 @@ class Trajectories:
     def _continued(
         self, found: Sequence[tuple[Trajectory, dict[int, int]]], moment: Moment
     ) -> tuple[Trajectory | None, dict[int, int]]:
-        latest = min(found, key=lambda f: f[0].waited)
-        if self.vouched or moment.times is None:
-            return latest
-        moving = [f for f in found if f[0].continues_at(moment)]
+        """Of trajectories with the call's conditioning the one that it continues."""
+        if found and self.vouched:
+            return min(found, key=lambda f: (*_looseness(f), f[0].waited))
+        moving = found if moment.times is None else [f for f in found if f[0].continues_at(moment)]
         if len(moving) == 1 and not moving[0][0].leaps_to(moment):
             return moving[0]
-        if not moving:
+        ranked = [((*_looseness(f), moment.distance(f[0].moment)), f) for f in moving]
+        ranked = [r for r in ranked if r[0][-1] < NEAR]
+        if not ranked:
             return None, {}
-        distances = [moment.distance(f[0].moment) for f in moving]
-        nearest = min(range(len(moving)), key=distances.__getitem__)
-        return moving[nearest] if distances[nearest] < NEAR else (None, {})
+        best = min(key for key, _ in ranked)
+        level = sorted((f for key, f in ranked if key == best), key=lambda f: f[0].waited)
+        fresh = sum(t.waited < len(self._all) for t, _ in level)  # not passed over for a whole round
+        if fresh > 1 and level[0][0].unwatched:
+            return None, {}  # they may differ in what is not watched, and only in that
+        return level[0]
 
     def _with_changing_inputs(
         self, variant: Variant, call: Call, moment: Moment
-    ) -> tuple[Trajectory | None, tuple[int, ...]]:
-        """A trajectory of which all tells that it goes on, but only some inputs changed, and those.
+    ) -> tuple[Trajectory | None, Change | None]:
+        """A trajectory of which all tells that it goes on, but some inputs changed; and that change.
 
-        The trajectory is given only where the same inputs changed at its last call, too.
+        Of several, the one from which the fewest inputs differ; then the one with the most of the very
+        same objects; then the one whose sample is nearest. It is given only where the same inputs changed
+        at its last call, too, and no other trajectory could claim the call as well.
         """
-        suspects: tuple[int, ...] = ()
-        for trajectory in sorted(self._all, key=lambda t: t.waited):
-            changing = trajectory.changing(call) if trajectory.is_kind(variant, call) else ()
-            if changing and trajectory.continues_at(moment) and trajectory.near(moment):
-                if trajectory.suspects == changing:
-                    return trajectory, changing
-                suspects = suspects or changing
-        return None, suspects
+        changes = [c for t in self._all if t.is_kind(variant, call) and (c := t.changed(call)) is not None]
+        ranked = [
+            (len(c.inputs), -c.identical, moment.distance(c.trajectory.moment), c)
+            for c in changes
+            if c.trajectory.continues_at(moment)
+        ]
+        ranked = [r for r in ranked if r[2] < NEAR]
+        if not ranked:
+            return None, None
+        least = min(r[:3] for r in ranked)
+        closest = sorted((r[3] for r in ranked if r[:3] == least), key=lambda c: c.trajectory.waited)
+        again = [c for c in closest if c.trajectory.repeats(c)]
+        if again and not any(again[0].trajectory.is_apart(c.trajectory) for c in again[1:]):
+            return again[0].trajectory, again[0]
+        return None, closest[0]
+
+    def _settle(self, chosen: Trajectory, change: Change) -> None:
+        """`chosen` goes on although some inputs change; so it was begun only because they did."""
+        for trajectory in [t for t in self._all if chosen.comes_after(t)]:
+            trajectory.end()
+            self._all.remove(trajectory)
+        chosen.stop_watching(change.inputs)
 
     def _begin(self, trajectory: Trajectory) -> Trajectory:
         self._all = [t for t in self._all if not t.over]
@@ -146,3 +172,9 @@ class Trajectories:
         """End all trajectories; their records stay."""
         for trajectory in self._all:
             trajectory.end()
+
+
+def _looseness(found: tuple[Trajectory, dict[int, int]]) -> tuple[int, int]:
+    """Smaller where more tells that a call is this trajectory's: all inputs watched, the same objects."""
+    trajectory, verdicts = found
+    return trajectory.unwatched, -sum(v == IDENTICAL for v in verdicts.values())

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import weakref
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -22,7 +23,9 @@ FIRST_LEAP = 0.3  # a first move is doubtful when it is this share of the time
 class Trajectory:
     """One run.
 
-    suspects: inputs that differed from those of the trajectory that it may be a continuation of.
+    suspects: inputs in which its first call differs from the trajectory that it may be a continuation of;
+        after: that trajectory's last moment.
+    unwatched: how many inputs change from step to step, so that they tell nothing.
     move: by how much time last moved; its sign is the direction.
     waited: calls of others since the last of this one.
     """
@@ -32,17 +35,26 @@ class Trajectory:
     kept: dict[int, Kept]
     moment: Moment
     suspects: tuple[int, ...] = ()
+    after: weakref.ref[Moment] | None = None
     context: Context = field(default_factory=Context)
+    unwatched: int = 0
     move: float = 0.0
     waited: int = 0
     over: bool = False
 
     @staticmethod
     def begin(
-        variant: Variant, call: Call, roles: Roles, moment: Moment, suspects: tuple[int, ...]
+        variant: Variant, call: Call, roles: Roles, moment: Moment, change: Change | None
     ) -> Trajectory:
         kept = {i: Kept(call.tensors[i]) for i in roles.conditioning}
-        return Trajectory(variant, call.key, kept, moment, suspects)
+        begun = Trajectory(variant, call.key, kept, moment)
+        if change is not None:
+            last = change.trajectory.moment
+            begun.suspects, begun.after = change.inputs, weakref.ref(last)
+            now, then = moment.time(), last.time()
+            if now is not None and then is not None:
+                begun.move = min(now - then, 0.0)  # that it rises is too rare to be taken for granted
+        return begun
 
     def is_kind(self, variant: Variant, call: Call) -> bool:
         """Whether `call` is the same kind of call of the same graph."""
@@ -88,24 +100,44 @@ class Trajectory:
         return now != last and (now - last) * self.move >= 0
 
     def leaps_to(self, moment: Moment) -> bool:
-        """Whether time moves on so far that this may be a run that was begun elsewhere."""
+        """Whether time moves on so far that this may be a run that was begun elsewhere.
+
+        Without a time, whether the sample does.
+        """
         now, last = moment.time(), self.moment.time()
-        assert now is not None and last is not None
+        if now is None or last is None:
+            return NEAR <= moment.distance(self.moment) < math.inf
         return abs(now - last) > (LEAP * abs(self.move) if self.move else FIRST_LEAP * abs(last))
 
-    def near(self, moment: Moment) -> bool:
-        """Whether the sample may be the one after this trajectory's last."""
-        return moment.distance(self.moment) < NEAR
+    def changed(self, call: Call) -> Change | None:
+        """How the conditioning of `call` differs; None unless only some does, and none that was proven."""
+        kept = self.kept  # ends, and is another, when one of its tensors is freed
+        verdicts = {i: k.compare(call.tensors[i]) for i, k in kept.items()}
+        inputs = tuple(i for i, verdict in verdicts.items() if verdict == DIFFERENT)
+        proven = any(kept[i].proven for i in inputs)
+        if proven or not inputs or len(inputs) == len(verdicts):
+            return None
+        return Change(self, inputs, sum(v == IDENTICAL for v in verdicts.values()))
 
-    def changing(self, call: Call) -> tuple[int, ...]:
-        """The inputs that changed, if only some did and none that had been the same object before."""
-        differing = tuple(i for i, k in self.kept.items() if k.compare(call.tensors[i]) == DIFFERENT)
-        proven = any(self.kept[i].proven for i in differing)
-        return () if proven or len(differing) == len(self.kept) else differing
+    def repeats(self, change: Change) -> bool:
+        """Whether the inputs that change now are those that changed when it began."""
+        return bool(self.suspects) and self.suspects == change.inputs
+
+    def is_apart(self, other: Trajectory) -> bool:
+        """Whether another was last given something else in the inputs that are suspected of both."""
+        if self.suspects != other.suspects:
+            return True
+        mine, its = self.kept, other.kept
+        return any(i not in mine or i not in its or mine[i].is_apart(its[i]) for i in self.suspects)
+
+    def comes_after(self, other: Trajectory) -> bool:
+        """Whether it may be a continuation of `other`, which was not called since."""
+        return self.after is not None and self.after() is other.moment
 
     def stop_watching(self, inputs: tuple[int, ...]) -> None:
         """These inputs change from step to step: they tell nothing."""
         self.suspects = ()
+        self.unwatched += len(inputs)
         for i in inputs:
             del self.kept[i]
 
@@ -135,3 +167,15 @@ class Trajectory:
                 trajectory.end()
 
         return gone
+
+
+@dataclass(frozen=True, eq=False)
+class Change:
+    """How a call differs from the last one of a trajectory that it may continue.
+
+    inputs: those that differ. identical: how many others are the very same objects.
+    """
+
+    trajectory: Trajectory
+    inputs: tuple[int, ...]
+    identical: int
