@@ -184,3 +184,24 @@ def test_s14_one_image_twice_at_low_strength_keeps_its_cache() -> None:
             share = 1 - i / 4
             cached(share * noise + (1 - share) * image, torch.full((2,), 1000 * share))
     assert cached.stats()["cond"].hits == (False, True, True, True)
+
+
+@pytest.mark.parametrize("growth", [0.1, 0.5, 3.0, 6.0])
+def test_s14_a_sample_that_grows_or_shrinks_is_the_same(growth: float) -> None:
+    """Samplers that do not keep its size, or models whose output is large."""
+    cached = fxcache.transform(build(Text), EAGER)
+    turn = 0.3 * start(2)
+    with torch.no_grad(), cached.cache_context("cond"):
+        for i, time in enumerate(LOWER):
+            cached(growth**i * (start(1) + i * turn), torch.full((2,), time))
+    assert cached.stats()["cond"].hits == (False, True, True, True)
+
+
+@pytest.mark.parametrize("size", [0.02, 1.0, 50.0])
+def test_s14_other_noise_of_any_size_leaps(size: float) -> None:
+    model = build(Text)
+    cached = fxcache.transform(model, STATIC)
+    other, time = size * start(2), torch.full((2,), LOWER[0])
+    with torch.no_grad(), cached.cache_context("cond"):
+        denoise(cached, 1, FULL)
+        assert torch.equal(cached(other, time), model(other, time))
