@@ -14,7 +14,7 @@ from torch import nn
 from torch.fx._symbolic_trace import is_fx_symbolic_tracing
 
 from .config import CacheConfig
-from .contexts import Context, Contexts
+from .contexts import Contexts
 from .errors import (
     AlreadyCachedError,
     ArgumentsError,
@@ -38,9 +38,11 @@ from .reads import RefusedTrace
 from .roothooks import has_root_hooks, hooked
 from .signature import Call, flatten
 from .standin import StandIn
-from .stats import ContextStats, SegmentStats, Stats, context_stats
+from .stats import Stats
 from .tracers import REASON, refuse_compilation, refuse_tracing
 from .variants import MAX_CAPTURES, Lowering, Variant, Variants, eager
+
+NO_TIMESTEP = "has no timestep input, so only its sample tells a new trajectory: call reset() between runs"
 
 
 class CachedTransformer(StandIn):
@@ -166,24 +168,9 @@ class CachedTransformer(StandIn):
         return self._variants.of(call, bound)
 
     def _step(self, variant: Variant, call: Call) -> tuple[Any, ...]:
-        context = self._contexts.state_for(variant, call)
         if variant.program.timestep is None:
-            self._warn(
-                TrajectoryWarning,
-                "has no timestep input, so only its sample tells a new trajectory: call reset() between runs",
-            )
-        if torch.is_grad_enabled():
-            with torch.no_grad():
-                return self._advance(context, variant, call)
-        return self._advance(context, variant, call)
-
-    def _advance(self, context: Context, variant: Variant, call: Call) -> tuple[Any, ...]:
-        state = context.tensors(variant, call)
-        try:
-            return variant.run(*call.tensors, *state)
-        except BaseException:
-            context.forget()  # a half-made step must leave nothing that a later one could use
-            raise
+            self._warn(TrajectoryWarning, NO_TIMESTEP)
+        return self._contexts.step(variant, call)
 
     def _run_uncached(self, error: FxcacheError) -> None:
         """Say, once for each reason, that calls of a kind run uncached."""
@@ -236,13 +223,7 @@ class CachedTransformer(StandIn):
     def stats(self) -> Stats:
         """What was cached in the last trajectory of each context. Reads the device; do not call it in
         the sampling loop where that matters."""
-        return Stats({name: self._context_stats(c) for name, c in self._contexts.items()})
-
-    def _context_stats(self, context: Context) -> ContextStats:
-        if context.variant is None:
-            segments = (SegmentStats((False,) * context.uncached_steps, {}),)
-            return ContextStats(segments, None, None, 0)
-        return context_stats(context.state, len(context.variant.program.segments), context.flops())
+        return self._contexts.stats()
 
     @property
     def graph(self) -> CachedGraph:

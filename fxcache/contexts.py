@@ -1,14 +1,17 @@
-"""Contexts: the trajectories of each caller of a transformed model."""
+"""Contexts: the trajectories of each caller of a transformed model, or of a loaded package."""
 
 from __future__ import annotations
 
+from typing import Any
+
+import torch
+
 from .callers import Callers
 from .context import Context
+from .served import Served
 from .signature import Call
+from .stats import ContextStats, SegmentStats, Stats, context_stats
 from .trajectories import Trajectories
-from .variants import Variant
-
-__all__ = ["Context", "Contexts"]
 
 
 class Contexts(Callers[Trajectories]):
@@ -20,12 +23,16 @@ class Contexts(Callers[Trajectories]):
     def __init__(self, limit: int) -> None:
         super().__init__(limit, Trajectories)
 
-    def state_for(self, variant: Variant, call: Call) -> Context:
-        """The state that `call` continues, in this thread and the enclosing `named` block.
+    def step(self, graph: Served, call: Call) -> tuple[Any, ...]:
+        """Run `call` with the state that it continues, in this thread and the enclosing `named` block.
 
         Raises `TooManyContextsError` where that would be one context more than the limit.
         """
-        return self.mine().find(variant, call, variant.roles)
+        context = self.mine().find(graph, call, graph.roles)
+        if torch.is_grad_enabled():
+            with torch.no_grad():
+                return _advance(context, graph, call)
+        return _advance(context, graph, call)
 
     def current(self) -> Context:
         """State of the last call in this thread and the enclosing `named` block."""
@@ -49,3 +56,22 @@ class Contexts(Callers[Trajectories]):
             for i, context in enumerate(contexts):
                 labelled.append((label if i == 0 else f"{label}/{i + 1}", context))
         return labelled
+
+    def stats(self) -> Stats:
+        """What was cached in the last trajectory of each context."""
+        return Stats({name: _stats_of(context) for name, context in self.items()})
+
+
+def _advance(context: Context, graph: Served, call: Call) -> tuple[Any, ...]:
+    state = context.tensors(graph, call)
+    try:
+        return graph.run(*call.tensors, *state)
+    except BaseException:
+        context.forget()  # a half-made step must leave nothing that a later one could use
+        raise
+
+
+def _stats_of(context: Context) -> ContextStats:
+    if context.graph is None:
+        return ContextStats((SegmentStats((False,) * context.uncached_steps, {}),), None, None, 0)
+    return context_stats(context.state, context.graph.segments, context.flops())

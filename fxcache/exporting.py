@@ -6,6 +6,7 @@ import inspect
 import json
 import zipfile
 from collections.abc import Iterator, Mapping
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +22,7 @@ from .flattening import flat_graph
 from .hardware import hardware
 from .manifest import ENTRY, FORMAT, Backend, Manifest, TensorEntry
 from .opaque import PLAIN
+from .packagecall import plain
 from .signature import arguments_structure, flatten
 from .spelling import require_known
 from .state import StateTensor
@@ -57,8 +59,8 @@ def export(
         `cached` is no cached model. PackageUseError: it is a loaded package.
     """
     require_cached(cached, "export")
-    # Compiled code reads memory as the example's was laid out; a loaded package hands it contiguous tensors.
-    example_inputs = pytree.tree_map_only(torch.Tensor, torch.Tensor.contiguous, dict(example_inputs))
+    # Compiled code reads memory as the example's was laid out; a loaded package hands it plain tensors.
+    example_inputs = pytree.tree_map_only(torch.Tensor, plain, dict(example_inputs))
     if backend == "tensorrt":
         from .backends.tensorrt import export_tensorrt
 
@@ -227,12 +229,13 @@ def manifest_of(
         timestep=program.timestep,
         parameters=cached._inputs.names,
         inputs=entries,
+        roles=variant.roles,
         arguments=_described(structure),
         defaults={n: d for n, d in cached._inputs.defaults.items() if isinstance(d, PLAIN)},
         outputs=_described(program.capture.output, original),
         conditions=tuple(dict.fromkeys(_conditions(variant, symbols))),
         state=state,
-        flops=None if flops is None else {"trunk": flops.trunk, "compute": flops.compute, "skip": flops.skip},
+        flops=None if flops is None else {"shapes": [list(t.shape) for t in call.tensors], **asdict(flops)},
         backend=backend,
         hardware=hardware(str(t.device) for t in call.tensors) if backend == "inductor" else {},
         autocast={kind: _dtype(dtype) for kind, dtype in autocast() if kind in kinds},

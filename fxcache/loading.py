@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import functools
+import warnings
 import zipfile
 import zlib
 from pathlib import Path
 
 import torch
 
-from .errors import PackageError
+from .cached import NO_TIMESTEP
+from .errors import PackageError, TrajectoryWarning
 from .hardware import misfit
 from .manifest import read_manifest
 from .packaged import PackagedTransformer
@@ -48,6 +50,8 @@ def load(path: str | Path, *, device_index: int = -1, max_contexts: int = 64) ->
         raise PackageError(
             path, f"its native code does not load here ({reason})", "export it again"
         ) from error
+    if manifest.timestep is None:
+        warnings.warn(f"a package of {manifest.model} {NO_TIMESTEP}", TrajectoryWarning, stacklevel=3)
     return PackagedTransformer(manifest, run, max_contexts, reloading(path, device_index, max_contexts))
 
 

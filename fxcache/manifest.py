@@ -15,8 +15,10 @@ from typing import Any, Literal
 import torch
 
 from .errors import PackageError
+from .roles import Roles
 
-FORMAT = 1  # raised when an older fxcache could not read a package any more
+FORMAT = 2  # raised when an older fxcache could not read a package any more
+OLDEST = 2  # what can still be read; before, a package did not say what its inputs are for
 ENTRY = "fxcache.json"
 Backend = Literal["inductor", "tensorrt"]
 
@@ -36,8 +38,10 @@ class TensorEntry:
 class Manifest:
     """The JSON entry of a package.
 
-    inputs: flat tensors in order. arguments: the forward's argument structure, tensors replaced by
-        {"tensor": i}; defaults: plain values of arguments that may be left out.
+    inputs: flat tensors in order. roles: which of them, by number, is the sample, which the time, and which
+        are conditioning. arguments: the forward's argument structure, tensors replaced by
+        {"tensor": i}; defaults: plain values of arguments that may be left out. flops: of a step at the
+        sizes of the example (shapes).
     outputs: the structure of the result, likewise. conditions: what sizes must fulfil.
     backend: what runs the compiled code of the package. hardware: what that was compiled for
         (nothing for engines, which say so themselves). autocast: kind of device -> dtype, as it was in
@@ -55,6 +59,7 @@ class Manifest:
     timestep: str | None
     parameters: tuple[str, ...]
     inputs: tuple[TensorEntry, ...]
+    roles: Roles
     arguments: dict[str, Any]
     defaults: dict[str, Any]
     outputs: Any
@@ -96,6 +101,7 @@ class Manifest:
         found = {name: value for name, value in json.loads(text).items() if name in known}
         for group in ("inputs", "state"):
             found[group] = tuple(_entry(e) for e in found[group])
+        found["roles"] = _roles(found["roles"], len(found["inputs"]))
         found["conditions"] = tuple(found["conditions"])
         found["parameters"] = tuple(found["parameters"])
         return Manifest(**found)
@@ -105,11 +111,19 @@ def _entry(entry: Mapping[str, Any]) -> TensorEntry:
     return TensorEntry(**{**entry, "shape": tuple(entry["shape"])})
 
 
+def _roles(fields: Mapping[str, Any], inputs: int) -> Roles:
+    roles = Roles(fields["sample"], fields["time"], tuple(fields["conditioning"]))
+    used = [i for i in (roles.sample, roles.time, *roles.conditioning) if i is not None]
+    if not all(i in range(inputs) for i in used):
+        raise ValueError(f"roles of {inputs} inputs: {roles}")
+    return roles
+
+
 def read_manifest(path: str | Path) -> Manifest:
     """The manifest of a package, read without running anything of it.
 
-    Raises `PackageError` where the file is missing, no package, truncated, of a newer format or made
-    for another torch.
+    Raises `PackageError` where the file is missing, no package, truncated, of a format that is not read or
+    made for another torch.
     """
     file = Path(path)
     if not file.is_file():
@@ -134,6 +148,9 @@ def _checked(file: Path, text: str) -> Manifest:
             raise PackageError(
                 file, f"its format is {found} and this fxcache reads up to {FORMAT}", "upgrade fxcache"
             )
+        if found < OLDEST:
+            what = f"its format is {found}, which does not say how requests are told apart"
+            raise PackageError(file, what, "export it again with this fxcache")
         manifest = Manifest.from_json(text)
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise PackageError(file, f"its {ENTRY} is not what fxcache writes", "export it again") from error

@@ -15,7 +15,7 @@ from .manifest import Manifest, TensorEntry, evaluate
 
 
 def flat_inputs(manifest: Manifest, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> list[torch.Tensor]:
-    """The tensors of a call in the package's order, contiguous.
+    """The tensors of a call in the package's order, as they were given.
 
     Raises `ArgumentsError`, `PackageInputError`.
     """
@@ -33,7 +33,9 @@ def flat_inputs(manifest: Manifest, args: tuple[Any, ...], kwargs: Mapping[str, 
         if name not in given and name not in manifest.defaults:
             raise PackageInputError(name, "is missing")
         value = given.pop(name, manifest.defaults.get(name))
-        _match(name, description, value, tensors, name == manifest.timestep)
+        if name == manifest.timestep and "tensor" in description and type(value) in (int, float):
+            value = _time(value, manifest.inputs[description["tensor"]].device)
+        _match(name, description, value, tensors)
     for name, value in given.items():
         if name not in names:
             raise ArgumentsError(manifest.model, f"no input {name}")
@@ -60,27 +62,28 @@ def open_sizes(manifest: Manifest, tensors: list[torch.Tensor]) -> dict[str, int
     return sizes
 
 
-def _match(
-    name: str, description: Mapping[str, Any], value: Any, tensors: list[torch.Tensor | None], is_time: bool
-) -> None:
+def _time(value: float, device: str) -> torch.Tensor:
+    """A number as the exported model takes it for its timestep."""
+    return torch.tensor(value, dtype=torch.int64 if type(value) is int else torch.float32, device=device)
+
+
+def _match(name: str, description: Mapping[str, Any], value: Any, tensors: list[torch.Tensor | None]) -> None:
     """Put the tensors of one argument in their places; refuse another structure or constant."""
     if "tensor" in description:
-        if is_time and isinstance(value, (int, float)):
-            value = torch.tensor(value)
         if not isinstance(value, torch.Tensor):
             raise PackageInputError(name, f"must be a tensor, not {type(value).__name__}")
-        tensors[description["tensor"]] = value.contiguous()
+        tensors[description["tensor"]] = value
     elif "mapping" in description:
         if not isinstance(value, Mapping) or set(value) != set(description["mapping"]):
             raise PackageInputError(name, f"must be a mapping with the keys {list(description['mapping'])}")
         for key, inner in description["mapping"].items():
-            _match(f"{name}[{key!r}]", inner, value[key], tensors, False)
+            _match(f"{name}[{key!r}]", inner, value[key], tensors)
     elif "list" in description or "tuple" in description:
         inners = description.get("list", description.get("tuple"))
         if not isinstance(value, (list, tuple)) or len(value) != len(inners):
             raise PackageInputError(name, f"must hold {len(inners)} items")
         for i, inner in enumerate(inners):
-            _match(f"{name}[{i}]", inner, value[i], tensors, False)
+            _match(f"{name}[{i}]", inner, value[i], tensors)
     elif not _is(value, description["value"]):
         raise PackageInputError(name, f"is {value!r}; the package was exported with {description['value']!r}")
 
@@ -105,6 +108,8 @@ def _check(entry: TensorEntry, tensor: torch.Tensor) -> None:
         raise PackageInputError(
             entry.name, f"has {tensor.dim()} dimensions; the package takes {len(entry.shape)}"
         )
+    if tensor.layout != torch.strided:
+        raise PackageInputError(entry.name, f"has layout {tensor.layout}; the package takes torch.strided")
     if str(tensor.device) != entry.device:
         raise PackageInputError(entry.name, f"is on {tensor.device}; the package runs on {entry.device}")
 
@@ -130,6 +135,11 @@ def without_autocast(manifest: Manifest) -> Iterator[None]:
 def _within(autocast: Mapping[str, str]) -> str:
     regions = " and ".join(f"torch.autocast({kind!r}, torch.{dtype})" for kind, dtype in autocast.items())
     return f"within {regions}" if regions else "without torch.autocast"
+
+
+def plain(value: torch.Tensor) -> torch.Tensor:
+    """With its numbers one after the other in memory, where compiled code reads them."""
+    return value.resolve_conj().resolve_neg().contiguous()
 
 
 def rebuild(description: Mapping[str, Any], tensors: Any) -> Any:

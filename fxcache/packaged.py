@@ -10,40 +10,20 @@ from typing import Any
 
 import torch
 
-from .callers import Callers
 from .config import CacheConfig
-from .flops import StepFlops
-from .manifest import Manifest, TensorEntry, evaluate
+from .contexts import Contexts
+from .manifest import Manifest
 from .packagecall import flat_inputs, open_sizes, rebuild, without_autocast
+from .packagegraph import PackagedGraph
 from .sealed import Sealed
-from .state import record_of
-from .stats import ContextStats, Stats, context_stats
+from .stats import Stats
 
 REASON = "a package is compiled already"  # what a graph break says
 
 
-class Kept:
-    """The state of one caller of a package. shapes: of the inputs that it is for; none once it is over."""
-
-    def __init__(self, named: bool = False) -> None:
-        self.shapes: tuple[torch.Size, ...] = ()
-        self.state: dict[str, torch.Tensor] = {}
-
-    @property
-    def live(self) -> bool:
-        return bool(self.shapes)
-
-    def finish(self) -> None:
-        """Free the state; the small record stays for `stats()`."""
-        self.shapes = ()
-        self.state = record_of(self.state)
-
-    def forget(self) -> None:
-        self.shapes, self.state = (), {}
-
-
 class PackagedTransformer(Sealed):
-    """A loaded package. Called like the model; each context has a state of its own.
+    """A loaded package. Called like the cached model that it was made of, and tells requests apart alike:
+    by thread and `cache_context`, and in these by their conditioning, time and sample.
 
     A copy shares the compiled code and has states of its own. A pickle holds the package's path, not its
     contents: the file must be there, unchanged, where it is unpickled.
@@ -55,7 +35,8 @@ class PackagedTransformer(Sealed):
     manifest: Manifest
     run: Callable[..., Any]
     cache_config: CacheConfig
-    _callers: Callers[Kept]
+    _graph: PackagedGraph
+    _contexts: Contexts
     _reload: functools.partial[PackagedTransformer] | None
 
     def __init__(
@@ -71,7 +52,8 @@ class PackagedTransformer(Sealed):
             manifest=manifest,
             run=run,
             cache_config=CacheConfig.from_dict(manifest.config),
-            _callers=Callers(max_contexts, Kept),
+            _graph=PackagedGraph(manifest, run),
+            _contexts=Contexts(max_contexts),
             _reload=reload,
         )
 
@@ -104,22 +86,14 @@ class PackagedTransformer(Sealed):
         tensors = flat_inputs(self.manifest, args, kwargs)
         if torch.is_grad_enabled() and any(t.requires_grad for t in tensors):
             self._refuse("compute gradients", "Call it within torch.no_grad().")
-        sizes = open_sizes(self.manifest, tensors)
-        kept = self._callers.mine()
-        shapes = tuple(t.shape for t in tensors)
-        if kept.shapes != shapes:
-            kept.state, kept.shapes = self.new_state(sizes), shapes
-        try:
-            with torch.no_grad(), without_autocast(self.manifest):
-                results = self.run(*tensors, *kept.state.values())
-        except BaseException:
-            kept.forget()  # a half-made step must leave nothing that a later one could use
-            raise
+        call = self._graph.call(tensors)
+        with without_autocast(self.manifest):
+            results = self._contexts.step(self._graph, call)
         return rebuild(self.manifest.outputs, results)
 
     def new_state(self, sizes: Mapping[str, int]) -> dict[str, torch.Tensor]:
         """Fresh state tensors, by name and in order, for these sizes (`input_sizes` gives them)."""
-        return {e.name: _allocate(e, sizes) for e in self.manifest.state}
+        return self._graph.state(sizes)
 
     def input_sizes(self, *args: Any, **kwargs: Any) -> dict[str, int]:
         """The open sizes of a call, by the names that the manifest uses."""
@@ -129,36 +103,24 @@ class PackagedTransformer(Sealed):
 
     def cache_context(self, name: str, **information: Any) -> AbstractContextManager[None]:
         """Within the block, calls use the state `name`."""
-        return self._callers.named(name)
+        return self._contexts.named(name)
 
     def reset(self) -> None:
         """Forget all states."""
-        self._callers.reset()
+        self._contexts.reset()
 
     def _reset_stateful_cache(self, recurse: bool = True) -> None:
         # diffusers calls this when a pipeline is done; the record stays for `stats()`.
-        self._callers.finish()
+        self._contexts.finish()
 
     def stats(self) -> Stats:
         """What was cached in the last trajectory of each context."""
-        contexts: dict[str, ContextStats] = {}
-        for name, kept in self._callers.entries():
-            if kept.state:
-                contexts[name] = context_stats(kept.state, self.manifest.segments, self._flops())
-        return Stats(contexts)
-
-    def _flops(self) -> StepFlops | None:
-        found = self.manifest.flops
-        return (
-            None
-            if found is None
-            else StepFlops(found["trunk"], tuple(found["compute"]), tuple(found["skip"]))
-        )
+        return self._contexts.stats()
 
     # ------------------------------------------------------------------ copies
 
     def __copy__(self) -> PackagedTransformer:
-        return PackagedTransformer(self.manifest, self.run, self._callers.limit, self._reload)
+        return PackagedTransformer(self.manifest, self.run, self._contexts.limit, self._reload)
 
     def __deepcopy__(self, memo: dict[int, Any]) -> PackagedTransformer:
         copied = memo[id(self)] = self.__copy__()
@@ -175,11 +137,3 @@ class PackagedTransformer(Sealed):
 
     def __repr__(self) -> str:
         return f"PackagedTransformer({self.sealed}, {self.cache_config})"
-
-
-def _allocate(entry: TensorEntry, sizes: Mapping[str, int]) -> torch.Tensor:
-    shape = [evaluate(s, sizes) for s in entry.shape]
-    dtype, device = getattr(torch, entry.dtype), torch.device(entry.device)
-    if entry.initial is not None:
-        return torch.tensor(entry.initial, dtype=dtype, device=device).reshape(shape)
-    return torch.zeros(shape, dtype=dtype, device=device)

@@ -37,9 +37,9 @@ from .context import Context
 from .moments import Moment
 from .policies.nearness import NEAR
 from .roles import Roles
+from .served import Served
 from .signature import Call
 from .trajectory import Change, Trajectory
-from .variants import Variant
 
 MAX_TRAJECTORIES = 8  # of one context; beyond it, the one that waited longest is dropped
 PATIENCE = 2  # a trajectory is over when it sat out so many rounds of all trajectories
@@ -57,30 +57,30 @@ class Trajectories:
         self._all: list[Trajectory] = []
         self.last: Trajectory | None = None
 
-    def find(self, variant: Variant, call: Call, roles: Roles) -> Context:
+    def find(self, graph: Served, call: Call, roles: Roles) -> Context:
         """The state for `call`, that of the trajectory that it continues or of a new one."""
         moment = Moment.of(call, roles)
-        if len(self._all) == 1 and self._all[0].goes_on(variant, call, moment, read_time=not self.vouched):
+        if len(self._all) == 1 and self._all[0].goes_on(graph, call, moment, read_time=not self.vouched):
             return self._all[0].context
-        chosen, verdicts = self._continued(self._alike(variant, call), moment)
+        chosen, verdicts = self._continued(self._alike(graph, call), moment)
         change = None
         if chosen is None:
-            chosen, change = self._with_changing_inputs(variant, call, moment)
+            chosen, change = self._with_changing_inputs(graph, call, moment)
             if chosen is not None and change is not None:
                 self._settle(chosen, change)
                 verdicts = chosen.compare(call) or {}
         if chosen is None:
-            chosen = self._begin(Trajectory.begin(variant, call, roles, moment, change))
+            chosen = self._begin(Trajectory.begin(graph, call, roles, moment, change))
         else:
             chosen.note(call, verdicts, moment, read_time=not self.vouched)
         self._pass_turn(chosen)
         return chosen.context
 
-    def _alike(self, variant: Variant, call: Call) -> list[tuple[Trajectory, dict[int, int]]]:
+    def _alike(self, graph: Served, call: Call) -> list[tuple[Trajectory, dict[int, int]]]:
         """Trajectories with this kind of call and this conditioning."""
         found: list[tuple[Trajectory, dict[int, int]]] = []
         for trajectory in self._all:
-            if trajectory.is_kind(variant, call):
+            if trajectory.is_kind(graph, call):
                 verdicts = trajectory.compare(call)
                 if verdicts is not None:
                     found.append((trajectory, verdicts))
@@ -107,7 +107,7 @@ class Trajectories:
         return level[0]
 
     def _with_changing_inputs(
-        self, variant: Variant, call: Call, moment: Moment
+        self, graph: Served, call: Call, moment: Moment
     ) -> tuple[Trajectory | None, Change | None]:
         """A trajectory of which all tells that it goes on, but some inputs changed; and that change.
 
@@ -115,7 +115,7 @@ class Trajectories:
         same objects; then the one whose sample is nearest. It is given only where the same inputs changed
         at its last call, too, and no other trajectory could claim the call as well.
         """
-        changes = [c for t in self._all if t.is_kind(variant, call) and (c := t.changed(call)) is not None]
+        changes = [c for t in self._all if t.is_kind(graph, call) and (c := t.changed(call)) is not None]
         ranked = [
             (len(c.inputs), -c.identical, moment.distance(c.trajectory.moment), c)
             for c in changes

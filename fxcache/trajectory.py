@@ -12,8 +12,8 @@ from .context import Context
 from .moments import Moment
 from .policies.nearness import NEAR
 from .roles import Roles
+from .served import Served
 from .signature import Call
-from .variants import Variant
 
 LEAP = 2.5  # a move in time is doubtful when it is so many times the one before
 FIRST_LEAP = 0.3  # a first move is doubtful when it is this share of the time
@@ -30,7 +30,7 @@ class Trajectory:
     waited: calls of others since the last of this one.
     """
 
-    variant: Variant
+    graph: Served
     call_key: tuple[object, ...]
     kept: dict[int, Kept]
     moment: Moment
@@ -43,11 +43,9 @@ class Trajectory:
     over: bool = False
 
     @staticmethod
-    def begin(
-        variant: Variant, call: Call, roles: Roles, moment: Moment, change: Change | None
-    ) -> Trajectory:
+    def begin(graph: Served, call: Call, roles: Roles, moment: Moment, change: Change | None) -> Trajectory:
         kept = {i: Kept(call.tensors[i]) for i in roles.conditioning}
-        begun = Trajectory(variant, call.key, kept, moment)
+        begun = Trajectory(graph, call.key, kept, moment)
         if change is not None:
             last = change.trajectory.moment
             begun.suspects, begun.after = change.inputs, weakref.ref(last)
@@ -56,16 +54,16 @@ class Trajectory:
                 begun.move = min(now - then, 0.0)  # that it rises is too rare to be taken for granted
         return begun
 
-    def is_kind(self, variant: Variant, call: Call) -> bool:
+    def is_kind(self, graph: Served, call: Call) -> bool:
         """Whether `call` is the same kind of call of the same graph."""
-        return not self.over and self.variant is variant and self.call_key == call.key
+        return not self.over and self.graph is graph and self.call_key == call.key
 
-    def goes_on(self, variant: Variant, call: Call, moment: Moment, read_time: bool) -> bool:
+    def goes_on(self, graph: Served, call: Call, moment: Moment, read_time: bool) -> bool:
         """Quickly, whether nothing but the sample changed and time moved on by a step; notes it if so.
 
         False means only that this must be looked at more closely.
         """
-        if not (self.is_kind(variant, call) and self.waited == 0):
+        if not (self.is_kind(graph, call) and self.waited == 0):
             return False
         tensors = call.tensors
         for i, kept in self.kept.items():

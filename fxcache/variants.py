@@ -80,6 +80,11 @@ class Variant:
         """What its inputs are for."""
         return Roles.of(self.program.capture, self.program.timestep)
 
+    @property
+    def segments(self) -> int:
+        """How many decisions a step makes."""
+        return len(self.program.segments)
+
     def intact(self) -> bool:
         """Whether the model's Python state is what the graph was made for."""
         return self.watch.holds()
