@@ -32,8 +32,13 @@ def hooked(model: nn.Module, forward: Forward) -> Forward:
     Raises:
         RootHookError: a hook replaces the forward rather than going around it.
     """
-    forward = _with_diffusers_hooks(model, forward)
-    forward = _with_accelerate_hook(model, forward)
+    registry, inner = model.__dict__.get("_diffusers_hook"), False
+    for number, name in enumerate(registry._hook_order if registry is not None else ()):
+        if not inner and _wraps_accelerates(model, registry._fn_refs[number]):
+            forward, inner = _with_accelerate_hook(model, forward), True
+        forward = _with_diffusers_hook(model, name, registry.hooks[name], forward)
+    if not inner:
+        forward = _with_accelerate_hook(model, forward)
     return _with_torch_hooks(model, forward)
 
 
@@ -43,9 +48,7 @@ def forward_beneath(model: nn.Module) -> Forward:
     registry, accelerates = own.get("_diffusers_hook"), own.get("_old_forward")
     if registry is not None and registry._fn_refs:
         first = registry._fn_refs[0]
-        beneath = first.original_forward or first.forward
-        # Each of the two wraps what it found: where that was the other's wrapper, the other's is beneath.
-        return accelerates if getattr(beneath, "__wrapped__", None) == accelerates is not None else beneath
+        return accelerates if _wraps_accelerates(model, first) else first.original_forward or first.forward
     return accelerates or model.forward
 
 
@@ -96,16 +99,17 @@ def _with_accelerate_hook(model: nn.Module, forward: Forward) -> Forward:
     return run
 
 
-def _with_diffusers_hooks(model: nn.Module, forward: Forward) -> Forward:
-    registry = model.__dict__.get("_diffusers_hook")
-    if registry is None:
-        return forward
-    for name in registry._hook_order:  # the first registered is the innermost
-        hook = registry.hooks[name]
-        if hasattr(hook, "new_forward"):
-            raise RootHookError(type(model).__name__, name)
-        forward = _around(model, hook, forward)
-    return forward
+def _with_diffusers_hook(model: nn.Module, name: str, hook: Any, forward: Forward) -> Forward:
+    if hasattr(hook, "new_forward"):
+        raise RootHookError(type(model).__name__, name)
+    return _around(model, hook, forward)
+
+
+def _wraps_accelerates(model: nn.Module, wrapper: Any) -> bool:
+    """Whether one of diffusers' wrappers went around accelerate's, which hides the forward that it found."""
+    accelerates = model.__dict__.get("_old_forward")
+    beneath = wrapper.original_forward or wrapper.forward
+    return accelerates is not None and getattr(beneath, "__wrapped__", None) == accelerates
 
 
 def _around(model: nn.Module, hook: Any, forward: Forward) -> Forward:

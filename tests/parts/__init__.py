@@ -1,0 +1,1 @@
+"""Tests of the parts that a capture stands on, one file for each."""
