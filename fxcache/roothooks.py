@@ -32,9 +32,11 @@ def hooked(model: nn.Module, forward: Forward) -> Forward:
     Raises:
         RootHookError: a hook replaces the forward rather than going around it.
     """
-    registry, inner = model.__dict__.get("_diffusers_hook"), False
-    for number, name in enumerate(registry._hook_order if registry is not None else ()):
-        if not inner and _wraps_accelerates(model, registry._fn_refs[number]):
+    registry: Any = model.__dict__.get("_diffusers_hook")
+    wrappers = zip(registry._hook_order, registry._fn_refs, strict=True) if registry is not None else ()
+    inner = False
+    for name, wrapper in wrappers:  # the first registered is the innermost
+        if not inner and _wraps_accelerates(model, wrapper):
             forward, inner = _with_accelerate_hook(model, forward), True
         forward = _with_diffusers_hook(model, name, registry.hooks[name], forward)
     if not inner:
@@ -45,7 +47,8 @@ def hooked(model: nn.Module, forward: Forward) -> Forward:
 def forward_beneath(model: nn.Module) -> Forward:
     """The forward that the hooks on `model` go around: its class's, or one set on the instance."""
     own = model.__dict__
-    registry, accelerates = own.get("_diffusers_hook"), own.get("_old_forward")
+    registry: Any = own.get("_diffusers_hook")
+    accelerates: Any = own.get("_old_forward")
     if registry is not None and registry._fn_refs:
         first = registry._fn_refs[0]
         return accelerates if _wraps_accelerates(model, first) else first.original_forward or first.forward
