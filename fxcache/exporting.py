@@ -23,7 +23,7 @@ from .hardware import hardware
 from .manifest import ENTRY, FORMAT, Backend, Manifest, TensorEntry
 from .opaque import PLAIN
 from .packagecall import plain
-from .signature import arguments_structure, flatten
+from .signature import Call, arguments_structure, flatten
 from .spelling import require_known
 from .state import StateTensor
 from .structure import Slot, Structure
@@ -55,8 +55,8 @@ def export(
         The path. The file holds native code: load only files that you trust.
 
     Raises:
-        ExportError: the graph depends on values of its inputs, or cannot be exported. BackendError:
-        `cached` is no cached model. PackageUseError: it is a loaded package.
+        ExportError: the graph or its state depends on values of its inputs, or cannot be exported.
+        BackendError: `cached` is no cached model. PackageUseError: it is a loaded package.
     """
     require_cached(cached, "export")
     # Compiled code reads memory as the example's was laid out; a loaded package hands it plain tensors.
@@ -71,7 +71,7 @@ def export(
     if target.suffix != ".pt2":
         raise ExportError(type(cached.original).__name__, f"the file's name must end in .pt2, not {target}")
     variant, call = cached.variant_for(example_inputs)
-    refuse_unpackable(cached, variant)
+    refuse_unpackable(cached, variant, call)
     with torch.no_grad():
         state = tuple(variant.allocate(call).values())
         values = (*(t.detach().clone() for t in call.tensors), *state)
@@ -92,9 +92,14 @@ def inductor_options() -> tuple[str, ...]:
     return tuple(torch._inductor.config.get_config_copy())
 
 
-def refuse_unpackable(cached: CachedTransformer, variant: Variant) -> None:
-    """Raises `ExportError` where a call depends on Python code beside the graph."""
+def refuse_unpackable(cached: CachedTransformer, variant: Variant, call: Call) -> None:
+    """Raises `ExportError` where a call depends on Python code beside the graph, or its state on values."""
     captured = variant.program.capture
+    symbols = variant.symbols[call.key]
+    vague = [s.name for s in variant.program.state if s.sizes(symbols) is None]
+    if vague:
+        why = f"the shapes of what it remembers ({', '.join(vague)}) depend on values of its inputs"
+        raise ExportError(type(cached.original).__name__, why)
     if captured.values is not None:
         reads = ", ".join(captured.values.reads)
         why = f"its Python code reads values of its inputs ({reads}), which no package can check"

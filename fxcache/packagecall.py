@@ -72,6 +72,8 @@ def _match(name: str, description: Mapping[str, Any], value: Any, tensors: list[
     if "tensor" in description:
         if not isinstance(value, torch.Tensor):
             raise PackageInputError(name, f"must be a tensor, not {type(value).__name__}")
+        if value.layout != torch.strided:
+            raise PackageInputError(name, f"has layout {value.layout}; the package takes torch.strided")
         tensors[description["tensor"]] = value
     elif "mapping" in description:
         if not isinstance(value, Mapping) or set(value) != set(description["mapping"]):
@@ -108,8 +110,6 @@ def _check(entry: TensorEntry, tensor: torch.Tensor) -> None:
         raise PackageInputError(
             entry.name, f"has {tensor.dim()} dimensions; the package takes {len(entry.shape)}"
         )
-    if tensor.layout != torch.strided:
-        raise PackageInputError(entry.name, f"has layout {tensor.layout}; the package takes torch.strided")
     if str(tensor.device) != entry.device:
         raise PackageInputError(entry.name, f"is on {tensor.device}; the package runs on {entry.device}")
 

@@ -26,7 +26,7 @@ class PackagedGraph:
     def __init__(self, manifest: Manifest, code: Callable[..., Any]) -> None:
         self._manifest = manifest
         self._code = code
-        self._sizes: dict[tuple[Any, ...], dict[str, int]] = {}
+        self._fitting: set[tuple[Any, ...]] = set()
 
     @property
     def roles(self) -> Roles:
@@ -42,10 +42,11 @@ class PackagedGraph:
         Raises `PackageInputError` where the package does not take them.
         """
         kinds = tuple((t.shape, t.dtype, t.device, t.is_contiguous() or t.stride()) for t in tensors)
-        if kinds not in self._sizes:
-            if len(self._sizes) >= MAX_KINDS:
-                self._sizes.clear()
-            self._sizes[kinds] = open_sizes(self._manifest, tensors)
+        if kinds not in self._fitting:
+            open_sizes(self._manifest, tensors)
+            if len(self._fitting) >= MAX_KINDS:
+                self._fitting.clear()
+            self._fitting.add(kinds)
         return Call((ambient_key(), *kinds), tensors)
 
     def run(self, *values: torch.Tensor) -> tuple[Any, ...]:

@@ -11,10 +11,12 @@ from typing import Any
 
 import pytest
 import torch
+from torch import Tensor
 
 import fxcache
 from fxcache.errors import ArgumentsError, ExportError, PackageError, PackageInputError
 from fxcache.manifest import ENTRY, evaluate, read_manifest
+from tests.faults.base import Base, build
 from tests.toy import latents, toy
 
 
@@ -150,6 +152,7 @@ def test_inputs_that_the_package_was_not_exported_for(toy_package: Path) -> None
             {"hidden_states": x.double(), "timestep": t},
             "dtype torch.float64; the package takes torch.float32",
         ),
+        ({"hidden_states": x.to_sparse(), "timestep": t}, "has layout torch.sparse_coo"),
         ({"hidden_states": x[0], "timestep": t}, "has 2 dimensions; the package takes 3"),
         ({"hidden_states": x[..., :4], "timestep": t}, "has shape"),
         ({"hidden_states": x.tolist(), "timestep": t}, "must be a tensor, not list"),
@@ -172,6 +175,21 @@ def test_an_export_that_cannot_work(tmp_path: Path) -> None:
         fxcache.export(
             cached, tmp_path / "toy.onnx", {"hidden_states": latents(1, 0)[0], "timestep": torch.ones(1)}
         )
+
+
+def test_state_whose_shape_depends_on_values_is_not_exported(tmp_path: Path) -> None:
+    class Selects(Base):
+        """Its blocks see the tokens that a mask selects, however many these are."""
+
+        def forward(self, x: Tensor, timestep: Tensor, mask: Tensor) -> Tensor:  # type: ignore[override]
+            tokens = x.flatten(0, 1)
+            return tokens.masked_scatter(mask[:, None], super().forward(tokens[mask], timestep))
+
+    x, t = latents(1, 0)[0], torch.ones(1)
+    example = {"x": x, "timestep": t, "mask": torch.tensor([True, False, True, True, False])}
+    cached = fxcache.transform(build(Selects), "F1B0_W0M0MC0_T0O1_R1000")
+    with pytest.raises(ExportError, match=r"what it remembers \(previous_0.*depend on values"):
+        fxcache.export(cached, tmp_path / "selects.pt2", example)
 
 
 def test_size_expressions_are_arithmetic_only() -> None:
