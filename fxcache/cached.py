@@ -6,7 +6,6 @@ import copy
 import warnings
 from collections.abc import Mapping
 from contextlib import AbstractContextManager
-from dataclasses import replace
 from typing import Any
 
 import torch
@@ -36,7 +35,7 @@ from .othercaches import OtherCaches
 from .printing import CachedGraph
 from .reads import RefusedTrace
 from .roothooks import has_root_hooks, hooked
-from .signature import Call, flatten
+from .signature import Call
 from .standin import StandIn
 from .stats import Stats
 from .tracers import REASON, refuse_compilation, refuse_tracing
@@ -145,10 +144,7 @@ class CachedTransformer(StandIn):
         if self._forward.replaced():
             self._variants = self._no_variants()
         bound = self._inputs.bind(args, kwargs)
-        call = flatten(bound, self.original.training)
-        if bound.positional:
-            call = replace(call, key=(bound.positional, *call.key))
-        variant, call = self._variants.of(call, bound)
+        variant, call = self._variants.of(*self._variants.flatten(bound))
         flat = self._step(variant, call)
         return variant.program.capture.finish(flat)
 
@@ -161,11 +157,13 @@ class CachedTransformer(StandIn):
                 raise
             self._run_uncached(error)
 
-    def variant_for(self, example_inputs: Mapping[str, Any]) -> tuple[Variant, Call]:
-        """The transformed graph that serves a call with `example_inputs`, and that call, flattened."""
+    def variant_for(self, example_inputs: Mapping[str, Any], numbers: bool = True) -> tuple[Variant, Call]:
+        """The transformed graph that serves a call with `example_inputs`, and that call, flattened.
+
+        numbers: whether it may be one that takes numbers as inputs; else they are its constants.
+        """
         bound = self._inputs.bind((), example_inputs)
-        call = flatten(bound, self.original.training)
-        return self._variants.of(call, bound)
+        return self._variants.of(*self._variants.flatten(bound, numbers), numbers)
 
     def _step(self, variant: Variant, call: Call) -> tuple[Any, ...]:
         if variant.program.timestep is None:

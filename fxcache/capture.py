@@ -9,6 +9,7 @@ keys, LoRA loaded later, quantised or hooked linears, `.to()` and offloading kee
 from __future__ import annotations
 
 import contextlib
+import functools
 import logging
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -23,7 +24,7 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.fx import GraphModule, Node
 from torch.fx.experimental.symbolic_shapes import (
     DimDynamic,
-    ShapeEnv,
+    GuardOnDataDependentSymNode,
     StatelessSymbolicContext,
 )
 
@@ -37,8 +38,10 @@ from .guards import ShapeGuards, ValueGuards
 from .leaf import LeafReadsError
 from .leaf_adapter import called_leaf
 from .modulelists import USUAL, Way, find_leaves
+from .number_check import refuse_unlike
 from .pristine import pristine
 from .profilers import cannot_share
+from .promotion import as_numbers
 from .randomness_kept import randomness_kept
 from .reads import RefusedTrace
 from .rewrite_leaves import finish_graph
@@ -46,12 +49,14 @@ from .roothooks import forward_beneath
 from .separate_reads import separate_reads
 from .signature import arguments_structure, tensor_names
 from .structure import Structure
+from .symbolic_reads import ReadEnv, SymbolicReads, refuse_sized
 from .tracelock import LOCK
 from .tracing import Trace, trace
 from .uncompiled import uncompiled
 from .unnoticed import unnoticed
 from .writes import copied
 
+_LOG = logging.getLogger("fxcache")
 NUMBERS_WANTED = "expected to contain only concrete integers"  # a kernel's answer to symbolic amounts
 
 
@@ -69,6 +74,7 @@ class Capture:
     code: what ran outside the leaves.
     written: (input, output) pairs: these outputs are what the forward writes to its inputs.
     settings: of torch, to be in force while the graph runs.
+    numbers: which of the flat inputs stand for numbers.
     """
 
     model: nn.Module
@@ -85,6 +91,7 @@ class Capture:
     settings: tuple[Change, ...] = ()
     finals: tuple[Final, ...] = ()
     code: ExecutedCode = field(default_factory=ExecutedCode)
+    numbers: tuple[int, ...] = ()
 
     def finish(self, flat: Sequence[Any]) -> Any:
         """The model's return value, of the flat outputs of its graph; does what the forward leaves done."""
@@ -94,7 +101,11 @@ class Capture:
 
 
 def capture(
-    model: nn.Module, bound: Mapping[str, Any], tensors: list[torch.Tensor], way: Way = USUAL
+    model: nn.Module,
+    bound: Mapping[str, Any],
+    tensors: list[torch.Tensor],
+    way: Way = USUAL,
+    numbers: tuple[str, ...] = (),
 ) -> Capture:
     """Capture the call `model(**bound)`.
 
@@ -103,6 +114,7 @@ def capture(
         bound: all arguments by name.
         tensors: the flat tensors of `bound`, as `signature.flatten` orders them.
         way: which modules' calls stay whole.
+        numbers: names of tensors that hold a number each, as which the forward is given them.
 
     Raises:
         CaptureError: no way of tracing worked; it holds the reason for each.
@@ -115,6 +127,8 @@ def capture(
         ("static", _capture_fake),
         ("real", _capture_real),
     )
+    if numbers:
+        ways = (("symbolic", functools.partial(_capture_symbolic, numbers=numbers)),)
     _refuse_sharded(model)
     _refuse_profiled(model)
     with LOCK, unnoticed(), torch.no_grad(), uncompiled(), without_observers():
@@ -165,14 +179,17 @@ def _one_line(error: Exception) -> str:
     return f"{type(error).__name__}: {lines[0].strip()}" if lines else type(error).__name__
 
 
-def _forward_of(model: nn.Module, bound: Mapping[str, Any]) -> Callable[..., Any]:
+def _forward_of(
+    model: nn.Module, bound: Mapping[str, Any], numbers: tuple[int, ...] = ()
+) -> Callable[..., Any]:
     # Hooks on the root (offloading) act around the whole call, not inside the graph: `cached` runs them.
     run, inputs = forward_beneath(model), ForwardInputs.of(model)
     arguments = arguments_structure(bound)
     positional = getattr(bound, "positional", 0)
 
     def forward(*flat: torch.Tensor) -> Any:
-        args, kwargs = inputs.arguments(arguments.fill(flat), positional)
+        given = [t.item() if i in numbers else t for i, t in enumerate(flat)]
+        args, kwargs = inputs.arguments(arguments.fill(given), positional)
         return run(*args, **kwargs)
 
     return forward
@@ -184,13 +201,24 @@ def _capture_symbolic(
     tensors: list[torch.Tensor],
     way: Way,
     how: str,
+    numbers: tuple[str, ...] = (),
 ) -> Capture:
     try:
-        return _capture_fake(model, bound, tensors, way, how)
+        return _capture_fake(model, bound, tensors, way, how, numbers=numbers)
+    except GuardOnDataDependentSymNode as error:  # it decides by numbers that it reads
+        try:
+            return _capture_fake(model, bound, tensors, way, how, numbers=numbers, reading=True)
+        except (BlockMutationError, MemoryError, torch.OutOfMemoryError):
+            raise
+        except Exception as other:
+            if _is_ours(other):
+                raise
+            _LOG.debug("%s: not with symbols for numbers: %s", type(model).__name__, _one_line(other))
+            raise error from None
     except RuntimeError as error:
         if NUMBERS_WANTED not in str(error):
             raise
-    return _capture_fake(model, bound, tensors, way, how, decomposed=True)
+    return _capture_fake(model, bound, tensors, way, how, decomposed=True, numbers=numbers)
 
 
 def _capture_fake(
@@ -200,20 +228,36 @@ def _capture_fake(
     way: Way,
     how: str,
     decomposed: bool = False,
+    numbers: tuple[str, ...] = (),
+    reading: bool = False,
 ) -> Capture:
+    """On fake tensors. reading: give every number that is read a symbol, and note what is decided by it."""
     symbolic = how == "symbolic"
-    env = ShapeEnv(
+    env = ReadEnv(
         duck_shape=False,  # equal sizes stay different symbols until the model itself compares them
         allow_scalar_outputs=symbolic,
         allow_dynamic_output_shape_ops=symbolic,
     )
     mode = FakeTensorMode(shape_env=env if symbolic else None, allow_non_fake_inputs=True)
     flat = [fake_input(mode, t, f"input{i}", symbolic) for i, t in enumerate(tensors)]
+    names = tensor_names(bound) if numbers else []
+    places = tuple(i for i, name in enumerate(names) if name in numbers)
+    reads = SymbolicReads(env, tensors, frozenset(places), reading) if numbers or reading else None
     dims = [[_expression(s) for s in t.shape] for t in flat]
     leaves = find_leaves(model, way)
     with pristine(model) as sandbox, _quiet():
-        traced = trace(_forward_of(model, bound), leaves, lambda: flat, model, sandbox, False, decomposed)
-    return _finished(model, bound, traced, leaves, ShapeGuards.of(env, dims), how)
+        forward = _forward_of(model, bound, places)
+        traced = trace(forward, leaves, lambda: flat, model, sandbox, False, decomposed, reads)
+    if reads is not None:
+        refuse_sized(traced.graph, reads.symbols)
+    captured = _finished(model, bound, traced, leaves, ShapeGuards.of(env, dims), how)
+    if not places:
+        return captured
+    given = {i: tensors[i].item() for i in places}
+    others = [t for i, t in enumerate(tensors) if i not in given]
+    constant = _capture_symbolic(model, as_numbers(bound), others, way, how)
+    refuse_unlike(model, captured.graph, constant.graph, given)
+    return replace(captured, numbers=places)
 
 
 @contextlib.contextmanager

@@ -20,13 +20,14 @@ SHORT = 60  # characters of a value that are shown
 class Difference:
     """One thing about two calls that is not the same.
 
-    sizes: whether it is the sizes of a tensor.
+    sizes: whether it is the sizes of a tensor. number: whether it is a plain number.
     """
 
     name: str
     before: str
     now: str
     sizes: bool = False
+    number: bool = False
 
     def __str__(self) -> str:
         what = f"the sizes of '{self.name}'" if self.sizes else f"'{self.name}'"
@@ -79,9 +80,8 @@ ABSENT = (_Absent(),)
 def _entries(key: Key, bound: Mapping[str, Any]) -> Iterator[tuple[str, tuple[Any, ...]]]:
     """(name, key) of every setting and every leaf of an argument."""
     settings = [part for part in key if not is_argument(part)]
-    for name, part in zip(
-        ("ambient settings", "training mode", "positional"), reversed(settings), strict=False
-    ):
+    named = dict(zip(("ambient settings", "training mode", "positional"), reversed(settings), strict=False))
+    for name, part in {"positional": 0, **named}.items():
         yield name, (type(part), part)
     for part in filter(is_argument, key):
         if len(part) != 2:
@@ -104,11 +104,12 @@ def _difference(name: str, before: tuple[Any, ...], now: tuple[Any, ...]) -> Dif
         first = next(((a, b) for a, b in pairs if a != b), (len(before), len(now)))
         kind = getattr(before[0], "__name__", "value")
         if len(before) == len(now) == 3 and before[0] is now[0]:  # a plain value of its own kind
-            return Difference(name, _described(tuple(before[:2])), _described(tuple(now[:2])))
+            return _difference(name, tuple(before[:2]), tuple(now[:2]))
         return Difference(name, f"{kind} with {_short(first[0])}", f"{kind} with {_short(first[1])}")
     if len(before) == len(now) == 4 and before[:-1] == now[:-1]:
         return Difference(name, str(tuple(before[-1])), str(tuple(now[-1])), sizes=True)
-    return Difference(name, _described(before), _described(now))
+    number = before[0] is now[0] and before[0] in (int, float)
+    return Difference(name, _described(before), _described(now), number=number)
 
 
 def _described(leaf: tuple[Any, ...]) -> str:

@@ -70,7 +70,7 @@ def export(
     target = Path(path)
     if target.suffix != ".pt2":
         raise ExportError(type(cached.original).__name__, f"the file's name must end in .pt2, not {target}")
-    variant, call = cached.variant_for(example_inputs)
+    variant, call = cached.variant_for(example_inputs, numbers=False)
     refuse_unpackable(cached, variant, call)
     with torch.no_grad():
         state = tuple(variant.allocate(call).values())

@@ -9,6 +9,7 @@ from typing import Any
 import sympy
 import torch
 from torch._subclasses.fake_tensor import FakeTensorMode
+from torch.fx.experimental.symbolic_shapes import ShapeEnv
 from torch.utils.flop_counter import FlopCounterMode, sdpa_flop_count
 
 from .ambient import entered
@@ -69,12 +70,14 @@ def _count(program: Program, inputs: Sequence[Described], symbols: Mapping[sympy
         pristine(program.capture.model),
         torch.no_grad(),
         uncompiled(),
-        FakeTensorMode(allow_non_fake_inputs=True),
+        FakeTensorMode(allow_non_fake_inputs=True, shape_env=ShapeEnv(allow_scalar_outputs=True)),
     ):
         values: dict[str, Any] = {
             node.name: torch.empty(shape, dtype=dtype, device=device)
             for node, (shape, dtype, device) in zip(placeholders, inputs, strict=True)
         }
+        for place in program.capture.numbers:  # a fake tensor would not say what number it holds
+            values[placeholders[place].name] = torch.tensor(1, dtype=inputs[place][1])
         for tensor in program.state:
             sizes = tensor.sizes(symbols)
             if sizes is None:

@@ -13,6 +13,8 @@ import torch
 from torch.fx import GraphModule
 from torch.fx.experimental.symbolic_shapes import ShapeEnv
 
+from .holding import exact
+
 
 @dataclass(frozen=True)
 class ShapeGuards:
@@ -113,14 +115,14 @@ class _Seen:
 
 @dataclass
 class ValueGuards:
-    """Tensor values that the glue read while it was traced, checked again on every call.
+    """Tensors and numbers that the glue read, or was told, while it was traced, checked again on every call.
 
     `program` computes them from the flat inputs; `sources` are the inputs that it needs, `attributes`
     the model's own tensors. It is not run while all of these hold what they held at the last good check.
     """
 
     program: GraphModule
-    expected: tuple[torch.Tensor, ...]
+    expected: tuple[Any, ...]
     sources: tuple[int, ...]
     attributes: tuple[torch.Tensor, ...]
     reads: tuple[str, ...]
@@ -137,13 +139,16 @@ class ValueGuards:
             raise
         except Exception:  # baked sizes do not fit these values: another graph is needed
             return False
-        good = all(map(_equal, self.expected, found))
+        good = all(map(equal_values, self.expected, found))
         if good:
             self._seen = tuple(_Seen.now(t) for t in watched)
         return good
 
 
-def _equal(expected: torch.Tensor, found: torch.Tensor) -> bool:
+def equal_values(expected: Any, found: Any) -> bool:
+    """Whether a number or a tensor is what was expected; NaNs are equal."""
+    if not isinstance(expected, torch.Tensor):
+        return type(expected) is type(found) and exact(expected) == exact(found)
     if expected.shape != found.shape or expected.dtype != found.dtype:
         return False
     if expected.is_floating_point():  # bit for bit: a NaN that was read before is the same NaN

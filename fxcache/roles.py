@@ -20,7 +20,7 @@ class Roles:
 
     sample: the input that is denoised: the first that has the shape of the model's first output, else
         the first tensor. time: the input that the clock reads. conditioning: all others, without those
-        that have a time's name and those that have the shape of a further output (a second sample).
+        that have a time's name, numbers, and those with the shape of a further output (a second sample).
     """
 
     sample: int | None
@@ -32,7 +32,8 @@ class Roles:
         """The roles of the inputs of `capture`; `timestep` names the one that holds the time."""
         names = capture.inputs
         time = names.index(timestep) if timestep in names else None
-        rest = [i for i, name in enumerate(names) if i != time and not _names_a_time(name)]
+        others = {time, *capture.numbers}
+        rest = [i for i, name in enumerate(names) if i not in others and not _names_a_time(name)]
         placeholders = capture.graph.graph.find_nodes(op="placeholder")
         inputs = [p.meta.get("val") for p in placeholders]
         samples: list[int] = []

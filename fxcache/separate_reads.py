@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import nn
 from torch.fx import Graph, GraphModule, Node
@@ -24,7 +26,7 @@ def separate_reads(traced: Trace, model: nn.Module) -> ValueGuards | None:
     results = list(output.args[0])  # type: ignore[arg-type]
     count = len(results) - len(traced.reads)
     own = {id(t): t for t in (*model.parameters(), *model.buffers())}
-    kept: list[tuple[Node, torch.Tensor]] = []
+    kept: list[tuple[Node, Any]] = []
     for node, value in zip(results[count:], traced.reads, strict=True):
         needed = ancestors([node])
         for call in needed:
@@ -48,9 +50,7 @@ def _attributes(
     return tuple(own[id(t)] for t in found if id(t) in own)
 
 
-def _guards(
-    graph: GraphModule, reads: list[tuple[Node, torch.Tensor]], own: dict[int, torch.Tensor]
-) -> ValueGuards:
+def _guards(graph: GraphModule, reads: list[tuple[Node, Any]], own: dict[int, torch.Tensor]) -> ValueGuards:
     needed = ancestors(node for node, _ in reads)
     program = Graph()
     copies: dict[Node, Node] = {}

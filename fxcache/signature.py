@@ -26,11 +26,15 @@ EXACT = frozenset((type(None), bool, int, str, bytes, torch.dtype, torch.device,
 
 @dataclass(frozen=True)
 class Call:
-    """One call, flattened: `key` (hashable), the tensors in a fixed order, and the opaque objects."""
+    """One call, flattened: `key` (hashable), the tensors in a fixed order, and the opaque objects.
+
+    numbers: names of tensors that stand for numbers.
+    """
 
     key: tuple[Any, ...]
     tensors: list[torch.Tensor]
     objects: list[Any] = field(default_factory=list)
+    numbers: tuple[str, ...] = ()
 
 
 def flatten(bound: Mapping[str, Any], training: bool) -> Call:

@@ -30,6 +30,7 @@ from .pristine import Sandbox
 from .reads import MemoryReads, OwnReads, RefusedTrace, ValueReads
 from .straighten import drop_copies, drop_marks, is_write, mark_random, refuse_effects, written_inputs
 from .structure import Structure
+from .symbolic_reads import SymbolicReads, TracedItems
 
 
 @dataclass(frozen=True)
@@ -39,7 +40,7 @@ class Trace:
 
     calls: the leaf calls, in order; a leaf-call node's first argument is its index here.
     output: rebuilds the forward's return value from the flat outputs.
-    reads: what Python code read while it was traced; empty under fake tensors, which refuse.
+    reads: what Python code read, or was told, while it was traced: tensors and numbers.
     effects: what the forward set before it called the leaves. finals: what it left written.
     code: what ran outside the leaves.
     written: (input, output) pairs: these outputs, behind the forward's own, are the inputs' new values.
@@ -49,7 +50,7 @@ class Trace:
     graph: GraphModule
     calls: list[LeafRecord]
     output: Structure
-    reads: tuple[torch.Tensor, ...]
+    reads: tuple[Any, ...]
     effects: tuple[Effect, ...]
     finals: tuple[Final, ...]
     code: ExecutedCode
@@ -65,8 +66,10 @@ def trace(
     sandbox: Sandbox,
     real: bool,
     decomposed: bool = False,
+    numbers: SymbolicReads | None = None,
 ) -> Trace:
     """Trace `forward(*inputs())`, a call of `model`; on real tensors, watching what is read of their values.
+    On fake ones `numbers`, if given, says what is read.
 
     inputs: gives the flat inputs, anew for each trace that may write to them. decomposed: use the Python
     decompositions of operators, which take symbolic amounts of padding and resizing that their kernels do
@@ -76,12 +79,12 @@ def trace(
     """
     with without_autocast_cache(), enable_python_dispatcher() if decomposed else contextlib.nullcontext():
         if decomposed:
-            return _trace(forward, leaves, inputs, model, sandbox, real, aliasing=False, pure=True)
+            return _trace(forward, leaves, inputs, model, sandbox, real, False, numbers, pure=True)
         try:
-            return _trace(forward, leaves, inputs, model, sandbox, real, aliasing=False)
+            return _trace(forward, leaves, inputs, model, sandbox, real, False, numbers)
         except AliasWritten:
             sandbox.restore()
-            return _trace(forward, leaves, inputs, model, sandbox, real, aliasing=True)
+            return _trace(forward, leaves, inputs, model, sandbox, real, True, numbers)
 
 
 def _trace(
@@ -92,27 +95,41 @@ def _trace(
     sandbox: Sandbox,
     real: bool,
     aliasing: bool,
+    numbers: SymbolicReads | None,
     pure: bool = False,
 ) -> Trace:
     output: list[Structure] = []
     finals: list[Final] = []
     further: list[torch.Tensor] = []
-    reads = ValueReads(model)
-    watch = reads if real else OwnReads(model)
+    watch = ValueReads(model) if real else OwnReads(model)
+    reads = watch if isinstance(watch, ValueReads) else numbers
+    if numbers is not None:
+        numbers.begin()
     glue = GlueWatch(model, leaves.values(), pure)
     writes = WriteWatch(model, leaves)
     code = ExecutedCode((sandbox.reading, writes.reading))
 
     def body(*values: torch.Tensor) -> list[Any]:
-        with glue, watch, Calls(glue), MemoryReads(watch), glue.watching(), code.watching():
+        with (
+            glue,
+            watch,
+            numbers or contextlib.nullcontext(),
+            Calls(glue),
+            MemoryReads(watch),
+            contextlib.nullcontext() if real else TracedItems(),
+            glue.watching(),
+            code.watching(),
+        ):
             result = forward(*values)
+            if numbers is not None:
+                numbers.finish()
         structure, dynamic = Structure.of(result, fields=True)
         _refuse_hidden(structure)
         output.append(structure)
         found, stored = cut_finals(writes.finished())
         finals.extend(found)
         further.extend(stored)
-        return [*dynamic, *stored, *reads.copies]
+        return [*dynamic, *stored, *(reads.copies if reads is not None else ())]
 
     # Blocks hand on the sizes they are given; other modules may make new ones of what they read.
     watched = frozenset(leaves) - find_lists(model).keys() if real else frozenset()
@@ -121,7 +138,7 @@ def _trace(
         graph = _make_graph(body, inputs(), fake=not real)
         drop_marks(graph.graph)
         if any(is_write(n) for n in graph.graph.nodes):
-            functional = torch.func.functionalize(graph, remove="mutations")
+            functional = _functional(graph, numbers)
             graph = _make_graph(functional, inputs(), fake=not real)
             drop_copies(graph.graph)
             written = written_inputs(graph.graph, output[-1].count + len(further))
@@ -134,13 +151,26 @@ def _trace(
         graph,
         session.calls,
         output[-1],
-        tuple(reads.values),
+        tuple(reads.values) if reads is not None else (),
         writes.effects,
         tuple(finals),
         code,
         written,
         settings,
     )
+
+
+def _functional(graph: GraphModule, numbers: SymbolicReads | None) -> Callable[..., Any]:
+    """What the graph does, without writes."""
+    functional = torch.func.functionalize(graph, remove="mutations")
+    if numbers is None:
+        return functional
+
+    def reading(*values: torch.Tensor) -> Any:
+        with numbers.again():
+            return functional(*values)
+
+    return reading
 
 
 def _make_graph(body: Callable[..., Any], flat: list[torch.Tensor], fake: bool) -> GraphModule:

@@ -16,7 +16,7 @@ from torch import nn
 from .ambient import with_settings
 from .capture import Capture, capture
 from .config import CacheConfig
-from .differences import differences, kind_of
+from .differences import Difference, differences, kind_of
 from .effects import with_effects
 from .errors import CaptureError, FxcacheError, TooManyCapturesError
 from .finding import first_chain
@@ -28,10 +28,11 @@ from .ir import Program
 from .modulelists import Way
 from .opaque import is_opaque
 from .passes import run_passes
+from .promotion import Promotion, as_numbers, path_of
 from .randomness import refuse_reordered
 from .reachable import Place
 from .roles import Roles
-from .signature import Call, structure_key
+from .signature import Call, flatten, structure_key
 from .watch import Watch, watch_forward
 from .writeback import writing_back
 
@@ -211,9 +212,12 @@ class Variants:
         self._by_call: dict[Key, tuple[Key, Variant]] = {}
         self._last: tuple[Key, Variant] | None = None
         self._calls = 0
+        self._promotion = Promotion()
 
-    def of(self, call: Call, bound: Mapping[str, Any]) -> tuple[Variant, Call]:
+    def of(self, call: Call, bound: Mapping[str, Any], numbers: bool = True) -> tuple[Variant, Call]:
         """The variant that serves `call`; captures when there is none. Raises `CaptureError`.
+
+        numbers: whether numbers that changed may become inputs of its graph.
 
         Also gives the call again, with the key that equal calls before had: comparing it is quick then.
         """
@@ -227,7 +231,7 @@ class Variants:
                 variant.served += 1
                 variant.last_served = self._calls
                 return variant, replace(call, key=key)
-        variant = self._find(call, bound)
+        variant, call = self._find(call, bound, numbers)
         variant.served += 1
         variant.last_served = self._calls
         self._keep(call, variant)
@@ -246,26 +250,87 @@ class Variants:
                     self._drop(kind, variant)
             kind.refused = kind.wasted = None
 
-    def _find(self, call: Call, bound: Mapping[str, Any]) -> Variant:
+    def flatten(self, bound: Mapping[str, Any], numbers: bool = True) -> tuple[Call, Mapping[str, Any]]:
+        """A call with these arguments, and the arguments; numbers that change are tensors in both."""
+        names: tuple[str, ...] = ()
+        if numbers and self._promotion.paths:
+            bound, names = self._promotion.apply(bound)
+        call = flatten(bound, self._model.training)
+        positional = getattr(bound, "positional", 0)
+        if not positional and not names:
+            return call, bound
+        return replace(call, key=(frozenset(names), positional, *call.key), numbers=names), bound
+
+    def _find(
+        self, call: Call, bound: Mapping[str, Any], numbers: bool = True, promoted: str | None = None
+    ) -> tuple[Variant, Call]:
+        """`of`, the long way. promoted: how numbers changed that have just been made inputs."""
         kind = self._kind(call)
         structure = structure_key(call.key)
         for variant in kind.variants:
             like = variant.structure == structure
             if like and variant.intact() and variant.objects_hold(call) and variant.accepts(call):
-                return variant
+                return variant, call
         failure = kind.refused or kind.failures.get(call.key)
         if failure is not None:
             raise failure.with_traceback(None)
+        unfit = ""
+        if numbers and promoted is None:
+            found = self._promote(kind, call, bound)
+            if isinstance(found, tuple):
+                return found
+            unfit = found
         self._refuse_waste(kind, call, bound)
-        _LOG.info("%s: capturing, because %s", type(self._model).__name__, self._why(kind, call, bound))
+        if promoted is None:
+            why = self._why(kind, call, bound)
+            _LOG.info("%s: capturing, because %s%s", type(self._model).__name__, why, unfit)
         try:
             variant = self._make(call, bound)
         except FxcacheError as error:
+            if call.numbers and promoted is None:  # another way through the forward needs the value
+                self._promotion.fix([path_of(n, bound) for n in call.numbers])
+                return self._find(*self.flatten(as_numbers(bound)))
             self._note_failure(kind, call, error)
             raise
+        if promoted is not None:
+            _LOG.info("%s: captured with a number as input: %s", type(self._model).__name__, promoted)
         self._make_room(kind)
         kind.variants.append(variant)
-        return variant
+        return variant, call
+
+    def _promote(self, kind: Kind, call: Call, bound: Mapping[str, Any]) -> tuple[Variant, Call] | str:
+        """Make inputs of the numbers in which calls differ, and nothing else does.
+
+        Gives a remark on why it cannot be, or "" where there is no such number.
+        """
+        if not self._flexible:
+            return ""
+        changed = self._changed_numbers(kind, call, bound)
+        paths = [path_of(d.name, bound) for d in changed]
+        if not paths:
+            return ""
+        self._promotion.add(paths)
+        try:
+            return self._find(*self.flatten(bound), promoted=", ".join(map(str, changed)))
+        except FxcacheError as error:
+            self._promotion.fix(paths)
+            attempts = getattr(error, "attempts", {})
+            reason = next(iter(attempts.values()), str(error).splitlines()[0])
+            return f" (which cannot be an input of the graph: {reason})"
+
+    def _changed_numbers(self, kind: Kind, call: Call, bound: Mapping[str, Any]) -> list[Difference]:
+        """The numbers in which `call` differs from a variant that it otherwise is like."""
+        for variant in kind.variants:
+            found = [d for d in differences(variant.key, call.key, bound) if not d.sizes]
+            numbers = all(d.number for d in found) and variant.intact()
+            if numbers and self._promotion.fixed.isdisjoint(path_of(d.name, bound) for d in found):
+                return found
+        return []
+
+    @property
+    def _flexible(self) -> bool:
+        """Whether graphs may read numbers out of their inputs, and be given any memory as their state."""
+        return self._lower is eager or getattr(self._lower, "flexible", False)
 
     def _kind(self, call: Call) -> Kind:
         key = kind_of(call.key)
@@ -344,7 +409,9 @@ class Variants:
         return f"its Python code read other values of tensors ({reads})"
 
     def _make(self, call: Call, bound: Mapping[str, Any]) -> Variant:
-        program = transform_call(self._model, self._config, self._scope, self._inputs, bound, call.tensors)
+        program = transform_call(
+            self._model, self._config, self._scope, self._inputs, bound, call.tensors, call.numbers
+        )
         guards = program.capture.shapes.also(program.assumed)
         run = with_settings(self._lower(program), program.capture.settings)
         run = with_effects(writing_back(run, program.capture), program.capture.effects)
@@ -369,6 +436,7 @@ def transform_call(
     inputs: ForwardInputs,
     bound: Mapping[str, Any],
     tensors: list[torch.Tensor],
+    numbers: tuple[str, ...] = (),
 ) -> Program:
     """Capture one call and run the passes, with the first way of choosing blocks that finds a chain."""
 
@@ -378,7 +446,7 @@ def transform_call(
         refuse_reordered(program)
         return program
 
-    return first_chain(model, lambda way: capture(model, bound, tensors, way), passed)
+    return first_chain(model, lambda way: capture(model, bound, tensors, way, numbers), passed)
 
 
 def _watch(model: nn.Module, program: Program) -> Watch:

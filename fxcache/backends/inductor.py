@@ -62,7 +62,16 @@ class Inductor:
             )
 
     def __call__(self, program: Program) -> Runner:
-        return self._explaining(program, self._with_marks(program, self._by_mode(program)))
+        run = self._with_marks(program, self._by_mode(program))
+        return self._explaining(program, _with_numbers(program, run))
+
+    @property
+    def flexible(self) -> bool:
+        """Whether graphs may read numbers out of tensors, and be given any memory as their state.
+
+        A CUDA graph has those of its recording.
+        """
+        return self.mode != "reduce-overhead"
 
     def _by_mode(self, program: Program) -> Runner:
         if self.mode == "single":
@@ -161,6 +170,19 @@ class Inductor:
         if not any(name.startswith("output_") for name in stage.outputs):
             return run
         return lambda *values: tuple(r.clone() for r in run(*values))
+
+
+def _with_numbers(program: Program, run: Runner) -> Runner:
+    """`run`, told to compile what the graph reads out of tensors rather than end at it."""
+    graph = program.capture.graph.graph
+    if not graph.find_nodes(op="call_function", target=torch.ops.aten._local_scalar_dense.default):
+        return run
+
+    def running(*values: Any) -> tuple[Any, ...]:
+        with torch._dynamo.config.patch(capture_scalar_outputs=True):
+            return run(*values)
+
+    return running
 
 
 def _why_not_compiled(error: RuntimeError, mode: Mode) -> tuple[str, str] | None:

@@ -71,7 +71,7 @@ def _coverage(model: nn.Module, inputs: dict[str, Any], config: str, dynamic: bo
     from ..backends.tensorrt import TensorRTOptions, coverage_of
 
     cached = transform(model.eval().requires_grad_(False), config)
-    variant, _ = cached.variant_for(inputs)
+    variant, _ = cached.variant_for(inputs, numbers=False)
     return coverage_of(variant.program, TensorRTOptions(dynamic=dynamic))
 
 

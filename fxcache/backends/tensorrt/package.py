@@ -52,7 +52,7 @@ def write_package(
     if path.suffix != ".zip":
         raise BackendError(f"the path of an exported package of engines, {str(path)!r},", "end in .zip")
     require_known(require_torch_tensorrt(), options.extra)
-    variant, call = cached.variant_for(example_inputs)
+    variant, call = cached.variant_for(example_inputs, numbers=False)
     refuse_unpackable(cached, variant, call)
     program = variant.program
     sizes, stages = prepare_all(program, [tuple(t.shape) for t in call.tensors], options)
