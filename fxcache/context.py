@@ -24,12 +24,14 @@ class Context:
     _measured: tuple[Served, tuple[Any, ...]] | None = None
 
     def tensors(self, graph: Served, call: Call) -> list[torch.Tensor]:
-        """State for this call; anything but the same graph at the same sizes starts clean."""
+        """State for this call; anything but the same sizes, and a graph that shares it, starts clean."""
         if self.graph is not graph or self.call_key != call.key:
-            self.forget()
-            self.state = graph.allocate(call)
+            before, same = self.graph, self.call_key == call.key
+            if before is None or not same or not before.shares_state(graph, call.key):
+                self.forget()
+                self.state = graph.allocate(call)
+                self._measured = (graph, call.key)
             self.graph, self.call_key = graph, call.key
-            self._measured = (graph, call.key)
         return list(self.state.values())
 
     def flops(self) -> StepFlops | None:

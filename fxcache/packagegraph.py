@@ -12,6 +12,7 @@ from .flops import StepFlops
 from .manifest import Manifest, TensorEntry, evaluate
 from .packagecall import open_sizes, plain
 from .roles import Roles
+from .served import Served
 from .signature import Call
 
 MAX_KINDS = 64  # kinds of calls that are known to fit
@@ -60,6 +61,10 @@ class PackagedGraph:
     def state(self, sizes: Mapping[str, int]) -> dict[str, torch.Tensor]:
         """Fresh state tensors for these open sizes."""
         return {e.name: _allocate(e, sizes) for e in self._manifest.state}
+
+    def shares_state(self, other: Served, call_key: tuple[Any, ...]) -> bool:
+        """A package has one graph."""
+        return self is other
 
     def flops(self, call_key: tuple[Any, ...]) -> StepFlops | None:
         """Those of the example that was exported; not known for other sizes."""

@@ -32,6 +32,10 @@ class Served(Protocol):
         """Fresh state for the sizes of `call`, by name and in order."""
         ...
 
+    def shares_state(self, other: Served, call_key: tuple[Any, ...]) -> bool:
+        """Whether a trajectory of calls with this key may go on from this graph to the other."""
+        ...
+
     def flops(self, call_key: tuple[Any, ...]) -> StepFlops | None:
         """FLOPs of a step at the sizes of a call, None where they are not known."""
         ...

@@ -4,7 +4,8 @@ A *trajectory* is one sampling run of one request: its calls share a state. Call
 several runs (or the two halves of guidance, called in turn) may be interleaved. Of its inputs, a call
 has a sample, a time, and *conditioning*: all others. A call continues a trajectory when
 
-1. it is the same kind of call (structure, constants, sizes) of the same graph;
+1. it is the same kind of call (structure, constants, sizes) of the same graph, or of one that remembers the
+   same of the same blocks (a forward that decides by the time has a graph for each outcome);
 2. its conditioning is that of the trajectory: the same objects, not written to since, or else equal
    values. An object that was given twice stands for the request: another one in its place, even an
    equal one, is another request; and when it is freed, the trajectory is over;
@@ -61,6 +62,7 @@ class Trajectories:
         """The state for `call`, that of the trajectory that it continues or of a new one."""
         moment = Moment.of(call, roles)
         if len(self._all) == 1 and self._all[0].goes_on(graph, call, moment, read_time=not self.vouched):
+            self._all[0].graph = graph
             return self._all[0].context
         chosen, verdicts = self._continued(self._alike(graph, call), moment)
         change = None
@@ -73,6 +75,7 @@ class Trajectories:
             chosen = self._begin(Trajectory.begin(graph, call, roles, moment, change))
         else:
             chosen.note(call, verdicts, moment, read_time=not self.vouched)
+            chosen.graph = graph
         self._pass_turn(chosen)
         return chosen.context
 

@@ -55,8 +55,8 @@ class Trajectory:
         return begun
 
     def is_kind(self, graph: Served, call: Call) -> bool:
-        """Whether `call` is the same kind of call of the same graph."""
-        return not self.over and self.graph is graph and self.call_key == call.key
+        """Whether `call` is the same kind of call of the same graph, or of one that shares its state."""
+        return not self.over and self.call_key == call.key and self.graph.shares_state(graph, call.key)
 
     def goes_on(self, graph: Served, call: Call, moment: Moment, read_time: bool) -> bool:
         """Quickly, whether nothing but the sample changed and time moved on by a step; notes it if so.

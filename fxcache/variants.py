@@ -32,7 +32,10 @@ from .promotion import Promotion, as_numbers, path_of
 from .randomness import refuse_reordered
 from .reachable import Place
 from .roles import Roles
+from .served import Served
 from .signature import Call, flatten, structure_key
+from .state_kind import Kind as StateKind
+from .state_kind import state_kind
 from .watch import Watch, watch_forward
 from .writeback import writing_back
 
@@ -57,7 +60,8 @@ class Variant:
     run: takes the flat inputs and the state tensors; gives the flat outputs. served: calls so far.
     key, structure: of the call that was captured. number, last_served: which call that was, and the last one
     that was served. objects: those of the call that was captured, which blocks may be given whenever the
-    graph runs; prints: how these were. gives_object: one may be in the output.
+    graph runs; prints: how these were. gives_object: one may be in the output. flexible: whether `run`
+    takes state of any memory.
     """
 
     program: Program
@@ -73,7 +77,9 @@ class Variant:
     served: int = 0
     last_served: int = 0
     symbols: dict[tuple[Any, ...], dict[sympy.Symbol, sympy.Integer]] = field(default_factory=dict)
+    flexible: bool = True
     _inputs: dict[tuple[Any, ...], tuple[Described, ...]] = field(default_factory=dict)
+    _kinds: dict[tuple[Any, ...], StateKind | None] = field(default_factory=dict)
     _flops: dict[tuple[Any, ...], StepFlops | None] = field(default_factory=dict)
 
     @functools.cached_property
@@ -103,13 +109,31 @@ class Variant:
 
     def forget(self, call_key: Key) -> None:
         """Forget what is known of a call that was accepted."""
-        for known in (self.symbols, self._inputs, self._flops):
+        for known in (self.symbols, self._inputs, self._flops, self._kinds):
             known.pop(call_key, None)  # type: ignore[attr-defined]
 
     def values_hold(self, call: Call) -> bool:
         """Whether the values that were read at capture are those of `call`."""
         values = self.program.capture.values
         return values is None or values.hold(call.tensors)
+
+    def shares_state(self, other: Served, call_key: Key) -> bool:
+        """Whether a trajectory of calls with this key may go on from this variant to the other.
+
+        It may where what the forward reads of its inputs is all that tells them apart.
+        """
+        if self is other or not isinstance(other, Variant):
+            return self is other
+        kind = self._state_kind(call_key)
+        return kind is not None and kind == other._state_kind(call_key) and self.intact()
+
+    def _state_kind(self, call_key: Key) -> StateKind | None:
+        if call_key not in self._kinds and call_key in self.symbols:
+            values, symbols = self.program.capture.values, self.symbols[call_key]
+            inputs_only = not self.objects and (values is None or not values.attributes)
+            one_of_many = self.flexible and inputs_only
+            self._kinds[call_key] = state_kind(self.program, symbols) if one_of_many else None
+        return self._kinds.get(call_key)
 
     def objects_hold(self, call: Call) -> bool:
         """Whether the objects that the graph refers to are, or still are as, those of `call`."""
@@ -418,7 +442,7 @@ class Variants:
         watch = _watch(self._model, program)
         structure = structure_key(call.key)
         variant = Variant(program, run, guards, watch, call.key, structure, *_objects(program, call))
-        variant.number = self._calls
+        variant.number, variant.flexible = self._calls, self._flexible
         if not variant.accepts(call):
             raise CaptureError(type(self._model).__name__, {"guards": "they reject the captured call"})
         return variant
