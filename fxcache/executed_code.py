@@ -27,6 +27,7 @@ from .profilers import told_of_calls, untold
 _LIBRARIES = tuple(
     os.path.dirname(path) + os.sep for path in (torch.__file__, __file__, sysconfig.__file__) if path
 )
+_EVALUATING = ("sympy", "mpmath")
 _FOREIGN = ("sympy", "mpmath", "numpy", "torch", "fxcache")
 _READ = frozenset({"LOAD_ATTR", "LOAD_METHOD", "LOAD_SUPER_ATTR", "IMPORT_NAME", "IMPORT_FROM", "LOAD_NAME"})
 _GLOBAL = frozenset({"LOAD_GLOBAL", "LOAD_NAME"})
@@ -77,6 +78,15 @@ def is_foreign(module: str | None) -> bool:
     """Whether a Python module is of a library below the models: torch, its helpers, Python's own."""
     top = (module or "").partition(".")[0]
     return top in _FOREIGN or (top in sys.stdlib_module_names and top != "__main__")
+
+
+def _module_of(frame: FrameType) -> str:
+    """The module that a frame's code is of. An expression that sympy evaluates from text is of sympy."""
+    module, caller = str(frame.f_globals.get("__name__", "")), frame.f_back
+    if module or caller is None:
+        return module
+    evaluating = str(caller.f_globals.get("__name__", ""))
+    return evaluating if evaluating.partition(".")[0] in _EVALUATING else module
 
 
 @functools.lru_cache(maxsize=4096)
@@ -135,7 +145,7 @@ class ExecutedCode:
         if code in self.seen:
             return
         names = frame.f_globals
-        if not _is_models(code.co_filename, str(names.get("__name__", ""))):
+        if not _is_models(code.co_filename, _module_of(frame)):
             return
         self.seen[code] = names
         for tell in self.told:
