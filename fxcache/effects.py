@@ -12,14 +12,15 @@ import functools
 import threading
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
-from types import FunctionType
+from types import FrameType, FunctionType
 from typing import Any
 
 from torch import nn
 
-from .executed_code import names_of
+from .executed_code import Names, names_of
 from .opaque import PLAIN
-from .reachable import MISSING, TORCHS_OWN, Place, is_library, places_of_globals, same, unchanged, walk
+from .reachable import MISSING, TORCHS_OWN, Place, is_library, same, unchanged, walk
+from .written_by_code import places_written
 
 _LOCK = threading.RLock()  # modules are shared: runs that set their state go one at a time
 DEPTH = 8  # a helper object and what it holds; a hook may reach the whole program
@@ -102,9 +103,9 @@ class WriteWatch:
         self._now: dict[Key, FinalWrite] = {}
         self._effects: dict[Key, Effect] = {}
 
-    def reading(self, table: dict[str, Any], names: frozenset[str]) -> None:
-        """Code that names these globals is about to run for the first time."""
-        self._glue += [_Tracked(p) for p in places_of_globals(table, names)]
+    def running(self, frame: FrameType, names: Names) -> None:
+        """Code is about to run for the first time."""
+        self._glue += [_Tracked(p) for p in places_written(frame, names)]
 
     def called(self, name: str, leaf: nn.Module) -> None:
         """`leaf` is about to run. Raises `UnrepeatableEffect`."""

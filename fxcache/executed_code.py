@@ -16,7 +16,7 @@ import sys
 import sysconfig
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
-from types import CodeType, FrameType
+from types import CodeType, FrameType, ModuleType
 from typing import Any
 
 import torch
@@ -31,20 +31,25 @@ _EVALUATING = ("sympy", "mpmath")
 _FOREIGN = ("sympy", "mpmath", "numpy", "torch", "fxcache")
 _READ = frozenset({"LOAD_ATTR", "LOAD_METHOD", "LOAD_SUPER_ATTR", "IMPORT_NAME", "IMPORT_FROM", "LOAD_NAME"})
 _GLOBAL = frozenset({"LOAD_GLOBAL", "LOAD_NAME"})
+_STORED = frozenset({"STORE_ATTR", "DELETE_ATTR"})
 # Built-in ways to an attribute whose name the code computes.
 _DYNAMIC = frozenset({"getattr", "hasattr", "vars", "__dict__", "attrgetter", "dir", "__getattribute__"})
+# Built-in ways to set one.
+_SETTING = frozenset({"setattr", "delattr", "__setattr__", "__delattr__", "__dict__", "vars"})
 
 
 @dataclass(frozen=True)
 class Names:
     """What one code object names: attributes that it may read, globals that it reads or writes.
 
-    dynamic: it reads attributes by names that it computes. optional: constants that may be such names, of
-    attributes that need not exist.
+    imported: modules that it imports. stored: attributes that it may write. dynamic: it reads attributes by
+    names that it computes. optional: constants that may be such names, of attributes that need not exist.
     """
 
     attributes: frozenset[str]
     globals: frozenset[str]
+    imported: frozenset[str]
+    stored: frozenset[str]
     dynamic: bool
     optional: frozenset[str]
 
@@ -54,15 +59,28 @@ def names_of(code: CodeType) -> Names:
     """The names in the byte code of `code`; string constants count as attributes (`getattr(x, "name")`)."""
     attributes: set[str] = set()
     found: set[str] = set()
+    imported: set[str] = set()
+    stored: set[str] = set()
     for instruction in dis.get_instructions(code):
         if instruction.opname in _READ:
             attributes.add(str(instruction.argval))
+        if instruction.opname == "IMPORT_NAME":
+            imported.add(str(instruction.argval))
+        if instruction.opname in _STORED:
+            stored.add(str(instruction.argval))
         if instruction.opname in _GLOBAL or instruction.opname == "STORE_GLOBAL":
             found.add(str(instruction.argval))
     dynamic = bool(_DYNAMIC & (attributes | found))
     constants = frozenset(_strings(code.co_consts))
+    if _SETTING & (attributes | found):
+        stored |= constants
     return Names(
-        frozenset(attributes | constants), frozenset(found), dynamic, constants if dynamic else frozenset()
+        frozenset(attributes | constants),
+        frozenset(found),
+        frozenset(imported),
+        frozenset(stored),
+        dynamic,
+        constants if dynamic else frozenset(),
     )
 
 
@@ -102,11 +120,11 @@ def _is_models(filename: str, module: str) -> bool:
 class ExecutedCode:
     """Code that ran in one thread while `watching`, but for what ran while `paused`.
 
-    told: called with the globals of each code and the names of those that it uses, before it first runs.
+    told: called with each code's frame and names, before it first runs.
     seen: code object → the globals of its functions, in order.
     """
 
-    told: tuple[Callable[[dict[str, Any], frozenset[str]], None], ...] = ()
+    told: tuple[Callable[[FrameType, Names], None], ...] = ()
     seen: dict[CodeType, dict[str, Any]] = field(default_factory=dict)
     _active: bool = False
     _collectors: frozenset[CodeType] = frozenset()
@@ -149,7 +167,7 @@ class ExecutedCode:
             return
         self.seen[code] = names
         for tell in self.told:
-            tell(names, names_of(code).globals)
+            tell(frame, names_of(code))
 
     @functools.cached_property
     def attributes(self) -> frozenset[str]:
@@ -174,3 +192,8 @@ class ExecutedCode:
                 if name in table and (id(table), name) not in done:
                     done.add((id(table), name))
                     yield table, name
+
+    def imported(self) -> Iterator[ModuleType]:
+        """Modules that the code imports while it runs."""
+        names = frozenset().union(*(names_of(code).imported for code in self.seen))
+        return (sys.modules[n] for n in sorted(names) if n in sys.modules)

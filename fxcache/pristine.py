@@ -10,14 +10,16 @@ import contextlib
 import functools
 import gc
 from collections.abc import Iterable, Iterator
+from types import FrameType
 from typing import Any
 
 import torch
 from torch import nn
 from torch._subclasses.fake_tensor import FakeTensor
 
-from .executed_code import is_foreign
-from .reachable import MISSING, Place, places_of_globals, unchanged, walk
+from .executed_code import Names, is_foreign
+from .reachable import MISSING, Place, unchanged, walk
+from .written_by_code import places_written
 
 DEPTH = 8  # a helper object and what it holds; a hook may reach the whole program
 _PLAIN = (str, bytes, int, float, complex, type(None))
@@ -33,9 +35,9 @@ class Sandbox:
         self._saved = [(p, p.content()) for p in places]
         self._memory = [(t, t.data) for t in (*model.parameters(), *model.buffers())]
 
-    def reading(self, table: dict[str, Any], names: frozenset[str]) -> None:
-        """Code that names these globals is about to run for the first time."""
-        self._saved += [(p, p.content()) for p in places_of_globals(table, names)]
+    def running(self, frame: FrameType, names: Names) -> None:
+        """Code is about to run for the first time."""
+        self._saved += [(p, p.content()) for p in places_written(frame, names)]
 
     def restore(self) -> None:
         """Put everything back that is not as it was."""

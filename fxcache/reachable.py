@@ -221,14 +221,15 @@ def _of_object(path: str, value: Any, wanted: frozenset[str] | None) -> Iterator
 
 
 def _classes(value: Any, wanted: frozenset[str] | None) -> Iterator[Place]:
+    """The classes of `value`: what is looked up in one may also be put into one that is asked before it."""
     if wanted is None:
         return
-    for cls in type(value).__mro__:
-        if not is_library(cls.__module__):
-            names = wanted & vars(cls).keys() | (
-                {"forward", "__call__"} if isinstance(value, nn.Module) else set()
-            )
-            yield Place(cls.__name__, cls, frozenset(names), attributes=True)
+    classes = [cls for cls in type(value).__mro__ if not is_library(cls.__module__)]
+    names = wanted & {n for cls in classes for n in vars(cls)}
+    if isinstance(value, nn.Module):
+        names |= {"forward", "__call__"}
+    for cls in classes:
+        yield Place(cls.__name__, cls, names, attributes=True)
 
 
 def _within(path: str, value: Any) -> list[tuple[str, Any]]:
@@ -255,15 +256,6 @@ def is_library(module: str | None) -> bool:
     """Whether objects of a Python module hold no state that a forward's results depend on."""
     top = (module or "").partition(".")[0]
     return top in _LIBRARIES or (top in sys.stdlib_module_names and top != "__main__")
-
-
-def places_of_globals(table: dict[str, Any], names: frozenset[str], depth: int = 8) -> Iterator[Place]:
-    """The globals of some code, by name, and what they hold; modules and classes but for themselves."""
-    path = str(table.get("__name__", "globals"))
-    yield Place(path, table, names, attributes=True)
-    found = ((f"{path}.{n}", table[n]) for n in names if n in table)
-    held = [(p, v) for p, v in found if not isinstance(v, (nn.Module, type, ModuleType))]
-    yield from walk(held, lambda module: False, depth=depth)
 
 
 def unchanged(now: Mapping[Any, Any], before: Mapping[Any, Any]) -> bool:

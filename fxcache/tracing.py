@@ -107,7 +107,7 @@ def _trace(
         numbers.begin()
     glue = GlueWatch(model, leaves.values(), pure)
     writes = WriteWatch(model, leaves)
-    code = ExecutedCode((sandbox.reading, writes.reading))
+    code = ExecutedCode((sandbox.running, writes.running))
 
     def body(*values: torch.Tensor) -> list[Any]:
         with (

@@ -164,6 +164,7 @@ def watch_forward(
     written = {(id(f.place.holder), f.key) for f in finals if f.key not in names}
     used = list(code.globals())
     roots = [(type(model).__name__, model), *((f"{t.get('__name__')}.{n}", t[n]) for t, n in used)]
+    roots += [(module.__name__, module) for module in code.imported()]
     places = list(walk(roots, lambda m: id(m) not in inside, names, every=code.dynamic))
     places += [Place(str(t.get("__name__")), t, frozenset({n}), attributes=True) for t, n in used]
     own = names - _TOOLS - {"training", "forward"}

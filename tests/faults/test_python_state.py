@@ -7,7 +7,7 @@ import gc
 import threading
 import types
 from collections.abc import Callable
-from typing import Any
+from typing import Any, ClassVar
 
 import pytest
 import torch
@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
 import fxcache
+import tests.faults.base as base_module
 from fxcache.errors import FxcacheError
 from tests.faults.base import EAGER, NEVER, WIDTH, Base, Block, build, sample
 
@@ -311,3 +312,81 @@ def test_s12_a_flop_counter_around_a_call_counts_as_around_the_model() -> None:
             assert torch.equal(called(*sample(1)[0]), model(*sample(1)[0]))
         counts.append(counter.get_total_flops())
     assert len(set(counts)) == 1
+
+
+class Tally:
+    """State that no instance holds."""
+
+    count = 0
+    table: ClassVar[dict[str, Any]] = {}
+
+    @classmethod
+    def next(cls) -> int:
+        cls.count += 1
+        return cls.count
+
+
+def counts_on_a_class(model: Any) -> float:
+    return Tally.next()
+
+
+def counts_on_its_class(model: Any) -> float:
+    type(model).calls += 1
+    return model.calls
+
+
+def counts_on_a_subclass(model: Any) -> float:
+    model.__class__.total = model.total + 1  # what it reads first is its base's
+    return model.total
+
+
+def counts_in_a_table_of_a_class(model: Any) -> float:
+    Tally.table["calls"] = Tally.table.get("calls", 0) + 1
+    return Tally.table["calls"]
+
+
+def sets_by_name(model: Any) -> float:
+    setattr(Tally, "count", Tally.count + 1)  # noqa: B010
+    return Tally.count
+
+
+def counts_on_a_module(model: Any) -> float:
+    import tests.faults.base as module
+
+    module.calls = getattr(module, "calls", 0) + 1  # type: ignore[attr-defined]
+    return module.calls  # type: ignore[attr-defined, no-any-return]
+
+
+@pytest.mark.parametrize(
+    "count",
+    [
+        counts_on_a_class,
+        counts_on_its_class,
+        counts_on_a_subclass,
+        counts_in_a_table_of_a_class,
+        sets_by_name,
+        counts_on_a_module,
+    ],
+)
+def test_s5_what_the_forward_counts_on_classes_and_modules(count: Callable[[Any], float]) -> None:
+    class Root(Base):
+        total = 0
+
+    def fresh() -> Any:
+        class Model(Root):
+            calls = 0
+
+            def forward(self, x: Tensor, timestep: Tensor) -> Tensor:
+                return super().forward(x * (1 + 0.1 * count(self)), timestep)
+
+        Tally.count = 0
+        Tally.table.clear()
+        vars(base_module).pop("calls", None)
+        return build(Model)
+
+    with torch.no_grad():
+        model = fresh()
+        expected = [model(*call) for call in sample()]
+        cached = fxcache.transform(fresh(), NEVER)
+        assert all(torch.equal(cached(*call), one) for call, one in zip(sample(), expected, strict=True))
+    vars(base_module).pop("calls", None)

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import collections
 import functools
+import sys
 from collections.abc import Callable
-from typing import Any
+from typing import Any, ClassVar
 
 import pytest
 import torch
@@ -13,6 +14,7 @@ from torch import Tensor, nn
 from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.utils._pytree import tree_map_only
 
+from fxcache.executed_code import names_of
 from fxcache.pristine import Sandbox, pristine
 
 MEMO: dict[str, Any] = {}
@@ -20,6 +22,11 @@ MEMO: dict[str, Any] = {}
 
 class Helper:
     __slots__ = ("slot",)
+
+
+class Kept:
+    count = 0
+    table: ClassVar[dict[str, Any]] = {}
 
 
 class Model(nn.Module):
@@ -102,11 +109,20 @@ def test_it_is_undone_after_an_error_as_well() -> None:
     assert described(model) == before
 
 
-def test_globals_that_code_names_are_undone() -> None:
-    with pristine(Model()) as sandbox:
-        sandbox.reading(globals(), frozenset({"MEMO"}))
+def test_globals_classes_and_modules_that_code_writes_are_undone() -> None:
+    model = Model()
+
+    def forward(self: Model) -> None:
+        sandbox.running(sys._getframe(), names_of(sys._getframe().f_code))
         MEMO["key"] = fake()
-    assert MEMO == {}
+        Kept.count += 1
+        Kept.table["key"] = fake()
+        type(self).calls = 1
+
+    with pristine(model) as sandbox:
+        forward(model)
+    assert MEMO == {} and Kept.table == {}
+    assert Kept.count == 0 and not hasattr(Model, "calls")
 
 
 def test_only_caches_that_hold_something_fake_are_emptied() -> None:
