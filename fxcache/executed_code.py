@@ -116,16 +116,22 @@ def _is_models(filename: str, module: str) -> bool:
     return not filename.startswith(_LIBRARIES)
 
 
+class ForbiddenCall(Exception):
+    """Code ran that must not."""
+
+
 @dataclass
 class ExecutedCode:
     """Code that ran in one thread while `watching`, but for what ran while `paused`.
 
-    told: called with each code's frame and names, before it first runs.
+    told: called with each code's frame and names, before it first runs. forbidden: code that must not run.
     seen: code object → the globals of its functions, in order.
     """
 
     told: tuple[Callable[[FrameType, Names], None], ...] = ()
+    forbidden: frozenset[CodeType] = frozenset()
     seen: dict[CodeType, dict[str, Any]] = field(default_factory=dict)
+    met: CodeType | None = None
     _active: bool = False
     _collectors: frozenset[CodeType] = frozenset()
     _collecting: FrameType | None = None
@@ -162,6 +168,9 @@ class ExecutedCode:
             return
         if code in self.seen:
             return
+        if code in self.forbidden:
+            self.met = code
+            raise ForbiddenCall(code.co_name)
         names = frame.f_globals
         if not _is_models(code.co_filename, _module_of(frame)):
             return
@@ -173,6 +182,10 @@ class ExecutedCode:
     def attributes(self) -> frozenset[str]:
         """Names of attributes that the code may read."""
         return frozenset().union(*(names_of(code).attributes for code in self.seen))
+
+    def names(self) -> Iterator[frozenset[str]]:
+        """What each code names, attributes and globals together."""
+        return (names_of(code).attributes | names_of(code).globals for code in self.seen)
 
     @functools.cached_property
     def optional(self) -> frozenset[str]:

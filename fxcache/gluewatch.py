@@ -16,6 +16,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from .ambient import NUMERIC, SWITCHES, Ambient, autocast, put_back, snapshot
 from .reads import RefusedTrace
 from .schemas import composite_kernel, has_rewritten_kernel, storage_of, unordered, written_by
+from .unseen import refuse_unseen
 from .weights import WeightWatch
 
 PRODUCTS = ("mm", "mv", "dot", "conv", "linear", "einsum", "attention", "rnn", "lstm", "gru")
@@ -179,5 +180,6 @@ class Calls(TorchFunctionMode):
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}
+        refuse_unseen(func, args)
         self._glue.called(func, args, kwargs)
         return func(*args, **kwargs)

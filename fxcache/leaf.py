@@ -21,7 +21,7 @@ import torch.utils._pytree as pytree
 from torch import nn
 from torch._C import DispatchKey
 from torch._ops import HigherOrderOperator
-from torch._subclasses.fake_tensor import FakeTensorMode
+from torch._subclasses.fake_tensor import FakeTensor, FakeTensorMode
 from torch.fx.experimental.proxy_tensor import (
     ProxyTorchDispatchMode,
     disable_proxy_modes_tracing,
@@ -35,7 +35,7 @@ from .ambient import Ambient, Change, changes, entered, snapshot
 from .effects import WriteWatch
 from .errors import BlockMutationError
 from .executed_code import ExecutedCode
-from .fingerprint import Fingerprint, fingerprint
+from .fingerprint import Content, Fingerprint, fingerprint
 from .gluewatch import GlueWatch
 from .holding import UntellableError
 from .likeness import call_key
@@ -175,10 +175,13 @@ class Recording:
         before_call = _state_of(record.name, objects)
         args, kwargs = record.arguments.fill(operands)
         watch = LeafWrites(record.name, record.module, operands, objects, self.glue.memory)
+        real = [(i, o, Content(o)) for i, o in enumerate(operands) if is_real(o)]
         with self.glue.paused(), entered(record.changed), watch:
             result = self._result(record, args, kwargs)
         if self.glue.pure and watch.wrote:
             raise RefusedTrace(f"'{record.name}' writes in place, and its forward uses symbolic amounts")
+        if any(i not in watch.before and Content(o) != before for i, o, before in real):
+            raise BlockMutationError(record.name, "writes to its inputs past torch (through numpy?)")
         if _state_of(record.name, objects) != before_call:
             raise BlockMutationError(record.name, "writes to an object passed to it (a KV cache?)")
         outputs, results = Structure.of(result, fields=True)
@@ -208,6 +211,15 @@ def _state_of(name: str, objects: list[Any]) -> Fingerprint:
     except UntellableError as error:
         what = f"'{name}' is given a {error.kind}, which cannot be checked for changes"
         raise RefusedTrace(what) from error
+
+
+def is_real(operand: Any) -> bool:
+    """Whether it is a tensor with memory that something else than torch may write to."""
+    return (
+        isinstance(operand, torch.Tensor)
+        and not isinstance(operand, FakeTensor)
+        and operand.layout == torch.strided
+    )
 
 
 def is_traced(tensor: torch.Tensor) -> bool:
@@ -342,7 +354,8 @@ def recording(
 
         def call(*args: Any, **kwargs: Any) -> Any:
             if threading.get_ident() != session.thread:  # another thread uses the same model meanwhile
-                tracelock.wait()
+                if code.met is None:  # the forward itself may wait for that thread; then the trace is over
+                    tracelock.wait()
                 return usual(*args, **kwargs)
             return session.call(name, module, args, kwargs) if name else usual(*args, **kwargs)
 

@@ -188,7 +188,8 @@ def _places(
                 names = frozenset(wanted | own.keys() if every else wanted) - TORCHS_OWN
             yield Place(path, own, names, attributes=True, omitted=TORCHS_OWN)
             for table in (*CHILDREN, *HOOKS):
-                yield Place(f"{path}.{table}", own[table])
+                if table in own:  # modules of TorchScript keep them elsewhere
+                    yield Place(f"{path}.{table}", own[table])
             yield from _classes(value, wanted)
     elif isinstance(value, (dict, list, set, collections.deque)):
         yield Place(path, value)

@@ -134,7 +134,7 @@ class AnyRead(TorchDispatchMode):
 
 
 class MemoryReads(TorchFunctionMode):
-    """Notes what looks at memory directly, below the dispatcher: `tolist`, `numpy`, `tensor_split`."""
+    """Notes what looks at memory directly, below the dispatcher: `tolist`, `numpy`, `tensor_split`, text."""
 
     def __init__(self, reads: ValueReads | OwnReads | AnyRead) -> None:
         super().__init__()
@@ -142,7 +142,7 @@ class MemoryReads(TorchFunctionMode):
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}
-        if func in (torch.Tensor.tolist, torch.Tensor.numpy, torch.Tensor.__array__):
+        if func in (torch.Tensor.tolist, torch.Tensor.numpy, torch.Tensor.__array__, torch.Tensor.__repr__):
             self._reads.note(args[0])
         elif func in (torch.Tensor.tensor_split, torch.tensor_split):
             for value in (*args[1:], *kwargs.values()):

@@ -28,9 +28,18 @@ from .modulelists import find_lists
 from .opaque import is_opaque, tensors_within
 from .pristine import Sandbox
 from .reads import MemoryReads, OwnReads, RefusedTrace, ValueReads
-from .straighten import drop_copies, drop_marks, is_write, mark_random, refuse_effects, written_inputs
+from .straighten import (
+    RANDOM,
+    drop_copies,
+    drop_marks,
+    is_write,
+    mark_random,
+    refuse_effects,
+    written_inputs,
+)
 from .structure import Structure
 from .symbolic_reads import SymbolicReads, TracedItems
+from .unseen import OTHER_THREADS, refuse_seeded, refuse_threads, refuse_types
 
 
 @dataclass(frozen=True)
@@ -107,7 +116,7 @@ def _trace(
         numbers.begin()
     glue = GlueWatch(model, leaves.values(), pure)
     writes = WriteWatch(model, leaves)
-    code = ExecutedCode((sandbox.running, writes.running))
+    code = ExecutedCode((sandbox.running, writes.running), OTHER_THREADS)
 
     def body(*values: torch.Tensor) -> list[Any]:
         with (
@@ -120,7 +129,8 @@ def _trace(
             glue.watching(),
             code.watching(),
         ):
-            result = forward(*values)
+            with refuse_threads(code):
+                result = forward(*values)
             if numbers is not None:
                 numbers.finish()
         structure, dynamic = Structure.of(result, fields=True)
@@ -144,6 +154,9 @@ def _trace(
             written = written_inputs(graph.graph, output[-1].count + len(further))
     refuse_effects(graph.graph)
     mark_random(graph, session.calls)
+    refuse_seeded(code, any(RANDOM in n.meta for n in graph.graph.nodes))
+    if not real:
+        refuse_types(code)
     graph.recompile()
     _refuse_numbers(session.calls, watched)
     settings = _settle_autocast(session, glue)

@@ -10,7 +10,7 @@ from __future__ import annotations
 import collections
 import itertools
 import operator
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -146,7 +146,7 @@ def watch_forward(
     leaves: Mapping[str, nn.Module],
     code: ExecutedCode,
     effects: Iterable[Effect] = (),
-    finals: Iterable[FinalWrite] = (),
+    finals: Sequence[FinalWrite] = (),
     further: Iterable[Place] = (),
 ) -> Watch:
     """A watch over all that the glue of a forward may have read.
@@ -177,10 +177,11 @@ def watch_forward(
                 places.append(Place(part, module.__dict__, frozenset(found), attributes=True))
     places += [Place("torch's global hooks", table) for table in GLOBAL_HOOKS]
     places += further
+    # What it sets and reads may not have been there before.
+    set_places = [(f.place, f.key) for f in finals if f.key in names and f.place.attributes]
+    set_places += [(e.place, e.key) for e in effects]
     places += [
-        Place(e.place.path, e.place.holder, frozenset({e.key}), True)
-        for e in effects
-        if isinstance(e.key, str)
+        Place(p.path, p.holder, frozenset({key}), True) for p, key in set_places if isinstance(key, str)
     ]
     return Watch((_narrowed(p, written) for p in _merged(places)), leaves)
 
