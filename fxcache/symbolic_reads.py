@@ -255,8 +255,17 @@ def refuse_sized(graph: GraphModule, symbols: frozenset[Any]) -> None:
 MAKING: Mapping[Any, int] = {torch.tensor: 0, torch.as_tensor: 0, torch.Tensor.new_tensor: 1}
 
 
+# Functions that give sizes.
+SIZES = frozenset({
+    torch.Tensor.shape.__get__,  # type: ignore[attr-defined]
+    torch.Tensor.size, torch.Tensor.numel, torch.Tensor.nelement,
+    torch.Tensor.stride, torch.Tensor.storage_offset,
+})  # fmt: skip
+
+
 class TracedItems(TorchFunctionMode):
-    """What `item` and `tolist` give passes for Python's numbers; tensors are made of these without a read."""
+    """What `item` and `tolist` give, and sizes, pass for Python's numbers; tensors are made of these without
+    a read."""
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}
@@ -267,7 +276,13 @@ class TracedItems(TorchFunctionMode):
         result = func(*args, **kwargs)
         if func in (torch.Tensor.item, torch.Tensor.tolist):
             return torch.utils._pytree.tree_map(traced_number, result)
-        return result
+        return _traced_sizes(result) if func in SIZES else result
+
+
+def _traced_sizes(sizes: Any) -> Any:
+    if not isinstance(sizes, tuple):
+        return traced_number(sizes)
+    return type(sizes)([traced_number(size) for size in sizes])
 
 
 def _makes_of_numbers(places: int, args: Sequence[Any], kwargs: Mapping[str, Any]) -> bool:

@@ -55,10 +55,14 @@ def refuse_threads(code: ExecutedCode) -> Iterator[None]:
             raise RefusedTrace(f"its forward runs a part of itself in another thread ({code.met.co_name})")
 
 
-def refuse_types(code: ExecutedCode) -> None:
-    """Raise `RefusedTrace` where the code may compare the type of a tensor, which is another while traced."""
-    if any(names & _TYPES and "Tensor" in names for names in code.names()):
-        raise RefusedTrace("its Python code looks at the type of tensors")
+def refuse_types(code: ExecutedCode, symbolic: bool) -> None:
+    """Raise `RefusedTrace` where the code may compare types that are others while it is traced.
+
+    symbolic: sizes are symbols, so that not only tensors are of another type.
+    """
+    looked_at = {"Tensor", "int"} if symbolic else {"Tensor"}
+    if any(names & _TYPES and names & looked_at for names in code.names()):
+        raise RefusedTrace("its Python code looks at the type of tensors or numbers")
 
 
 def refuse_unseen(func: Any, args: Any) -> None:
