@@ -181,3 +181,37 @@ def test_the_pythons_own_random_numbers_stay_refused() -> None:
     model = visiting(lambda block, x, timestep: block(x * random.random()))
     with torch.no_grad(), pytest.raises(CaptureError, match="draws random numbers"):
         fxcache.transform(model, NEVER)(*sample()[0])
+
+
+def by_being_an_int(block: nn.Module, x: Tensor, timestep: Tensor) -> Tensor:
+    return block(x) if all(isinstance(s, int) for s in (x.shape[1], x.size(1), x.numel())) else x
+
+
+def by_its_type(block: nn.Module, x: Tensor, timestep: Tensor) -> Tensor:
+    return block(x) if type(x.shape[1]) is int else x
+
+
+def by_its_text(block: nn.Module, x: Tensor, timestep: Tensor) -> Tensor:
+    return block(x) * (1 + 0.01 * len(f"{x.shape[1]} {x.size()} {x.stride(0)}"))
+
+
+def by_its_entry(block: nn.Module, x: Tensor, timestep: Tensor) -> Tensor:
+    return block(x) * {5: 1.0, 7: 2.0}.get(x.shape[1], 3.0)
+
+
+@pytest.mark.parametrize("visit", [by_being_an_int, by_its_type, by_its_text, by_its_entry])
+def test_what_looks_at_sizes_sees_numbers(visit: Visit) -> None:
+    model = visiting(visit)
+    cached = fxcache.transform(model, NEVER)
+    with torch.no_grad():
+        for tokens in (5, 7, 12, 5):
+            for call in sample(2, tokens=tokens):
+                assert torch.equal(cached(*call), model(*call))
+
+
+def test_sizes_stay_open_where_they_are_taken_for_ints() -> None:
+    cached = fxcache.transform(visiting(by_being_an_int), NEVER)
+    with torch.no_grad():
+        for tokens in range(5, 12):
+            cached(*sample(1, tokens=tokens)[0])
+    assert len(cached._variants.all()) == 1
