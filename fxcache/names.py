@@ -24,6 +24,12 @@ def identifier(name: str) -> str:
     return "".join(c if c.isascii() and c.isalnum() else "_" for c in name).strip("_")
 
 
+def node_name(path: str) -> str:
+    """How a node is called after the module or tensor at `path`: in small letters, as `torch.fx` makes them
+    wherever a value gets a node of its own, so that it keeps its name in every stage."""
+    return path.replace(".", "_").lower()
+
+
 def avoid_reserved(graph: Graph) -> None:
     """Rename the nodes of a captured graph that are called what fxcache will call something else."""
     for node in graph.nodes:

@@ -13,7 +13,7 @@ from torch.fx import Graph, GraphModule, Node
 
 from .leaf import LeafRecord, leaf_call
 from .leaf_adapter import Flat, LeafAdapter, Path, places_of
-from .names import attribute, attribute_names, avoid_reserved, identifier
+from .names import attribute, attribute_names, avoid_reserved, identifier, node_name
 from .opaque import is_opaque
 from .reads import RefusedTrace
 from .straighten import ASSERTIONS
@@ -55,7 +55,7 @@ def _insert_module_call(graph: Graph, node: Node, record: LeafRecord, holder: nn
     if outcome.written or arguments.opened or outcome.outputs.opened:
         flat = Flat(arguments, outcome.written, places_of(outcome.outputs))
     name = _registered(holder, record, flat)
-    label = record.name.replace(".", "_")
+    label = node_name(record.name)
     if flat is not None:
         node.op, node.target, node.args = "call_module", name, node.args[1:]
         node._rename(label)
@@ -115,7 +115,7 @@ def _redirect(graph: Graph, user: Node, call: Node, path: Path) -> None:
     for kind, key in path:
         function = getattr if kind == "attribute" else operator.getitem
         value = function(value, key)
-        label = f"{label}_{identifier(str(key))}"
+        label = node_name(f"{label}_{identifier(str(key))}")
         known = [u for u in current.users if u.target is function and u.args == (current, key)]
         if known:
             current = known[0]
@@ -156,7 +156,7 @@ def _name_attributes(graph: Graph, traced: GraphModule, model: nn.Module, holder
             name = attribute(own[id(value)][0], taken)
             put_tensor(holder, name, value)
             node.target = name
-            node._rename(name.replace(".", "_"))
+            node._rename(node_name(name))
         else:
             setattr(holder, str(node.target), value)
 

@@ -23,6 +23,7 @@ OWN = (
     *("back", "front_0", "skip_0", "compute_0", "hit", "miss", "step", "values", "args", "kwargs"),
     *("torch", "device", "inf", "nan", "pytree", "getitem", "sub", "own", "add", "cond", "input0"),
     *("größe", "_", "__", "_x", "x_", "x_1", "graph", "forward", "self", "type", "list", "_object_0"),
+    *("aValue", "HTTPBlocks", "X", "Blocks2D"),
 )
 MODULES = (
     *(n.removesuffix("_0") for n in OWN if n not in ("forward", "self", "type", "_", "__")),
