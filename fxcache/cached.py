@@ -44,6 +44,10 @@ from .variants import MAX_CAPTURES, Lowering, Variant, Variants, eager
 NO_TIMESTEP = "has no timestep input, so only its sample tells a new trajectory: call reset() between runs"
 
 
+class _NeedsGradient(Exception):
+    """A module that the model calls, and does not hold, has parameters to be trained."""
+
+
 class CachedTransformer(StandIn):
     """A model with its cache compiled in. Made by `fxcache.transform`.
 
@@ -98,8 +102,7 @@ class CachedTransformer(StandIn):
             self._contexts.count_uncached()
             return self.original(*args, **kwargs)
         if torch.is_grad_enabled() and self._needs_gradient(args, kwargs):
-            self._warn(GradientWarning, "called with gradients enabled: it runs uncached")
-            return self.original(*args, **kwargs)
+            return self._run_for_gradient(args, kwargs)
         self._others.refuse()
         run = self._run
         try:
@@ -108,6 +111,8 @@ class CachedTransformer(StandIn):
             return run(*args, **kwargs)
         except TooManyContextsError:
             raise
+        except _NeedsGradient:
+            return self._run_for_gradient(args, kwargs)
         except FxcacheError as error:
             wasted = isinstance(error, TooManyCapturesError)
             if not self._passthrough and (wasted or not isinstance(error, (ArgumentsError, CaptureError))):
@@ -145,6 +150,8 @@ class CachedTransformer(StandIn):
             self._variants = self._no_variants()
         bound = self._inputs.bind(args, kwargs)
         variant, call = self._variants.of(*self._variants.flatten(bound))
+        if torch.is_grad_enabled() and variant.needs_gradient():
+            raise _NeedsGradient
         flat = self._step(variant, call)
         return variant.program.capture.finish(flat)
 
@@ -180,6 +187,10 @@ class CachedTransformer(StandIn):
         message = f"{type(self.original).__name__} runs uncached: {error}"
         kind = RecaptureWarning if isinstance(error, TooManyCapturesError) else PassthroughWarning
         warnings.warn(message, kind, stacklevel=4)
+
+    def _run_for_gradient(self, args: Any, kwargs: Mapping[str, Any]) -> Any:
+        self._warn(GradientWarning, "called with gradients enabled: it runs uncached")
+        return self.original(*args, **kwargs)
 
     def _needs_gradient(self, args: Any, kwargs: Mapping[str, Any]) -> bool:
         given = (t for v in (*args, *kwargs.values()) for t in tensors_within(v))

@@ -37,7 +37,8 @@ from .forwards import ForwardInputs
 from .guards import ShapeGuards, ValueGuards
 from .leaf import LeafReadsError
 from .leaf_adapter import called_leaf
-from .modulelists import USUAL, Way, find_leaves
+from .module_calls import ModuleCalls, calls_on_fakes, calls_on_values
+from .modulelists import USUAL, Way, find_leaves, find_lists
 from .number_check import refuse_unlike
 from .pristine import pristine
 from .profilers import cannot_share
@@ -143,6 +144,32 @@ def capture(
                     raise DefectError(type(model).__name__, _one_line(error)) from error
                 attempts[how], last = _one_line(error), error
     raise CaptureError(type(model).__name__, attempts) from last
+
+
+def module_calls(
+    model: nn.Module, bound: Mapping[str, Any], tensors: list[torch.Tensor], numbers: tuple[str, ...] = ()
+) -> ModuleCalls:
+    """The calls of modules in the call `model(**bound)`; none where they cannot be found out.
+
+    Takes and raises what `capture` does, but for what comes of running the forward.
+    """
+    _refuse_sharded(model)
+    _refuse_profiled(model)
+    names = tensor_names(bound)
+    flat = [t for name, t in zip(names, tensors, strict=True) if name not in numbers]
+    forward = _forward_of(model, as_numbers(bound) if numbers else bound)
+    with LOCK, unnoticed(), torch.no_grad(), uncompiled(), without_observers():
+        try:
+            with randomness_kept(), pristine(model) as sandbox, _quiet():
+                return calls_on_fakes(forward, model, flat, sandbox)
+        except Exception as error:  # whatever the model's own code raises on fake tensors
+            _LOG.debug("%s: its calls, on fake tensors: %s", type(model).__name__, _one_line(error))
+        try:
+            with randomness_kept(), pristine(model) as sandbox:
+                return calls_on_values(forward, model, [_private(t) for t in flat], sandbox)
+        except Exception as error:
+            _LOG.debug("%s: its calls: %s", type(model).__name__, _one_line(error))
+            return ModuleCalls()
 
 
 def _refuse_sharded(model: nn.Module) -> None:
@@ -308,6 +335,7 @@ def _capture_real(
                     model,
                     sandbox,
                     real=True,
+                    blocks=way.blocks or frozenset(find_lists(model)),
                 )
             break
         except LeafReadsError as error:  # trace into it, so that its reads are guarded

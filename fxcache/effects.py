@@ -91,9 +91,10 @@ class WriteWatch:
 
     def __init__(self, model: nn.Module, leaves: Mapping[str, nn.Module]) -> None:
         self._leaves = leaves
-        within = {id(m) for leaf in leaves.values() for m in leaf.modules()}
-        roots = [(type(model).__name__, model)]
-        self._glue = [_Tracked(p) for p in walk(roots, lambda m: id(m) not in within, depth=DEPTH)]
+        self._within = {id(m) for leaf in leaves.values() for m in leaf.modules()}
+        self._known: set[int] = set()
+        self._glue: list[_Tracked] = []
+        self.calling(model)
         self._of_leaf = {
             id(module): _of_module(path, module)
             for name, leaf in leaves.items()
@@ -106,6 +107,17 @@ class WriteWatch:
     def running(self, frame: FrameType, names: Names) -> None:
         """Code is about to run for the first time."""
         self._glue += [_Tracked(p) for p in places_written(frame, names)]
+
+    def calling(self, module: nn.Module) -> None:
+        """`module`, which the model need not hold, is about to be called for the first time."""
+        if id(module) in self._within or id(module.__dict__) in self._known:
+            return
+        for place in walk(
+            [(type(module).__name__, module)], lambda m: id(m) not in self._within, depth=DEPTH
+        ):
+            if id(place.holder) not in self._known:
+                self._known.add(id(place.holder))
+                self._glue.append(_Tracked(place))
 
     def called(self, name: str, leaf: nn.Module) -> None:
         """`leaf` is about to run. Raises `UnrepeatableEffect`."""

@@ -20,9 +20,11 @@ from types import CodeType, FrameType, ModuleType
 from typing import Any
 
 import torch
+from torch import nn
 
 from .profilers import told_of_calls, untold
 
+CALL_OF_MODULE = nn.Module.__call__.__code__
 # Code of these is not the model's: it reads no state that a model's results may depend on.
 _LIBRARIES = tuple(
     os.path.dirname(path) + os.sep for path in (torch.__file__, __file__, sysconfig.__file__) if path
@@ -125,12 +127,15 @@ class ExecutedCode:
     """Code that ran in one thread while `watching`, but for what ran while `paused`.
 
     told: called with each code's frame and names, before it first runs. forbidden: code that must not run.
-    seen: code object → the globals of its functions, in order.
+    told_of_modules: called with each module before its first call.
+    seen: code object → the globals of its functions, in order. called: the modules that it called.
     """
 
     told: tuple[Callable[[FrameType, Names], None], ...] = ()
     forbidden: frozenset[CodeType] = frozenset()
+    told_of_modules: tuple[Callable[[nn.Module], None], ...] = ()
     seen: dict[CodeType, dict[str, Any]] = field(default_factory=dict)
+    called: dict[nn.Module, None] = field(default_factory=dict)
     met: CodeType | None = None
     _active: bool = False
     _collectors: frozenset[CodeType] = frozenset()
@@ -166,6 +171,9 @@ class ExecutedCode:
         if code in self._collectors:
             self._collecting = frame
             return
+        if code is CALL_OF_MODULE:
+            self._note_module(frame.f_locals["self"])
+            return
         if code in self.seen:
             return
         if code in self.forbidden:
@@ -177,6 +185,12 @@ class ExecutedCode:
         self.seen[code] = names
         for tell in self.told:
             tell(frame, names_of(code))
+
+    def _note_module(self, module: nn.Module) -> None:
+        if module not in self.called:
+            self.called[module] = None
+            for tell in self.told_of_modules:
+                tell(module)
 
     @functools.cached_property
     def attributes(self) -> frozenset[str]:

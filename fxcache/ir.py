@@ -108,7 +108,8 @@ class Program:
     assumed: equalities of sizes, beyond the capture's guards, that pairing streams relied on.
     state: what is remembered between steps, in the order in which the graph takes it.
     graph: the outer graph; takes the flat inputs and then the state.
-    by_class: blocks may be any modules of one class that are called repeatedly.
+    by_class: blocks may be any modules of one class that are called repeatedly. among: names of the leaves
+    that may be blocks then; of all, where it is empty.
     """
 
     capture: Capture
@@ -124,6 +125,7 @@ class Program:
     state: tuple[StateTensor, ...] = ()
     graph: GraphModule | None = None
     by_class: bool = False
+    among: frozenset[str] = frozenset()
 
     def replace(self, **changes: Any) -> Program:
         return dataclasses.replace(self, **changes)

@@ -31,12 +31,16 @@ class Way:
     depth: how many levels of collections inside collections to open.
     opened: paths of modules that are no leaves; their children are.
     by_class: a chain may be of any modules of one class that are called repeatedly.
+    leaves: the modules, by name, instead of what the model's structure suggests. blocks: those of them that
+    a chain is made of.
     """
 
     wide: bool = False
     depth: int = 0
     opened: frozenset[str] = frozenset()
     by_class: bool = False
+    leaves: tuple[Leaf, ...] = ()
+    blocks: frozenset[str] = frozenset()
 
 
 USUAL = Way()
@@ -67,7 +71,9 @@ def find_leaves(
     children are. A name is the module's path as generated code can spell it.
     """
     taken, opened = attribute_names(), way.opened | opened
-    walk = _wide(model, way.depth) if way.wide else _narrow(model, "", way.depth, set())
+    walk: Iterable[Leaf] = way.leaves
+    if not way.leaves:
+        walk = _wide(model, way.depth) if way.wide else _narrow(model, "", way.depth, set())
     found: dict[str, nn.Module] = {}
     for name, leaf in _opening(walk, opened, taken):
         found[_unique(name, found)] = leaf

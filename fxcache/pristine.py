@@ -31,19 +31,35 @@ class Sandbox:
     """Python state as it was when it was first looked at."""
 
     def __init__(self, model: nn.Module) -> None:
-        places = walk([(type(model).__name__, model)], lambda m: True, depth=DEPTH)
-        self._saved = [(p, p.content()) for p in places]
-        self._memory = [(t, t.data) for t in (*model.parameters(), *model.buffers())]
+        self._saved: list[tuple[Place, dict[Any, Any]]] = []
+        self._known: set[tuple[int, frozenset[str] | None]] = set()
+        self._memory: dict[int, tuple[torch.Tensor, torch.Tensor]] = {}
+        self.calling(model)
 
     def running(self, frame: FrameType, names: Names) -> None:
         """Code is about to run for the first time."""
-        self._saved += [(p, p.content()) for p in places_written(frame, names)]
+        self._save(places_written(frame, names))
+
+    def calling(self, module: nn.Module) -> None:
+        """`module`, which the model need not hold, is about to be called for the first time."""
+        if (id(module.__dict__), None) in self._known:
+            return
+        self._save(walk([(type(module).__name__, module)], lambda m: True, depth=DEPTH))
+        for tensor in (*module.parameters(), *module.buffers()):
+            self._memory.setdefault(id(tensor), (tensor, tensor.data))
+
+    def _save(self, places: Iterable[Place]) -> None:
+        for place in places:
+            key = (id(place.holder), place.keys)
+            if key not in self._known:  # what was saved first is how it was
+                self._known.add(key)
+                self._saved.append((place, place.content()))
 
     def restore(self) -> None:
         """Put everything back that is not as it was."""
         for place, content in self._saved:
             _restore(place, content)
-        for tensor, data in self._memory:
+        for tensor, data in self._memory.values():
             if not _is_backed_by(tensor, data):  # swapped, cast or moved, maybe to fake memory
                 tensor.data = data
 

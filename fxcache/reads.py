@@ -43,6 +43,11 @@ class OwnReads(TorchDispatchMode):
             self.note(tensor)
         return func(*args, **(kwargs or {}))
 
+    def calling(self, module: nn.Module) -> None:
+        """`module`, which the model need not hold, is about to be called: its tensors count, too."""
+        for name, tensor in (*module.named_parameters(), *module.named_buffers()):
+            self._own.setdefault(id(tensor), name)
+
     def note(self, tensor: torch.Tensor) -> None:
         """Refuse a read of a tensor of the model."""
         if id(tensor) in self._own:
@@ -74,6 +79,10 @@ class ValueReads(TorchDispatchMode):
             with disable_proxy_modes_tracing():
                 return func(*args, **kwargs)
         return func(*args, **kwargs)
+
+    def calling(self, module: nn.Module) -> None:
+        """`module`, which the model need not hold, is about to be called: its tensors count, too."""
+        self._own.update(map(id, (*module.parameters(), *module.buffers())))
 
     def note(self, tensor: torch.Tensor) -> None:
         """Remember what `tensor` holds now."""

@@ -25,7 +25,8 @@ def separate_reads(traced: Trace, model: nn.Module) -> ValueGuards | None:
     output = graph.output_node()
     results = list(output.args[0])  # type: ignore[arg-type]
     count = len(results) - len(traced.reads)
-    own = {id(t): t for t in (*model.parameters(), *model.buffers())}
+    # Modules that the forward called need not be held by the model.
+    own = {id(t): t for m in (model, *traced.code.called) for t in (*m.parameters(), *m.buffers())}
     kept: list[tuple[Node, Any]] = []
     for node, value in zip(results[count:], traced.reads, strict=True):
         needed = ancestors([node])

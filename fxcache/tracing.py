@@ -24,7 +24,6 @@ from .executed_code import ExecutedCode
 from .final_writes import Final, cut_finals
 from .gluewatch import AliasWritten, Calls, GlueWatch
 from .leaf import LeafRecord, Recording, is_traced, recording
-from .modulelists import find_lists
 from .opaque import is_opaque, tensors_within
 from .pristine import Sandbox
 from .reads import MemoryReads, OwnReads, RefusedTrace, ValueReads
@@ -76,6 +75,7 @@ def trace(
     real: bool,
     decomposed: bool = False,
     numbers: SymbolicReads | None = None,
+    blocks: frozenset[str] = frozenset(),
 ) -> Trace:
     """Trace `forward(*inputs())`, a call of `model`; on real tensors, watching what is read of their values.
     On fake ones `numbers`, if given, says what is read.
@@ -83,17 +83,18 @@ def trace(
     inputs: gives the flat inputs, anew for each trace that may write to them. decomposed: use the Python
     decompositions of operators, which take symbolic amounts of padding and resizing that their kernels do
     not. Some copy where the kernel gives back its input, so that writes in place are refused.
+    blocks: names of the leaves that may read values.
 
     Raises whatever the forward raises under tracing, and `RefusedTrace`.
     """
     with without_autocast_cache(), enable_python_dispatcher() if decomposed else contextlib.nullcontext():
         if decomposed:
-            return _trace(forward, leaves, inputs, model, sandbox, real, False, numbers, pure=True)
+            return _trace(forward, leaves, inputs, model, sandbox, real, False, numbers, blocks, pure=True)
         try:
-            return _trace(forward, leaves, inputs, model, sandbox, real, False, numbers)
+            return _trace(forward, leaves, inputs, model, sandbox, real, False, numbers, blocks)
         except AliasWritten:
             sandbox.restore()
-            return _trace(forward, leaves, inputs, model, sandbox, real, True, numbers)
+            return _trace(forward, leaves, inputs, model, sandbox, real, True, numbers, blocks)
 
 
 def _trace(
@@ -105,6 +106,7 @@ def _trace(
     real: bool,
     aliasing: bool,
     numbers: SymbolicReads | None,
+    blocks: frozenset[str],
     pure: bool = False,
 ) -> Trace:
     output: list[Structure] = []
@@ -116,7 +118,8 @@ def _trace(
         numbers.begin()
     glue = GlueWatch(model, leaves.values(), pure)
     writes = WriteWatch(model, leaves)
-    code = ExecutedCode((sandbox.running, writes.running), OTHER_THREADS)
+    told = (sandbox.calling, writes.calling, watch.calling)
+    code = ExecutedCode((sandbox.running, writes.running), OTHER_THREADS, told)
 
     def body(*values: torch.Tensor) -> list[Any]:
         with (
@@ -142,7 +145,7 @@ def _trace(
         return [*dynamic, *stored, *(reads.copies if reads is not None else ())]
 
     # Blocks hand on the sizes they are given; other modules may make new ones of what they read.
-    watched = frozenset(leaves) - find_lists(model).keys() if real else frozenset()
+    watched = frozenset(leaves) - blocks if real else frozenset()
     written: tuple[tuple[int, int], ...] = ()
     with recording(leaves, glue, writes, code, watched, aliasing, model) as session:
         graph = _make_graph(body, inputs(), fake=not real)

@@ -14,7 +14,8 @@ import torch
 from torch import nn
 
 from .ambient import with_settings
-from .capture import Capture, capture
+from .called_blocks import way_by_calls
+from .capture import Capture, capture, module_calls
 from .config import CacheConfig
 from .differences import Difference, differences, kind_of
 from .effects import with_effects
@@ -86,6 +87,19 @@ class Variant:
     def roles(self) -> Roles:
         """What its inputs are for."""
         return Roles.of(self.program.capture, self.program.timestep)
+
+    @functools.cached_property
+    def _unheld(self) -> tuple[nn.Module, ...]:
+        """The modules that the forward calls and the model does not hold, with all within them."""
+        captured = self.program.capture
+        held = set(captured.model.modules())
+        called = dict.fromkeys((*captured.leaves.values(), *captured.code.called))
+        return tuple(dict.fromkeys(m for c in called if c not in held for m in c.modules()))
+
+    def needs_gradient(self) -> bool:
+        """Whether a module that the model does not hold has parameters to be trained."""
+        tables = (t for m in self._unheld for t in (m._parameters, m._buffers))
+        return any(t is not None and t.requires_grad for table in tables for t in table.values())
 
     @property
     def segments(self) -> int:
@@ -466,27 +480,31 @@ def transform_call(
 
     def passed(captured: Capture, way: Way) -> Program:
         timestep = inputs.timestep_of(captured.inputs)
-        program = run_passes(Program(captured, config, scope, timestep, by_class=way.by_class))
+        program = Program(captured, config, scope, timestep, by_class=way.by_class, among=way.blocks)
+        program = run_passes(program)
         refuse_reordered(program)
         return program
 
-    return first_chain(model, lambda way: capture(model, bound, tensors, way, numbers), passed)
+    def called() -> Way | None:
+        return way_by_calls(model, module_calls(model, bound, tensors, numbers))
+
+    return first_chain(model, lambda way: capture(model, bound, tensors, way, numbers), passed, called)
 
 
 def _watch(model: nn.Module, program: Program) -> Watch:
     """What must stay as it is for the graph to mean the model: what the glue read, tensors in the graph."""
     captured = program.capture
+    nodes = captured.graph.graph.find_nodes(op="get_attr")
+    used = {id(functools.reduce(getattr, str(n.target).split("."), captured.graph)) for n in nodes}
+    owners = dict((m, name) for name, m in model.named_modules())
+    for path, leaf in (*captured.leaves.items(), *((type(m).__name__, m) for m in captured.code.called)):
+        for name, module in leaf.named_modules(prefix=path):  # of leaves that the model does not hold
+            owners.setdefault(module, name)
     tensors: list[Place] = []
-    for node in captured.graph.graph.find_nodes(op="get_attr"):
-        parent, _, last = str(node.target).rpartition(".")
-        try:
-            owner = model.get_submodule(parent)
-        except AttributeError:
-            continue
+    for owner, name in owners.items():
         for table in (owner._parameters, owner._buffers):
-            if last in table:
-                tensors.append(
-                    Place(parent or type(model).__name__, table, frozenset({last}), attributes=True)
-                )
+            keys = frozenset(key for key, tensor in table.items() if id(tensor) in used)
+            if keys:
+                tensors.append(Place(name or type(model).__name__, table, keys, attributes=True))
     finals = [f.write for f in captured.finals]
     return watch_forward(model, captured.leaves, captured.code, captured.effects, finals, tensors)

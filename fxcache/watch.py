@@ -165,6 +165,7 @@ def watch_forward(
     used = list(code.globals())
     roots = [(type(model).__name__, model), *((f"{t.get('__name__')}.{n}", t[n]) for t, n in used)]
     roots += [(module.__name__, module) for module in code.imported()]
+    roots += [(type(m).__name__, m) for m in code.called]  # which the model need not hold
     places = list(walk(roots, lambda m: id(m) not in inside, names, every=code.dynamic))
     places += [Place(str(t.get("__name__")), t, frozenset({n}), attributes=True) for t, n in used]
     own = names - _TOOLS - {"training", "forward"}

@@ -59,8 +59,10 @@ def _repeated(program: Program) -> dict[Node, Block]:
     """The calls of classes that are called several times, other than torch's own small layers."""
     groups: dict[str, dict[Node, Block]] = {}
     for node, name, leaf in _calls(program):
-        group = ".".join(filter(None, (name.rpartition(".")[0], type(leaf).__name__)))
-        if not is_small(leaf):
+        # Those that were chosen by their class may be anywhere.
+        parent = "" if program.among else name.rpartition(".")[0]
+        group = ".".join(filter(None, (parent, type(leaf).__name__)))
+        if name in program.among or not (program.among or is_small(leaf)):
             groups.setdefault(group, {})[node] = _block(node, leaf, group)
     repeated = {node: block for group in groups.values() if len(group) > 1 for node, block in group.items()}
     return {n: repeated[n] for n in in_order(repeated, program.capture.graph.graph)}

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import functools
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, ClassVar
 
 import pytest
 import torch
@@ -13,8 +17,9 @@ from torch.utils.checkpoint import checkpoint
 
 import fxcache
 from fxcache.errors import NoBlocksError
+from tests.reference import CachedReference
 
-from .base import EAGER, WIDTH, Block, build, equal_uncached, sample
+from .base import EAGER, NEVER, WIDTH, Block, build, equal_uncached, sample
 
 
 class Other(nn.Module):
@@ -409,3 +414,340 @@ def test_b14_compiled(mode: Any) -> None:
     with torch.no_grad():
         for call in calls:
             torch.testing.assert_close(compiled(*call), plain(*call))
+
+
+# ---------------------------------------------------------------- held where the model's tree does not show
+
+
+class InClassList(Net):
+    """In a list of the class."""
+
+    LAYERS: ClassVar[list[nn.Module]] = []
+
+    def hold(self) -> None:
+        type(self).LAYERS = [Block() for _ in range(4)]
+
+    def run(self, x: Tensor) -> Tensor:
+        for block in type(self).LAYERS:
+            x = block(x)
+        return x
+
+
+class InClosure(Net):
+    """In a variable of a function that the model holds."""
+
+    def hold(self) -> None:
+        blocks = [Block() for _ in range(4)]
+
+        def go(x: Tensor) -> Tensor:
+            for block in blocks:
+                x = block(x)
+            return x
+
+        self.go = go
+        self.kept = lambda: blocks
+
+    def run(self, x: Tensor) -> Tensor:
+        return self.go(x)
+
+
+class InDeque(Net):
+    def hold(self) -> None:
+        self.blocks = deque(Block() for _ in range(4))
+
+    def run(self, x: Tensor) -> Tensor:
+        for block in self.blocks:
+            x = block(x)
+        return x
+
+
+GLOBAL: list[nn.Module] = []
+
+
+class InGlobal(Net):
+    def hold(self) -> None:
+        GLOBAL[:] = [Block() for _ in range(4)]
+
+    def run(self, x: Tensor) -> Tensor:
+        for block in GLOBAL:
+            x = block(x)
+        return x
+
+
+class Slotted:
+    """Holds blocks in a slot."""
+
+    __slots__ = ("_blocks",)
+
+    def __init__(self) -> None:
+        self._blocks = [Block() for _ in range(4)]
+
+    def blocks(self) -> Iterator[nn.Module]:
+        yield from self._blocks
+
+
+class InSlots(Net):
+    def hold(self) -> None:
+        self.holder = Slotted()
+
+    def run(self, x: Tensor) -> Tensor:
+        for block in self.holder.blocks():
+            x = block(x)
+        return x
+
+
+def apply_to(blocks: Iterable[nn.Module], x: Tensor) -> Tensor:
+    for block in blocks:
+        x = block(x)
+    return x
+
+
+class InPartial(Net):
+    def hold(self) -> None:
+        self.go = functools.partial(apply_to, tuple(Block() for _ in range(4)))
+
+    def run(self, x: Tensor) -> Tensor:
+        return self.go(x)
+
+
+class InProperty(Net):
+    """In a tuple that a property makes of private attributes."""
+
+    def hold(self) -> None:
+        self._held = SimpleNamespace(_made=[Block() for _ in range(4)])
+
+    @property
+    def blocks(self) -> tuple[nn.Module, ...]:
+        return tuple(block for block in self._held._made)
+
+    def run(self, x: Tensor) -> Tensor:
+        return apply_to(self.blocks, x)
+
+
+class Registry:
+    """Holds named things in private."""
+
+    def __init__(self) -> None:
+        self._things: dict[str, nn.Module] = {}
+
+    def add(self, name: str, thing: nn.Module) -> None:
+        self._things[name] = thing
+
+    def __iter__(self) -> Iterator[nn.Module]:
+        return iter(self._things.values())
+
+
+class InRegistry(Net):
+    def hold(self) -> None:
+        self.registry = Registry()
+        for i in range(4):
+            self.registry.add(f"layer {i}", Block())
+
+    def run(self, x: Tensor) -> Tensor:
+        return apply_to(self.registry, x)
+
+
+@dataclass
+class Parts:
+    """Holds blocks in a field."""
+
+    _blocks: list[nn.Module]
+
+
+class InDataclass(Net):
+    def hold(self) -> None:
+        self.parts = Parts([Block() for _ in range(4)])
+
+    def run(self, x: Tensor) -> Tensor:
+        return apply_to(self.parts._blocks, x)
+
+
+class InListOfObject(Net):
+    """In an `nn.ModuleList` that no module holds."""
+
+    def hold(self) -> None:
+        self.parts = Parts(nn.ModuleList(Block() for _ in range(4)))  # type: ignore[arg-type]
+
+    def run(self, x: Tensor) -> Tensor:
+        return apply_to(self.parts._blocks, x)
+
+
+class Link(nn.Module):
+    """A block, and the links that follow."""
+
+    def __init__(self, following: int) -> None:
+        super().__init__()
+        self.block = Block()
+        self.next = Link(following - 1) if following else None
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.block(x)
+        return x if self.next is None else self.next(x)
+
+
+class InLinks(Net):
+    """In modules that hold, and call, one another."""
+
+    def hold(self) -> None:
+        self.head = Link(7)
+
+    def run(self, x: Tensor) -> Tensor:
+        return self.head(x)
+
+
+class Reading(Block):
+    """A block that decides by values, so that nothing of it runs on fake tensors."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return super().forward(x) if x.abs().sum() > 0 else x
+
+
+class InDequeReading(InDeque):
+    def hold(self) -> None:
+        self.blocks = deque(Reading() for _ in range(4))
+
+
+class Remembering(Block):
+    """A block that keeps what it made of its input's size."""
+
+    table: Tensor | None = None
+
+    def forward(self, x: Tensor) -> Tensor:
+        if self.table is None:
+            self.table = torch.linspace(0.5, 1.5, x.shape[-1])
+        return super().forward(x * self.table)
+
+
+class InDequeRemembering(InDeque):
+    def hold(self) -> None:
+        self.blocks = deque(Remembering() for _ in range(4))
+
+
+UNHELD: dict[type[Net], int] = {
+    InClassList: 4, InClosure: 4, InDeque: 4, InGlobal: 4, InSlots: 4, InPartial: 4, InProperty: 4,
+    InRegistry: 4, InDataclass: 4, InListOfObject: 4, InLinks: 8, InDequeReading: 4, InDequeRemembering: 4,
+}  # fmt: skip
+
+
+def blocks_held(model: Any) -> list[nn.Module]:
+    """The blocks of a model of `UNHELD`."""
+    seen: list[nn.Module] = []
+    with pytest.MonkeyPatch.context() as patch:
+        usual = Block.forward
+        patch.setattr(Block, "forward", lambda self, x: (seen.append(self), usual(self, x))[1])
+        with torch.no_grad():
+            model(*sample()[0])
+    return seen
+
+
+@pytest.mark.parametrize("kind", UNHELD, ids=lambda k: k.__name__)
+def test_b14_blocks_called_wherever_they_are(kind: type[Net]) -> None:
+    model, calls = frozen(kind), sample()
+    equal_uncached(model, calls)
+    equal_uncached(model, calls, scope="list")
+    assert blocks_of(model, calls) == UNHELD[kind]
+    cached = fxcache.transform(model, EAGER)
+    reference = CachedReference(Twin(model), [f"blocks.{i}" for i in range(UNHELD[kind])], fn=1, bn=0)
+    with torch.no_grad():
+        for step, (x, timestep) in enumerate(calls):
+            expected = reference({"x": x, "timestep": timestep}, hit=step > 0)
+            torch.testing.assert_close(cached(x, timestep), expected)
+    assert cached.stats()["default"].cached_steps == (1, 2, 3)
+    if kind is not InDequeReading:  # nothing of it runs where operators are counted
+        assert cached.stats()["default"].flops_saved
+
+
+class Twin(nn.Module):
+    """A model with the same modules, its blocks in a list."""
+
+    def __init__(self, model: Net) -> None:
+        super().__init__()
+        self.parts = nn.ModuleList((model.first, model.embed, model.last))
+        self.blocks = nn.ModuleList(blocks_held(model))
+
+    def forward(self, x: Tensor, timestep: Tensor) -> Tensor:
+        first, embed, last = self.parts
+        return last(apply_to(self.blocks, first(x) + embed(timestep.reshape(-1, 1, 1) / 1000)))  # type: ignore[no-any-return]
+
+
+def frozen(kind: type[Net]) -> Any:
+    """A model whose blocks, too, are for inference alone."""
+    model = build(kind)
+    for block in blocks_held(model):
+        block.eval().requires_grad_(False)
+        vars(block).pop("table", None)
+    return model
+
+
+def test_b14_unheld_blocks_that_are_replaced_or_written_to() -> None:
+    model, calls = frozen(InDeque), sample()
+    cached = equal_uncached(model, calls)
+    with torch.no_grad():
+        model.blocks[1].mix.weight.mul_(1.5)
+        assert torch.equal(cached(*calls[0]), model(*calls[0]))
+        model.blocks[2].mix = nn.Linear(WIDTH, WIDTH)
+        assert torch.equal(cached(*calls[0]), model(*calls[0]))
+        model.blocks[3] = build(Block, seed=7)
+        assert torch.equal(cached(*calls[0]), model(*calls[0]))
+        model.blocks.append(build(Block, seed=8))
+        assert torch.equal(cached(*calls[0]), model(*calls[0]))
+
+
+def test_b14_a_capture_leaves_nothing_fake_in_unheld_blocks() -> None:
+    model, calls = frozen(InDequeRemembering), sample()
+    fxcache.transform(model, NEVER).prepare({"x": calls[0][0], "timestep": calls[0][1]})
+    assert all(block.table is None for block in model.blocks)
+
+
+def test_b14_unheld_blocks_in_training_run_uncached_with_gradients() -> None:
+    model, calls = build(InDeque), sample()
+    cached = fxcache.transform(model, EAGER)
+    with pytest.warns(fxcache.errors.GradientWarning):
+        cached(*calls[0]).sum().backward()
+    got = [block.mix.weight.grad.clone() for block in model.blocks]
+    for block in model.blocks:
+        block.mix.weight.grad = None
+    model(*calls[0]).sum().backward()
+    assert all(torch.equal(g, block.mix.weight.grad) for g, block in zip(got, model.blocks, strict=True))
+
+
+def test_b14_explain_names_unheld_blocks() -> None:
+    model, (x, timestep) = frozen(InDeque), sample()[0]
+    found = fxcache.explain(model, EAGER, {"x": x, "timestep": timestep})
+    assert found.segments[0].blocks == tuple(f"InDeque_blocks_{i}" for i in range(4))
+    assert found.lists == (("Block", "Block", 4),)
+
+
+def test_b14_linked_blocks_keep_their_paths() -> None:
+    model, (x, timestep) = frozen(InLinks), sample()[0]
+    found = fxcache.explain(model, EAGER, {"x": x, "timestep": timestep})
+    assert found.segments[0].blocks == tuple(f"head{'.next' * i}.block" for i in range(8))
+
+
+@pytest.mark.parametrize("mode", ["fused", "staged"])
+def test_b14_unheld_blocks_compiled(mode: Any) -> None:
+    model, calls = frozen(InDeque), sample()
+    plain = fxcache.transform(model, EAGER)
+    compiled = fxcache.compile(fxcache.transform(model, EAGER), mode=mode)
+    with torch.no_grad():
+        for call in calls:
+            torch.testing.assert_close(compiled(*call), plain(*call))
+
+
+def test_b14_unheld_blocks_exported(tmp_path: Path) -> None:
+    model, calls = frozen(InDeque), sample()
+    plain = fxcache.transform(model, EAGER)
+    example = dict(zip(("x", "timestep"), calls[0], strict=True))
+    loaded = fxcache.load(fxcache.export(plain, tmp_path / "model.pt2", example))
+    with torch.no_grad():
+        for call in calls:
+            torch.testing.assert_close(loaded(*call), plain(*call))
+
+
+def test_b14_modules_that_nothing_repeats_are_refused_whoever_holds_them() -> None:
+    class Single(InDeque):
+        def hold(self) -> None:
+            self.blocks = deque([Block()])
+
+    with pytest.raises(NoBlocksError, match="modules of one class"), torch.no_grad():
+        fxcache.transform(frozen(Single), EAGER)(*sample()[0])
