@@ -103,6 +103,7 @@ class Partition:
 class Program:
     """Everything known about a model's cached graph so far, in the order in which passes add it.
 
+    beside: calls of the modules of the chain that are not in it: a block that is run on two inputs, say.
     regions: node of the captured graph → 2j for the trunk before segment j, 2j + 1 for its middle.
     partition: the stages under construction; `stages` are the finished ones, by name.
     assumed: equalities of sizes, beyond the capture's guards, that pairing streams relied on.
@@ -117,6 +118,7 @@ class Program:
     scope: str
     timestep: str | None
     chain: tuple[Block, ...] = ()
+    beside: tuple[Block, ...] = ()
     segments: tuple[Segment, ...] = ()
     regions: Mapping[Node, int] = field(default_factory=dict)
     partition: Partition | None = None

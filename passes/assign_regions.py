@@ -7,6 +7,8 @@ moves behind it, where it also runs on a hit.
 
 from __future__ import annotations
 
+import operator
+
 from torch.fx import Node
 
 from ..dataflow import takes_out
@@ -26,7 +28,7 @@ def assign_regions(program: Program) -> Program:
     for node in reversed(graph.nodes):
         if node.op in ("placeholder", "output"):
             continue
-        if takes_out(node):  # decided with the call that it belongs to
+        if _is_item(node):  # decided with the call that it belongs to
             continue
         users = {regions[u] if u.op != "output" else last for u in _final_users(node)}
         region = fixed.get(node, _place(earliest[node], users or {last}))
@@ -34,6 +36,17 @@ def assign_regions(program: Program) -> Program:
         for user in _taken_out(node):
             regions[user] = region
     return program.replace(regions=regions)
+
+
+def _is_item(node: Node) -> bool:
+    """Whether `node` takes an item out of a module's result, or an operator's that gives several tensors.
+
+    A region hands on the items, each with its own residual.
+    """
+    if takes_out(node):
+        return True
+    source = node.args[0] if node.target is operator.getitem else None
+    return isinstance(source, Node) and isinstance(source.meta.get("val"), (tuple, list))
 
 
 def _block_regions(program: Program) -> dict[Node, int]:
@@ -58,14 +71,14 @@ def _place(earliest: int, users: set[int]) -> int:
 
 def _taken_out(node: Node) -> list[Node]:
     found: list[Node] = []
-    stack = [u for u in node.users if takes_out(u)]
+    stack = [u for u in node.users if _is_item(u)]
     while stack:
         user = stack.pop()
         found.append(user)
-        stack.extend(u for u in user.users if takes_out(u))
+        stack.extend(u for u in user.users if _is_item(u))
     return found
 
 
 def _final_users(node: Node) -> list[Node]:
     items = _taken_out(node)
-    return [u for n in (node, *items) for u in n.users if not takes_out(u)]
+    return [u for n in (node, *items) for u in n.users if not _is_item(u)]

@@ -10,6 +10,7 @@ from __future__ import annotations
 import dataclasses
 import itertools
 from collections import Counter
+from collections.abc import Iterator
 from typing import Any
 
 from torch.fx import Node
@@ -29,7 +30,21 @@ def pair_streams(program: Program) -> Program:
     chain_blocks = tuple(blocks[_start(program, blocks) :])
     pairs = (pair for b in chain_blocks for pair in b.carries.items())
     assumed = {condition for pair in pairs for condition in equalities(*pair)}
-    return program.replace(chain=chain_blocks, assumed=tuple(assumed))
+    beside = tuple(
+        dataclasses.replace(b, carries=_carries(b, pairings.get(b.kind)))
+        for b in _beside(program, chain_blocks)
+    )
+    assumed |= {c for b in beside for pair in b.carries.items() for c in equalities(*pair)}
+    return program.replace(chain=chain_blocks, beside=beside, assumed=tuple(assumed))
+
+
+def _beside(program: Program, chain: tuple[Block, ...]) -> Iterator[Block]:
+    """Calls of the chain's modules that are not in the chain: a block that is run on two inputs, say."""
+    by_name = {b.name: b for b in chain}
+    nodes = {b.node for b in chain}
+    for node in program.capture.graph.graph.find_nodes(op="call_module"):
+        if node not in nodes and str(node.target) in by_name:
+            yield dataclasses.replace(by_name[str(node.target)], node=node, primary=None)
 
 
 def _pairings(chain: list[Block]) -> dict[type, Pairing]:

@@ -6,11 +6,13 @@ middle's skeleton is the middle with every block replaced by the identity on its
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 from torch.fx import Node
 
 from ..dataflow import same_shape
-from ..ir import Middle, Partition, Program, Segment, Trunk
+from ..ir import Block, Middle, Partition, Program, Segment, Trunk
 from ..stagebuilder import Identity, OpaqueValueError, StageBuilder, is_free
 
 
@@ -49,7 +51,7 @@ def _trunk(program: Program, j: int, crossing: dict[int, list[Node]]) -> Trunk:
         for i, node in enumerate(output.args[0]):  # type: ignore[arg-type]
             builder.outputs[f"output_{i}"] = builder.value(node)  # type: ignore[arg-type]
     else:
-        residual = _front_residual(program.segments[j], builder)
+        residual = _front_residual(program, program.segments[j], builder)
     return Trunk(builder, residual)
 
 
@@ -77,7 +79,7 @@ def _needed(starts: set[Node], inside: set[Node]) -> set[Node]:
     return found
 
 
-def _front_residual(segment: Segment, builder: StageBuilder) -> Node | None:
+def _front_residual(program: Program, segment: Segment, builder: StageBuilder) -> Node | None:
     """Primary stream after the front blocks minus its skeleton; None where Fn is 0."""
     if segment.fn == 0:
         return None
@@ -86,12 +88,18 @@ def _front_residual(segment: Segment, builder: StageBuilder) -> Node | None:
     if primary is None:
         return None
     value = builder.value(primary)
-    identity = Identity.on(front)
+    identity = Identity.on((*front, *_beside(program, front, 2 * segment.index)))
     try:
         skeleton = builder.value(primary, identity)
     except OpaqueValueError:
         return value
     return builder.call(torch.sub, value, skeleton)
+
+
+def _beside(program: Program, blocks: Sequence[Block], region: int) -> list[Block]:
+    """Further calls of the modules of `blocks`: where these do not run, they do not either."""
+    names = {b.name for b in blocks}
+    return [b for b in program.beside if b.name in names and program.regions.get(b.node) == region]
 
 
 def _middle(program: Program, segment: Segment, crossing: dict[int, list[Node]]) -> Middle:
@@ -105,7 +113,7 @@ def _middle(program: Program, segment: Segment, crossing: dict[int, list[Node]])
     compute = StageBuilder("compute" + suffix, inside)
     skip = StageBuilder("skip" + suffix, inside)
     _copy_in_order(program, compute, region, crossing)
-    identity = Identity.on(segment.middle)
+    identity = Identity.on((*segment.middle, *_beside(program, segment.middle, region)))
     outputs = crossing.get(region, [])
     probe = StageBuilder("probe", inside)
     skeletons: dict[str, tuple[Node, Node] | None] = {}
