@@ -7,7 +7,7 @@ graph ends with the same writes.
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -20,6 +20,7 @@ from .opaque import is_opaque, tensors_within
 from .reachable import MISSING
 from .reads import RefusedTrace
 from .structure import DYNAMIC, Slot, Structure
+from .traced_numbers import plain_number
 
 
 @dataclass(frozen=True)
@@ -42,7 +43,8 @@ def cut_finals(writes: Iterable[FinalWrite]) -> tuple[list[Final], list[torch.Te
     """
     finals: list[Final] = []
     stored: list[torch.Tensor] = []
-    for write in writes:
+    for found in writes:
+        write = replace(found, key=plain_number(found.key))
         if write.value is MISSING:
             finals.append(Final(write, None))
             continue

@@ -138,7 +138,7 @@ def _holds_fake(values: Iterable[Any]) -> bool:
 
 def _held(value: Any, kind: type) -> list[Any]:
     if issubclass(kind, dict):
-        return list(dict.values(value))
+        return [*dict.keys(value), *dict.values(value)]
     if issubclass(kind, (list, tuple, set, frozenset)):
         return list(value)
     if issubclass(kind, (type, nn.Module, torch.Tensor)) or is_foreign(kind.__module__) or callable(value):

@@ -28,6 +28,15 @@ def traced_number(value: Any) -> Any:
     return value
 
 
+def plain_number(value: Any) -> Any:
+    """A key of a dictionary that was looked up, so that its numbers are known, with Python's own numbers."""
+    if type(value) is tuple:
+        return tuple(map(plain_number, value))
+    if isinstance(value, TracedFloat):
+        return float(value)
+    return int(value) if isinstance(value, TracedInt) else value
+
+
 def is_traced_number(value: Any) -> bool:
     """Whether `value` is one of these."""
     return isinstance(value, (TracedFloat, TracedInt))
