@@ -277,11 +277,12 @@ class Variants:
 
     def all(self) -> list[Variant]:
         """Every variant, in the order in which they were made."""
-        return sorted((v for k in self._kinds.values() for v in k.variants), key=lambda v: v.number)
+        kinds = list(self._kinds.values())  # other threads may add some meanwhile
+        return sorted((v for k in kinds for v in list(k.variants)), key=lambda v: v.number)
 
     def forgive(self) -> None:
         """Try again what was refused."""
-        for kind in self._kinds.values():
+        for kind in list(self._kinds.values()):  # other threads may add some meanwhile
             kind.failures.clear()
             if kind.wasted is not None:
                 for variant in [v for v in kind.variants if v.served <= 1]:

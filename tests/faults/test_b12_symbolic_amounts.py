@@ -10,7 +10,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from tests.faults.base import WIDTH, Base, build, equal_uncached, sample
+import fxcache
+from tests.faults.base import NEVER, WIDTH, Base, build, equal_uncached, sample
 
 
 def padded(x: Tensor) -> Tensor:
@@ -88,3 +89,28 @@ def test_b12_what_is_written_is_not_mistaken() -> None:
             return super().forward(x, timestep)
 
     equal_uncached(build(Model), calls())
+
+
+def test_b12_memos_keyed_by_open_sizes_hold_pythons_numbers() -> None:
+    class Memoizing(Base):
+        def __init__(self) -> None:
+            super().__init__()
+            self.rows: dict[Any, Tensor] = {}
+
+        def forward(self, x: Tensor, timestep: Tensor) -> Tensor:
+            for key in (x.shape[1], (x.shape[1], "rows"), tuple(x.shape)):
+                if key not in self.rows:
+                    self.rows[key] = torch.arange(x.shape[1], dtype=x.dtype).reshape(1, -1, 1)
+                x = x + 0.01 * self.rows[key]
+            return super().forward(x, timestep)
+
+    model, twin = build(Memoizing), build(Memoizing)
+    cached = fxcache.transform(twin, NEVER)
+    with torch.no_grad():
+        for tokens in (5, 7, 5, 9, 7):
+            for call in sample(2, tokens=tokens):
+                assert torch.equal(cached(*call), model(*call))
+    assert list(twin.rows) == list(model.rows)
+    flat = [part for key in twin.rows for part in (key if isinstance(key, tuple) else (key,))]
+    assert {type(part) for part in flat} == {int, str}
+    assert all(type(rows) is Tensor for rows in twin.rows.values())
