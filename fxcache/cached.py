@@ -148,7 +148,7 @@ class CachedTransformer(StandIn):
     def _run(self, *args: Any, **kwargs: Any) -> Any:
         if self._forward.replaced():
             self._variants = self._no_variants()
-        bound = self._inputs.bind(args, kwargs)
+        bound = self._inputs.bind(args, kwargs, self._variants.flexible)
         variant, call = self._variants.of(*self._variants.flatten(bound))
         if torch.is_grad_enabled() and variant.needs_gradient():
             raise _NeedsGradient
@@ -169,7 +169,7 @@ class CachedTransformer(StandIn):
 
         numbers: whether it may be one that takes numbers as inputs; else they are its constants.
         """
-        bound = self._inputs.bind((), example_inputs)
+        bound = self._inputs.bind((), example_inputs, numbers and self._variants.flexible)
         return self._variants.of(*self._variants.flatten(bound, numbers), numbers)
 
     def _step(self, variant: Variant, call: Call) -> tuple[Any, ...]:

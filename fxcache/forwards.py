@@ -91,8 +91,8 @@ class ForwardInputs:
         given = inputs if isinstance(inputs, dict) else set(inputs)
         return next((n for n in names if n in given), None)
 
-    def bind(self, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Bound:
-        """All arguments by name; a number given as the timestep becomes a tensor.
+    def bind(self, args: tuple[Any, ...], kwargs: Mapping[str, Any], numbers: bool = False) -> Bound:
+        """All arguments by name. A number given as the timestep becomes a tensor, unless `numbers` stay.
 
         Raises `ArgumentsError` for a call that the forward does not take.
         """
@@ -110,10 +110,16 @@ class ForwardInputs:
             raise ArgumentsError(self.model, "positional-only arguments given by name")
         if self.as_given:
             bound.positional = min(len(args), self.positional)
-        step = self.timestep if self.timestep in bound else self.timestep_of(bound)
-        if step is not None and type(bound[step]) in (int, float):
-            bound[step] = _as_tensor(bound[step], bound)
+        if not numbers:
+            step = self.numbered_step(bound)
+            if step is not None:
+                bound[step] = _as_tensor(bound[step], bound)
         return bound
+
+    def numbered_step(self, bound: dict[str, Any]) -> str | None:
+        """The name of the timestep, where it is a number."""
+        step = self.timestep if self.timestep in bound else self.timestep_of(bound)
+        return step if step is not None and type(bound[step]) in (int, float) else None
 
     def arguments(self, bound: Mapping[str, Any], positional: int) -> tuple[list[Any], dict[str, Any]]:
         """Positional and keyword arguments of the call that was bound, at least so many by position."""

@@ -289,9 +289,15 @@ class Variants:
                     self._drop(kind, variant)
             kind.refused = kind.wasted = None
 
-    def flatten(self, bound: Mapping[str, Any], numbers: bool = True) -> tuple[Call, Mapping[str, Any]]:
-        """A call with these arguments, and the arguments; numbers that change are tensors in both."""
+    def flatten(self, bound: Any, numbers: bool = True) -> tuple[Call, Mapping[str, Any]]:
+        """A call with these arguments, and the arguments; numbers that change are tensors in both.
+
+        A timestep changes.
+        """
         names: tuple[str, ...] = ()
+        step = self._inputs.numbered_step(bound) if numbers else None
+        if step is not None and (step, "") not in self._promotion.fixed:
+            self._promotion.add([(step, "")])
         if numbers and self._promotion.paths:
             bound, names = self._promotion.apply(bound)
         call = flatten(bound, self._model.training)
@@ -342,7 +348,7 @@ class Variants:
 
         Gives a remark on why it cannot be, or "" where there is no such number.
         """
-        if not self._flexible:
+        if not self.flexible:
             return ""
         changed = self._changed_numbers(kind, call, bound)
         paths = [path_of(d.name, bound) for d in changed]
@@ -367,7 +373,7 @@ class Variants:
         return []
 
     @property
-    def _flexible(self) -> bool:
+    def flexible(self) -> bool:
         """Whether graphs may read numbers out of their inputs, and be given any memory as their state."""
         return self._lower is eager or getattr(self._lower, "flexible", False)
 
@@ -457,7 +463,7 @@ class Variants:
         watch = _watch(self._model, program)
         structure = structure_key(call.key)
         variant = Variant(program, run, guards, watch, call.key, structure, *_objects(program, call))
-        variant.number, variant.flexible = self._calls, self._flexible
+        variant.number, variant.flexible = self._calls, self.flexible
         if not variant.accepts(call):
             raise CaptureError(type(self._model).__name__, {"guards": "they reject the captured call"})
         return variant

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import warnings
+from typing import Any
 
 import pytest
 import torch
@@ -11,7 +12,7 @@ from torch import Tensor
 import fxcache
 from fxcache import CachedTransformer
 from fxcache.errors import GradientWarning, TrajectoryWarning
-from tests.toy import latents, timesteps, toy
+from tests.toy import ToyDiT, latents, timesteps, toy
 
 SETTING = "F1B0_W2M0MC0_T0O1_R1000"
 STEPS = 6
@@ -178,7 +179,13 @@ def test_a_model_without_a_timestep_says_that_it_needs_reset() -> None:
 
 
 def test_a_number_as_timestep_does_not_capture_again() -> None:
-    cached = fxcache.transform(toy(), SETTING)
+    class TakesNumbers(ToyDiT):
+        def forward(self, hidden_states: Tensor, timestep: Any) -> Any:
+            return super().forward(hidden_states, torch.tensor([timestep]))
+
+    model = TakesNumbers().eval()
+    model.load_state_dict(toy().state_dict())
+    cached = fxcache.transform(model, SETTING)
     with torch.no_grad():
         for i, x in enumerate(latents(STEPS, 0)):
             cached(x, 100.0 - i)

@@ -332,3 +332,25 @@ def test_b1_a_number_is_a_constant_of_a_package(tmp_path: Path) -> None:
         torch.testing.assert_close(package(**inputs), model(**inputs))
         with pytest.raises(PackageInputError, match=r"guidance.* 3\.5.*exported with 2\.5"):
             package(**{**inputs, "guidance": 3.5})
+
+
+def test_b1_a_timestep_that_is_a_number_stays_one() -> None:
+    """What computes with a number must not be given a tensor: it rounds otherwise, or decides otherwise."""
+
+    class Model(Base):
+        def forward(self, x: Tensor, timestep: Any) -> Tensor:
+            is_tensor = isinstance(timestep, Tensor)
+            for i, block in enumerate(self.blocks):
+                x = block(x + (0.1 if is_tensor else 1e-4 * (i + 1) * timestep))
+            return x
+
+    model = build(Model)
+    calls = [(x, float(t) / 3) for x, t in sample(8)]
+    cached = fxcache.transform(model, NEVER)
+    hitting = fxcache.transform(model, EAGER)
+    with torch.no_grad():
+        for call in calls:
+            assert torch.equal(cached(*call), model(*call))
+            hitting(*call)
+    assert len(cached._variants.all()) == 1
+    assert hitting.stats()["default"].hits == (False, *(True,) * 7)
