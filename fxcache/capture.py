@@ -162,11 +162,15 @@ def module_calls(
         try:
             with randomness_kept(), pristine(model) as sandbox, _quiet():
                 return calls_on_fakes(forward, model, flat, sandbox)
+        except (MemoryError, torch.OutOfMemoryError):
+            raise
         except Exception as error:  # whatever the model's own code raises on fake tensors
             _LOG.debug("%s: its calls, on fake tensors: %s", type(model).__name__, _one_line(error))
         try:
             with randomness_kept(), pristine(model) as sandbox:
                 return calls_on_values(forward, model, [_private(t) for t in flat], sandbox)
+        except (MemoryError, torch.OutOfMemoryError):
+            raise
         except Exception as error:
             _LOG.debug("%s: its calls: %s", type(model).__name__, _one_line(error))
             return ModuleCalls()
