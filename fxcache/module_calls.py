@@ -84,6 +84,6 @@ def calls_on_values(
                 glue.memory.setdefault(storage, name)
 
     calls = ModuleCalls(code=ExecutedCode((sandbox.running,), OTHER_THREADS, (sandbox.calling, protect)))
-    with glue, Calls(glue), calls.code.watching(), told_of_calls(calls.note):
+    with glue, Calls(glue), glue.watching(), calls.code.watching(), told_of_calls(calls.note):
         forward(*tensors)
     return calls
