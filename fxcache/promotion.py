@@ -37,7 +37,9 @@ class Promotion:
     def add(self, paths: Sequence[Path]) -> None:
         """From now on, these are inputs."""
         for name, where in paths:
-            self.paths[name] = self.paths.get(name, frozenset()) | {where}
+            known = self.paths.get(name, frozenset())
+            if where not in known:  # a timestep is said again on every call
+                self.paths[name] = known | {where}
 
     def fix(self, paths: Sequence[Path]) -> None:
         """These cannot be inputs."""
@@ -51,10 +53,7 @@ class Promotion:
         """The arguments, with tensors where these numbers were, and the names of those."""
         if self.paths.keys().isdisjoint(bound):
             return bound, ()
-        positional = getattr(bound, "positional", 0)
         bound = copy.copy(bound)
-        if positional:
-            bound.positional = positional
         names: list[str] = []
         for name, wanted in self.paths.items():
             if name in bound:
@@ -69,9 +68,6 @@ def as_numbers(bound: Any) -> Any:
         return leaf.item() if getattr(leaf, "stands_for_number", False) else leaf
 
     numbered = copy.copy(bound)
-    positional = getattr(bound, "positional", 0)
-    if positional:
-        numbered.positional = positional
     for name, value in bound.items():
         numbered[name] = pytree.tree_map(number, value)
     return numbered

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 
@@ -73,60 +73,49 @@ def _seen_by_tools(depth: int) -> bool:
     return str(module).partition(".")[0] in TOOLS
 
 
-class TracedFloat(torch.SymFloat):
-    """A symbolic float."""
+class _Traced:
+    """What the two kinds share. plain: Python's kind of number. symbolic: torch's."""
 
-    vars().update(_methods(torch.SymFloat))
+    plain: ClassVar[Any]
+    symbolic: ClassVar[Any]
 
     @property  # type: ignore[misc]
     def __class__(self) -> type:  # what `isinstance` asks, unless the type fits
-        return type(self) if _seen_by_tools(1) else float
+        return type(self) if _seen_by_tools(1) else self.plain  # type: ignore[no-any-return]
+
+    def __hash__(self) -> int:
+        return hash(self.plain(self))
+
+    def __repr__(self) -> str:
+        return str(self.symbolic.__repr__(self) if _seen_by_tools(1) else repr(self.plain(self)))
+
+    def __format__(self, spec: str) -> str:
+        return object.__format__(self, spec) if _seen_by_tools(1) else format(self.plain(self), spec)
+
+    def __copy__(self) -> _Traced:
+        return self
+
+    def __deepcopy__(self, memo: Any) -> _Traced:
+        return self
+
+    def __reduce__(self) -> Any:
+        return self.plain, (self.plain(self),)
+
+
+class TracedFloat(_Traced, torch.SymFloat):
+    """A symbolic float."""
+
+    plain, symbolic = float, torch.SymFloat
+    vars().update(_methods(torch.SymFloat))
+    __hash__ = _Traced.__hash__  # a class that compares anew has none of its own
 
     def __bool__(self) -> bool:
         return bool(self != 0)
 
-    def __hash__(self) -> int:
-        return hash(float(self))
 
-    def __repr__(self) -> str:
-        return torch.SymFloat.__repr__(self) if _seen_by_tools(1) else repr(float(self))
-
-    def __format__(self, spec: str) -> str:
-        return object.__format__(self, spec) if _seen_by_tools(1) else format(float(self), spec)
-
-    def __copy__(self) -> TracedFloat:
-        return self
-
-    def __deepcopy__(self, memo: Any) -> TracedFloat:
-        return self
-
-    def __reduce__(self) -> Any:
-        return float, (float(self),)
-
-
-class TracedInt(torch.SymInt):
+class TracedInt(_Traced, torch.SymInt):
     """A symbolic int."""
 
+    plain, symbolic = int, torch.SymInt
     vars().update(_methods(torch.SymInt))
-
-    @property  # type: ignore[misc]
-    def __class__(self) -> type:
-        return type(self) if _seen_by_tools(1) else int
-
-    def __hash__(self) -> int:
-        return hash(int(self))
-
-    def __repr__(self) -> str:
-        return torch.SymInt.__repr__(self) if _seen_by_tools(1) else repr(int(self))
-
-    def __format__(self, spec: str) -> str:
-        return object.__format__(self, spec) if _seen_by_tools(1) else format(int(self), spec)
-
-    def __copy__(self) -> TracedInt:
-        return self
-
-    def __deepcopy__(self, memo: Any) -> TracedInt:
-        return self
-
-    def __reduce__(self) -> Any:
-        return int, (int(self),)
+    __hash__ = _Traced.__hash__

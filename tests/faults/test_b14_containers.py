@@ -406,16 +406,6 @@ def test_b14_a_model_without_repetition_is_refused() -> None:
         fxcache.transform(build(Single), EAGER)(*sample()[0])
 
 
-@pytest.mark.parametrize("mode", ["fused", "staged"])
-def test_b14_compiled(mode: Any) -> None:
-    model, calls = build(InPlainList), sample()
-    plain = fxcache.transform(model, EAGER)
-    compiled = fxcache.compile(fxcache.transform(model, EAGER), mode=mode)
-    with torch.no_grad():
-        for call in calls:
-            torch.testing.assert_close(compiled(*call), plain(*call))
-
-
 # ---------------------------------------------------------------- held where the model's tree does not show
 
 
@@ -725,8 +715,9 @@ def test_b14_linked_blocks_keep_their_paths() -> None:
 
 
 @pytest.mark.parametrize("mode", ["fused", "staged"])
-def test_b14_unheld_blocks_compiled(mode: Any) -> None:
-    model, calls = frozen(InDeque), sample()
+@pytest.mark.parametrize("kind", [InPlainList, InDeque])
+def test_b14_compiled(kind: type[nn.Module], mode: Any) -> None:
+    model, calls = frozen(kind), sample()
     plain = fxcache.transform(model, EAGER)
     compiled = fxcache.compile(fxcache.transform(model, EAGER), mode=mode)
     with torch.no_grad():
