@@ -6,6 +6,8 @@ input, or writes to it, is in the graph; a hook that comes later may do otherwis
 
 from __future__ import annotations
 
+import itertools
+import operator
 from collections.abc import Iterator, Mapping
 from typing import Any
 
@@ -24,24 +26,26 @@ class LeafHooks:
         self._tables = tuple(getattr(module, name) for _, module in modules for name in HOOKS)
         self._hooks = tuple(tuple(t.values()) for t in self._tables)
         self._any = any(self._tables)
-        self._leaves = tuple((name, vars(leaf)) for name, leaf in leaves.items())
-        self._forwards = tuple(own.get("forward", MISSING) for _, own in self._leaves)
+        self._names = tuple(leaves)
+        self._own = tuple(vars(leaf) for leaf in leaves.values())
+        self._forwards = tuple(self._set_forwards())
 
     def holds(self) -> bool:
         """Whether nothing changed. The same function under another handle is no change."""
         if self._any or any(self._tables):
             return next(self.changes(), None) is None
-        return all(
-            own.get("forward", MISSING) is f for (_, own), f in zip(self._leaves, self._forwards, strict=True)
-        )
+        return all(map(operator.is_, self._set_forwards(), self._forwards))
+
+    def _set_forwards(self) -> Iterator[Any]:
+        return map(dict.get, self._own, itertools.repeat("forward"), itertools.repeat(MISSING))
 
     def changes(self) -> Iterator[str]:
         """What changed, a line each."""
         for path, table, hooks in zip(self._paths, self._tables, self._hooks, strict=True):
             if not _same(tuple(table.values()), hooks):
                 yield f"the hooks of {path} changed"
-        for (name, own), forward in zip(self._leaves, self._forwards, strict=True):
-            if own.get("forward", MISSING) is not forward:
+        for name, now, before in zip(self._names, self._set_forwards(), self._forwards, strict=True):
+            if now is not before:
                 yield f"the forward of {name} was replaced"
 
 

@@ -11,6 +11,7 @@ import collections
 import itertools
 import operator
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from types import CellType, MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -28,6 +29,7 @@ from .reachable import MISSING, Place, same, walk
 _TOOLS = frozenset(
     {"_hf_hook", "_old_forward", "_diffusers_hook", "_compiled_call_impl", "_is_full_backward_hook"}
 )
+_content = operator.attrgetter("cell_contents")
 GLOBAL_HOOKS = (torch_module._global_forward_hooks, torch_module._global_forward_pre_hooks)
 
 
@@ -44,6 +46,11 @@ class Watch:
         self._lists: list[list[Any]] = []
         self._items: list[Any] = []
         self._others: list[tuple[Place, dict[Any, Any]]] = []
+        classes: list[tuple[Any, str]] = []  # their tables and names in them: the same, of another type
+        class_values: list[Any] = []
+        self._cells: list[CellType] = []
+        self._contents: list[Any] = []
+        self._slow: list[tuple[Place, dict[Any, Any]]] = []
         self._arrays: list[tuple[str, np.ndarray[Any, Any], np.ndarray[Any, Any]]] = []
         self._listed: list[Place] = []
         for place in places:
@@ -64,26 +71,45 @@ class Watch:
                 self._items += holder
             else:
                 self._others.append((place, content))
+                if isinstance(holder, type) and place.keys is not None:
+                    classes += [(vars(holder), key) for key in place.keys]
+                    class_values += [content.get(key, MISSING) for key in place.keys]
+                elif isinstance(holder, CellType) and content:
+                    self._cells.append(holder)
+                    self._contents.append(content["content"])
+                else:
+                    self._slow.append((place, content))
             for key, value in content.items():
                 if isinstance(value, np.ndarray):
                     self._arrays.append((place.named(key), value, value.copy()))
         self._owners, self._keys, self._values = tuple(owners), tuple(keys), tuple(values)
+        self._classes, self._names = tuple(c for c, _ in classes), tuple(n for _, n in classes)
+        self._class_values = tuple(class_values)
         self._lengths = tuple(map(len, (*self._whole, *self._lists)))
         self._sized = (*self._whole, *self._lists)
 
     def holds(self) -> bool:
         """Whether nothing changed."""
         found = map(dict.get, self._owners, self._keys, itertools.repeat(MISSING))
+        in_classes = map(MappingProxyType.get, self._classes, self._names, itertools.repeat(MISSING))
         if (
             self._hooks.holds()
             and all(map(operator.is_, found, self._values))
             and tuple(map(len, self._sized)) == self._lengths
             and all(map(operator.is_, itertools.chain.from_iterable(self._lists), self._items))
-            and (not self._others or all(_unchanged(p, c) for p, c in self._others))
+            and all(map(operator.is_, in_classes, self._class_values))
+            and (not self._cells or self._cells_hold())
+            and (not self._slow or all(_unchanged(p, c) for p, c in self._slow))
             and (not self._arrays or all(_same_array(a, b) for _, a, b in self._arrays))
         ):
             return True
         return self.changed() is None
+
+    def _cells_hold(self) -> bool:
+        try:
+            return all(map(operator.is_, map(_content, self._cells), self._contents))
+        except ValueError:  # one was emptied
+            return False
 
     def changed(self) -> str | None:
         """What changed, with its old and new value; None where nothing did."""
