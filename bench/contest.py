@@ -16,7 +16,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from bench.contenders import Contender, compiled
 from fxcache import embedded
-from fxcache.flops import CPU_ATTENTION
+from fxcache.runtime.flops import CPU_ATTENTION
 
 LABELS = range(10)
 MIB = 1024**2

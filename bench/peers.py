@@ -23,7 +23,7 @@ import torch
 
 from fxcache import CacheConfig, FxcacheError
 from fxcache.benchmark.machine import describe
-from fxcache.stats import ranges
+from fxcache.runtime.stats import ranges
 
 if TYPE_CHECKING:
     from bench.contest import Entry

@@ -26,9 +26,9 @@ import torch
 import fxcache
 from fxcache.backends.tensorrt import engine_report, refit
 from fxcache.backends.tensorrt.available import require_gpu, require_torch_tensorrt
-from fxcache.cached import CachedTransformer
 from fxcache.embedded import load_transformer
 from fxcache.errors import TensorRTDeviceError, TensorRTMissingError
+from fxcache.runtime.cached_transformer import CachedTransformer
 
 DTYPES = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
 # Largest relative error of the last latents against eager that counts as the same numbers.

@@ -4,20 +4,19 @@
 >>> pipe.transformer = fxcache.transform(pipe.transformer, "F8B0_W8M0MC3_T1O1_R0.12")  # doctest: +SKIP
 """
 
-from .api import transform
-from .cached import CachedTransformer
-from .compiling import compile
+from .api.compile import compile
+from .api.explain import Explanation, explain
+from .api.export import export
+from .api.load import load
+from .api.transform import transform
 from .config import CacheConfig
 from .errors import FxcacheError
-from .explaining import Explanation, explain
-from .exporting import export
 from .forecasters import Forecaster, HiCache, Newton, Reuse, TaylorSeer
-from .loading import load
-from .packaged import PackagedTransformer
-from .pipelines import restore
-from .stats import ContextStats, Stats
-
-__version__ = "0.1.0"
+from .package.packaged_transformer import PackagedTransformer
+from .runtime.cached_transformer import CachedTransformer
+from .runtime.diffusers_pipeline import restore
+from .runtime.stats import ContextStats, Stats
+from .version import __version__ as __version__
 
 __all__ = [
     "CacheConfig",

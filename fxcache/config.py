@@ -122,7 +122,7 @@ class CacheConfig:
         return cls(**notation.parse(text))
 
     def __str__(self) -> str:
-        return notation.write(self)
+        return notation.write(dict(vars(self)))
 
     @classmethod
     def from_dict(cls, fields: Mapping[str, Any]) -> CacheConfig:

@@ -11,13 +11,11 @@ from __future__ import annotations
 
 import json
 import re
-from typing import TYPE_CHECKING, Any
+from collections.abc import Mapping
+from typing import Any
 
 from .errors import NotationError
 from .forecasters import TaylorSeer, forecaster_from_dict, forecaster_to_dict
-
-if TYPE_CHECKING:
-    from .config import CacheConfig
 
 NONE = "C0_Q0_NONE"
 NUMBER = r"[0-9]+(?:\.[0-9]+)?(?:e-?[0-9]+)?"
@@ -63,27 +61,27 @@ def parse(text: str) -> dict[str, Any]:
     return fields
 
 
-def write(config: CacheConfig) -> str:
-    """The notation of `config`."""
-    if not config.enabled:
+def write(fields: Mapping[str, Any]) -> str:
+    """The notation of a `CacheConfig`, of which these are the fields."""
+    if not fields["enabled"]:
         return NONE
-    taylor = config.forecaster if isinstance(config.forecaster, TaylorSeer) else None
+    taylor = fields["forecaster"] if isinstance(fields["forecaster"], TaylorSeer) else None
     plain = taylor is not None and taylor == TaylorSeer(order=taylor.order)
     order = taylor.order if taylor is not None and plain else 1
     text = (
-        f"F{config.fn_compute_blocks}B{config.bn_compute_blocks}"
-        f"_W{config.max_warmup_steps}M{config.max_cached_steps or 0}"
-        f"MC{config.max_continuous_cached_steps or 0}"
-        f"_T{int(plain)}O{order}_R{_number(config.residual_diff_threshold)}"
+        f"F{fields['fn_compute_blocks']}B{fields['bn_compute_blocks']}"
+        f"_W{fields['max_warmup_steps']}M{fields['max_cached_steps'] or 0}"
+        f"MC{fields['max_continuous_cached_steps'] or 0}"
+        f"_T{int(plain)}O{order}_R{_number(fields['residual_diff_threshold'])}"
     )
-    if config.warmup_interval != 1:
-        text += f"_I{config.warmup_interval}"
-    if config.max_accumulated_residual_diff is not None:
-        text += f"_A{_number(config.max_accumulated_residual_diff)}"
-    if config.steps_mask is not None:
-        text += f"_S{''.join(map(str, config.steps_mask))}{config.steps_mask_policy[0]}"
-    if config.forecaster is not None and not plain:
-        text += "_X" + json.dumps(forecaster_to_dict(config.forecaster), separators=(",", ":"))
+    if fields["warmup_interval"] != 1:
+        text += f"_I{fields['warmup_interval']}"
+    if fields["max_accumulated_residual_diff"] is not None:
+        text += f"_A{_number(fields['max_accumulated_residual_diff'])}"
+    if fields["steps_mask"] is not None:
+        text += f"_S{''.join(map(str, fields['steps_mask']))}{fields['steps_mask_policy'][0]}"
+    if fields["forecaster"] is not None and not plain:
+        text += "_X" + json.dumps(forecaster_to_dict(fields["forecaster"]), separators=(",", ":"))
     return text
 
 

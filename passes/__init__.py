@@ -7,8 +7,8 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from ..ir import Program
-from ..verify import verify
+from ..ir.program import Program
+from ..ir.verify import verify
 from .assign_regions import assign_regions
 from .find_chain import find_chain
 from .insert_cache_check import insert_cache_check

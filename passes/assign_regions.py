@@ -11,8 +11,8 @@ import operator
 
 from torch.fx import Node
 
-from ..dataflow import takes_out
-from ..ir import Program
+from ..ir.dataflow import takes_out
+from ..ir.program import Program
 
 
 def assign_regions(program: Program) -> Program:

@@ -14,11 +14,12 @@ import torch
 from torch import nn
 from torch.fx import Node
 
-from ..dataflow import ancestors, in_order
+from ..capture.leaf_adapter import called_leaf
 from ..errors import NoBlocksError
-from ..ir import Block, Program
-from ..leaf_adapter import called_leaf
-from ..modulelists import find_lists, is_small
+from ..ir.blocks import Block
+from ..ir.dataflow import ancestors, in_order
+from ..ir.module_lists import find_lists, is_small
+from ..ir.program import Program
 
 
 def find_chain(program: Program) -> Program:

@@ -7,13 +7,13 @@ import operator
 import torch
 from torch.fx import Node
 
-from ..ir import Program, Trunk
-from ..policies.cache_check import cache_check, effective_warmup, mask_entries
-from ..policies.clock import WIDTH, begin_step, continue_step, initial_clock
-from ..policies.nearness import is_near
-from ..policies.residual_diff import residual_diff
-from ..roles import Roles
-from ..state import StateTensor
+from ..ir.program import Program, Trunk
+from ..ir.roles import Roles
+from ..ir.state import StateTensor
+from ..ops.cache_check import cache_check, effective_warmup, mask_entries
+from ..ops.clock import WIDTH, begin_step, continue_step, initial_clock
+from ..ops.nearness import is_near
+from ..ops.residual_diff import residual_diff
 
 LAST_SAMPLE = "sample_0"  # the state tensor that holds what the last step was given to denoise
 LOG_CAPACITY = 1024  # steps of one trajectory whose hits and diffs are kept for `stats()`

@@ -7,8 +7,9 @@ import operator
 from torch import nn
 from torch.fx import Graph, GraphModule, Node
 
-from ..ir import Middle, Program, Stage
-from ..policies.conditional import conditional, own
+from ..ir.program import Middle, Program
+from ..ir.stage import Stage
+from ..ops.cond import conditional, own
 
 
 def insert_conditional(program: Program) -> Program:

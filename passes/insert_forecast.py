@@ -8,11 +8,11 @@ import torch
 from torch.fx import Node
 
 from ..forecasters import Forecaster, Reuse
-from ..ir import Middle, Program
-from ..policies.clock import commit_hit, commit_miss, log_step, times
-from ..policies.conditional import own, store
-from ..stagebuilder import StageBuilder
-from ..state import StateTensor
+from ..ir.program import Middle, Program
+from ..ir.stage_builder import StageBuilder
+from ..ir.state import StateTensor
+from ..ops.clock import commit_hit, commit_miss, log_step, times
+from ..ops.cond import own, store
 from .insert_cache_check import LAST_SAMPLE, sample_node
 
 REUSE = Reuse()

@@ -15,8 +15,9 @@ from typing import Any
 
 from torch.fx import Node
 
-from ..dataflow import ancestors, argument_values, equalities, numel, output_values, same_shape
-from ..ir import Block, Program
+from ..ir.blocks import Block
+from ..ir.dataflow import ancestors, argument_values, equalities, numel, output_values, same_shape
+from ..ir.program import Program
 
 Pairing = dict[Any, Any]  # place of an output in the result → path of the argument it continues
 

@@ -11,9 +11,10 @@ from collections.abc import Sequence
 import torch
 from torch.fx import Node
 
-from ..dataflow import same_shape
-from ..ir import Block, Middle, Partition, Program, Segment, Trunk
-from ..stagebuilder import Identity, OpaqueValueError, StageBuilder, is_free
+from ..ir.blocks import Block, Segment
+from ..ir.dataflow import same_shape
+from ..ir.program import Middle, Partition, Program, Trunk
+from ..ir.stage_builder import Identity, OpaqueValueError, StageBuilder, is_free
 
 
 def partition(program: Program) -> Program:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from ..errors import TooManyBlocksError
-from ..ir import Block, Program, Segment
+from ..ir.blocks import Block, Segment
+from ..ir.program import Program
 
 
 def split_segments(program: Program) -> Program:

@@ -13,9 +13,9 @@ from torch._dynamo.utils import counters
 
 import fxcache
 from fxcache import CachedTransformer
+from fxcache.backends.host.stage_fusion import host_path
 from fxcache.backends.inductor import Inductor, Mode
 from fxcache.errors import BackendError, CompilationError
-from fxcache.joining import host_path
 from tests.strategies import configs
 from tests.toy import ToyBlock, latents, rotary, timesteps, toy
 from tests.zoo import ZooCase, find

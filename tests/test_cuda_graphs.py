@@ -15,9 +15,9 @@ from torch._inductor.output_code import CompiledFxGraph
 
 import fxcache
 from fxcache import CachedTransformer
-from fxcache.backends.seats import seated
-from fxcache.hosting import Runner
-from fxcache.ir import Program
+from fxcache.backends.cudagraph_state_pool import seated
+from fxcache.backends.host.dispatch import Runner
+from fxcache.ir.program import Program
 from tests.toy import ToyBlock, ToyDiT, latents, timesteps, toy
 
 STEPS = 6

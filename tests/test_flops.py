@@ -8,7 +8,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from fxcache import CacheConfig, embedded, explain, transform
 from fxcache.benchmark.document import Derivation, derive, most_hits, read_document, table
-from fxcache.flops import CPU_ATTENTION
+from fxcache.runtime.flops import CPU_ATTENTION
 
 
 @pytest.fixture(scope="module")

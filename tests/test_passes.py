@@ -9,17 +9,17 @@ import torch
 from torch import Tensor, nn
 
 import fxcache
-from fxcache.capture import capture
+from fxcache.capture.call_signature import flatten
+from fxcache.capture.capture import capture
+from fxcache.capture.forward_inputs import ForwardInputs
 from fxcache.errors import GraphSpecError
-from fxcache.forwards import ForwardInputs
-from fxcache.ir import Program
+from fxcache.ir.program import Program
+from fxcache.ir.verify import verify
 from fxcache.passes import PASSES
 from fxcache.passes.assign_regions import assign_regions
 from fxcache.passes.find_chain import find_chain
 from fxcache.passes.pair_streams import pair_streams
 from fxcache.passes.split_segments import split_segments
-from fxcache.signature import flatten
-from fxcache.verify import verify
 from tests.toy import ToyBlock, dual, latents, timesteps, toy
 
 

@@ -79,7 +79,7 @@ def test_the_graph_is_there_after_the_first_call() -> None:
 
 
 def test_printing_long_runs() -> None:
-    from fxcache.stats import ranges
+    from fxcache.runtime.stats import ranges
 
     assert ranges((4, 5, 6, 9)) == "4-6 9"
     assert ranges(()) == ""

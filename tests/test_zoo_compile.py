@@ -36,7 +36,7 @@ def fresh_compiler(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     def without_code(graph: Any, inputs: Any, **_: Any) -> Any:
         return aot_eager(graph, inputs)
 
-    monkeypatch.setattr("fxcache.backends.opensizes.compile_fx", without_code)
+    monkeypatch.setattr("fxcache.backends.inductor_cond.compile_fx", without_code)
     torch._dynamo.reset()
     yield
     torch._dynamo.reset()

@@ -32,7 +32,7 @@ at::ScalarType dtype_of(const std::string& name) {
   throw std::runtime_error("dtype " + name);
 }
 
-// One line of the package's metadata: name dtype sizes values; see fxcache.exporting.native_state.
+// One line of the package's metadata: name dtype sizes values; see fxcache.package.aoti.native_state.
 at::Tensor fresh(const std::string& line, const std::vector<at::Tensor>& inputs) {
   auto field = split(line, ' ');
   std::vector<int64_t> sizes;

@@ -11,14 +11,15 @@ import torch
 from torch import nn
 from torch.fx import GraphModule
 
+from ..capture.leaf_adapter import called_leaf
 from ..errors import BackendError, CompilationError
-from ..hosting import Runner, host_runner
-from ..ir import Program, Stage
-from ..joining import host_path
-from ..leaf_adapter import called_leaf
-from ..storing import storing_on_host
-from .recompiling import compiled
-from .seats import seated
+from ..ir.program import Program
+from ..ir.stage import Stage
+from .cudagraph_state_pool import seated
+from .host.deferred_stores import storing_on_host
+from .host.dispatch import Runner, host_runner
+from .host.stage_fusion import host_path
+from .recompilation import compiled
 
 Mode = Literal["fused", "single", "staged", "reduce-overhead"]
 MODES: tuple[Mode, ...] = ("fused", "single", "staged", "reduce-overhead")
@@ -97,7 +98,7 @@ class Inductor:
     def _single(self, graph: GraphModule) -> Runner:
         if self.dynamic is False:
             return self.compiled(graph)
-        from .opensizes import inductor_open_sizes  # brings the compiler with it
+        from .inductor_cond import inductor_open_sizes  # brings the compiler with it
 
         # Sizes are marked one by one (see `_with_marks`): with all numbers open the conditional would be
         # given the floats that the model holds, which it does not take.

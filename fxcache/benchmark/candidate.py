@@ -9,8 +9,8 @@ import torch
 from PIL import Image
 from torch import nn
 
-from ..api import transform
-from ..cached import CachedTransformer
+from ..api.transform import transform
+from ..runtime.cached_transformer import CachedTransformer
 from .machine import stopwatch
 from .plain_cost import PlainCost
 from .prompts import Prompt

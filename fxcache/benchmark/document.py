@@ -11,8 +11,8 @@ from typing import Any
 import torch
 import yaml
 
+from ..api.explain import explain
 from ..config import CacheConfig
-from ..explaining import explain
 from ..notation import NONE
 
 DOCUMENT = Path(__file__).parent / "document.yaml"

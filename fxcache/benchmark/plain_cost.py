@@ -10,8 +10,8 @@ from typing import Any
 
 from torch import nn
 
+from ..api.explain import explain
 from ..errors import FxcacheError
-from ..explaining import explain
 
 COUNTED_WITH = "F1B0_W0M0MC0_T0O1_R0"  # any setting: a computed step costs the same in all of them
 

@@ -15,7 +15,7 @@ from rich.progress import (
     TimeRemainingColumn,
 )
 
-from ..stats import amount
+from ..runtime.stats import amount
 from .records import Record
 
 

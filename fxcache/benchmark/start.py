@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -11,14 +12,16 @@ import torch
 from rich.console import Console
 
 from ..errors import FxcacheError
+from .embedded_subject import EmbeddedSubject
 from .errors import BenchmarkError
 from .folder import RunFolder
 from .machine import command, describe, stopwatch, versions
+from .pipeline_subject import PipelineSubject
 from .progress import ProgressWatcher, say
 from .prompts import Prompt, expand, read_prompts
 from .runner import Runner
 from .sharing import Share
-from .subject import Subject, load_subject
+from .subject import EMBEDDED, Subject
 from .sweep import Sweep, load_sweep
 
 
@@ -134,3 +137,20 @@ def _about(options: RunOptions, subject: Subject, share: Share) -> dict[str, Any
         "models": models,
         "cuda": torch.version.cuda if subject.device.type == "cuda" else None,
     }
+
+
+def load_subject(
+    model: str, device: torch.device, dtype: str | None, arguments: Mapping[str, Any]
+) -> Subject:
+    """The embedded model, or the pipeline in a folder.
+
+    Args:
+        model: "embedded", or the path of a diffusers pipeline folder.
+        dtype: a torch dtype's name; None for what the weights are stored in (float32 if embedded).
+        arguments: further arguments of every pipeline call, such as `guidance_scale`.
+
+    Raises `MissingPathError`, `PipelineError`.
+    """
+    if model == EMBEDDED:
+        return EmbeddedSubject(device, dtype, arguments)
+    return PipelineSubject(Path(model), device, dtype, arguments)

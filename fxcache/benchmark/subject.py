@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from pathlib import Path
-from typing import Any, Protocol
+from typing import Protocol
 
 import torch
 from PIL import Image
 from torch import nn
 
+from .errors import PipelineError
 from .prompts import Prompt
 
 EMBEDDED = "embedded"
@@ -41,31 +41,8 @@ class Subject(Protocol):
         ...
 
 
-def load_subject(
-    model: str, device: torch.device, dtype: str | None, arguments: Mapping[str, Any]
-) -> Subject:
-    """The embedded model, or the pipeline in a folder.
-
-    Args:
-        model: "embedded", or the path of a diffusers pipeline folder.
-        dtype: a torch dtype's name; None for what the weights are stored in (float32 if embedded).
-        arguments: further arguments of every pipeline call, such as `guidance_scale`.
-
-    Raises `MissingPathError`, `PipelineError`.
-    """
-    if model == EMBEDDED:
-        from .embedded_subject import EmbeddedSubject
-
-        return EmbeddedSubject(device, dtype, arguments)
-    from .pipeline_subject import PipelineSubject
-
-    return PipelineSubject(Path(model), device, dtype, arguments)
-
-
 def read_dtype(name: str, where: str) -> torch.dtype:
     """`"bfloat16"` → `torch.bfloat16`. Raises `PipelineError`."""
-    from .errors import PipelineError
-
     dtype = getattr(torch, name, None)
     if not isinstance(dtype, torch.dtype):
         raise PipelineError(where, f"--dtype {name} is not a torch dtype; use bfloat16, float16 or float32")

@@ -10,6 +10,7 @@ import dataclasses
 from collections.abc import Mapping
 from typing import Any
 
+from ..errors import ConfigError
 from .base import Forecaster, Times
 from .hicache import HiCache
 from .newton import Newton
@@ -21,8 +22,6 @@ FORECASTERS: tuple[type[Forecaster], ...] = (Reuse, TaylorSeer, Newton, HiCache)
 
 def forecaster_from_dict(fields: Mapping[str, Any]) -> Forecaster:
     """`{"name": "taylorseer", "order": 2}` → `TaylorSeer(order=2)`. Raises `ConfigError`."""
-    from ..errors import ConfigError
-
     values = dict(fields)
     name = values.pop("name", None)
     for kind in FORECASTERS:

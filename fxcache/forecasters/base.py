@@ -9,6 +9,7 @@ from typing import Any, Literal, NamedTuple
 
 from torch import Tensor
 
+from ..errors import ConfigError
 from ..spelling import require_known
 
 Distance = Literal["step", "timestep"]
@@ -48,8 +49,6 @@ class Forecaster:
         return super().__new__(cls)
 
     def __post_init__(self) -> None:
-        from ..errors import ConfigError
-
         if isinstance(self.order, bool) or not isinstance(self.order, int):
             raise ConfigError("forecaster", self, "its order must be a whole number")
         if not self.least_order() <= self.order < PAST:

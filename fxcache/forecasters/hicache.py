@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
+from ..errors import ConfigError
 from .base import Forecaster, Times
 from .taylorseer import differences
 
@@ -22,8 +23,6 @@ class HiCache(Forecaster):
     scale: float = 0.7
 
     def __post_init__(self) -> None:
-        from ..errors import ConfigError
-
         super().__post_init__()
         if not 0 < self.scale <= 1:
             raise ConfigError("forecaster", self, "its scale must be above 0 and at most 1")

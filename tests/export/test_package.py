@@ -14,8 +14,8 @@ from torch import Tensor
 
 import fxcache
 from fxcache import CachedTransformer, PackagedTransformer
+from fxcache.api.load import load
 from fxcache.errors import TooManyContextsError
-from fxcache.loading import load
 from tests.toy import latents, timesteps, toy
 
 STEPS = 28

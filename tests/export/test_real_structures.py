@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 import fxcache
-from fxcache.loading import load
+from fxcache.api.load import load
 from tests.zoo import find
 from tests.zoo.case import Inputs, ZooCase
 

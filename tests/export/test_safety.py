@@ -15,7 +15,8 @@ from torch import Tensor
 
 import fxcache
 from fxcache.errors import ArgumentsError, ExportError, PackageError, PackageInputError
-from fxcache.manifest import ENTRY, evaluate, read_manifest
+from fxcache.package.manifest import ENTRY, read_manifest
+from fxcache.package.size_expr import evaluate
 from tests.faults.base import Base, build
 from tests.toy import latents, toy
 

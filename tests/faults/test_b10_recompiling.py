@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 import fxcache
-from fxcache.backends.recompiling import LIMIT, RESTARTS
+from fxcache.backends.recompilation import LIMIT, RESTARTS
 
 from .base import WIDTH, Base, Block, build, sample
 

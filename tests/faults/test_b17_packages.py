@@ -23,7 +23,7 @@ from torch import Tensor, nn
 import fxcache
 from fxcache import CachedTransformer, PackagedTransformer
 from fxcache.errors import PackageError
-from fxcache.roles import Roles
+from fxcache.ir.roles import Roles
 from tests.export.test_safety import edited
 from tests.toy import dual, latents, timesteps
 

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 import fxcache
-from fxcache.state import record_of
+from fxcache.ir.state import record_of
 
 from .base import EAGER, WIDTH, Base, Block, build, equal_uncached, sample
 

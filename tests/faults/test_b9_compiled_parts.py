@@ -233,7 +233,7 @@ def test_b9_other_threads_run_the_same_compiled_blocks() -> None:
 def test_b9_everything_is_put_back() -> None:
     from torch._dynamo import eval_frame
 
-    from fxcache.uncompiled import uncompiled
+    from fxcache.capture.uncompiled_functions import uncompiled
 
     before = eval_frame._callback_from_stance
     with pytest.raises(ValueError, match="x"), uncompiled(), uncompiled():

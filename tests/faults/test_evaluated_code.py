@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 import fxcache
-from fxcache.executed_code import ExecutedCode
+from fxcache.environment.executed_code import ExecutedCode
 from tests.faults.base import NEVER, Base, build, sample
 from tests.zoo import find
 

@@ -14,8 +14,8 @@ import torch
 from torch import Tensor, nn
 
 import fxcache
+from fxcache.capture.forward_inputs import ForwardInputs
 from fxcache.errors import ArgumentsError, FxcacheError, NotAModelError, NoTimestepError, TrajectoryWarning
-from fxcache.forwards import ForwardInputs
 
 from .base import EAGER, NEVER, WIDTH, Base, build, sample
 

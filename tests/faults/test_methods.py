@@ -14,7 +14,7 @@ from torch import Tensor
 
 import fxcache
 from fxcache.errors import GradientWarning
-from fxcache.methods import runs_forward
+from fxcache.runtime.forward_methods import runs_forward
 
 from .base import EAGER, NEVER, WIDTH, Base, build, sample
 

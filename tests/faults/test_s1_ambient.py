@@ -16,7 +16,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.overrides import TorchFunctionMode
 
 import fxcache
-from fxcache.ambient import ambient_key
+from fxcache.environment.ambient_settings import ambient_key
 from fxcache.errors import CaptureError
 from tests.faults.base import EAGER, NEVER, WIDTH, Base, build, equal_uncached, sample
 

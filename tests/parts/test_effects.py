@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 from torch import nn
 
-from fxcache.effects import UnrepeatableEffect, WriteWatch, with_effects
+from fxcache.environment.module_mutations import UnrepeatableEffect, WriteWatch, with_effects
 
 
 class Leaf(nn.Module):

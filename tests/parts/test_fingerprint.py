@@ -20,8 +20,8 @@ import pytest
 import torch
 from torch import nn
 
-from fxcache.fingerprint import LIMIT, Fingerprint, fingerprint
-from fxcache.holding import Held, UntellableError, exact, opened
+from fxcache.environment.fingerprint import LIMIT, Fingerprint, fingerprint
+from fxcache.environment.values import Held, UntellableError, exact, opened
 
 
 class Slotted:

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 from torch.fx import symbolic_trace
 
-from fxcache.guards import ShapeGuards, ValueGuards
+from fxcache.ir.guards import ShapeGuards, ValueGuards
 
 A, B = sympy.symbols("a b", integer=True, positive=True)
 

@@ -7,7 +7,7 @@ from collections import OrderedDict
 import pytest
 from torch import nn
 
-from fxcache.modulelists import USUAL, Way, find_leaves, find_lists, is_small, ways
+from fxcache.ir.module_lists import USUAL, Way, find_leaves, find_lists, is_small, ways
 
 
 class Block(nn.Module):

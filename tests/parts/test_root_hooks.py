@@ -12,8 +12,8 @@ from diffusers.hooks import HookRegistry
 from diffusers.hooks import ModelHook as DiffusersHook
 from torch import Tensor, nn
 
+from fxcache.capture.root_hooks import forward_beneath, has_root_hooks, hooked, unhook
 from fxcache.errors import RootHookError
-from fxcache.roothooks import forward_beneath, has_root_hooks, hooked, unhook
 
 
 class Model(nn.Module):

@@ -14,8 +14,8 @@ from torch import Tensor, nn
 from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.utils._pytree import tree_map_only
 
-from fxcache.executed_code import names_of
-from fxcache.pristine import Sandbox, pristine
+from fxcache.environment.executed_code import names_of
+from fxcache.environment.trace_sandbox import Sandbox, pristine
 
 MEMO: dict[str, Any] = {}
 

@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 import torch
 
+from fxcache.capture.call_signature import arguments_structure, flatten, structure_key, tensor_names
 from fxcache.errors import OpaqueInputError
-from fxcache.signature import arguments_structure, flatten, structure_key, tensor_names
 
 
 def bound(**changes: Any) -> dict[str, Any]:

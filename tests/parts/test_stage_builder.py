@@ -9,8 +9,8 @@ import torch
 from torch import nn
 from torch.fx import Graph, GraphModule, Node
 
-from fxcache.ir import Block
-from fxcache.stagebuilder import Identity, OpaqueValueError, StageBuilder, is_free
+from fxcache.ir.blocks import Block
+from fxcache.ir.stage_builder import Identity, OpaqueValueError, StageBuilder, is_free
 
 
 def chain(length: int = 3) -> tuple[GraphModule, dict[str, Node]]:

@@ -10,7 +10,7 @@ import torch
 from torch import nn
 
 import fxcache
-from fxcache.ir import Program
+from fxcache.ir.program import Program
 from tests.toy import ToyDiT
 from tests.zoo import find
 

@@ -16,17 +16,17 @@ import fxcache
 from fxcache.backends.tensorrt import Lowered, TensorRTOptions, engine_report
 from fxcache.backends.tensorrt.available import require_known, require_torch_tensorrt
 from fxcache.backends.tensorrt.compiling import captured_shapes, prepare_all
-from fxcache.backends.tensorrt.doubles import in_double
 from fxcache.backends.tensorrt.enginecache import engine_folder
 from fxcache.backends.tensorrt.lowering import engines_in, lower_stage
 from fxcache.backends.tensorrt.prepare import Prepared
-from fxcache.cached import CachedTransformer
+from fxcache.backends.tensorrt.split_float64 import in_double
 from fxcache.errors import (
     BackendError,
     LeftoverOperatorsError,
     LeftoverOperatorsWarning,
     RepeatedWeightsWarning,
 )
+from fxcache.runtime.cached_transformer import CachedTransformer
 from tests.tensorrt.models import STAGES, Odd
 from tests.toy import ToyDiT, toy
 

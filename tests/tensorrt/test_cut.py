@@ -14,11 +14,10 @@ import torch
 import fxcache
 from fxcache.backends.tensorrt import Lowered, TensorRTOptions, compile_tensorrt, engine_report, refit
 from fxcache.backends.tensorrt.compiling import captured_shapes, prepare_all
-from fxcache.backends.tensorrt.effects import cut_effects
+from fxcache.backends.tensorrt.normalize import is_number
 from fxcache.backends.tensorrt.runner import HostRunner, StageRunner
-from fxcache.backends.tensorrt.sizes import sizes_of, specs_of
-from fxcache.backends.tensorrt.tidying import is_number
-from fxcache.cached import CachedTransformer
+from fxcache.backends.tensorrt.shape_ranges import sizes_of, specs_of
+from fxcache.backends.tensorrt.split_side_effects import cut_effects
 from fxcache.errors import (
     BackendError,
     EngineRangeError,
@@ -27,6 +26,7 @@ from fxcache.errors import (
     TensorRTDeviceError,
     TensorRTMissingError,
 )
+from fxcache.runtime.cached_transformer import CachedTransformer
 from tests.tensorrt.models import Scaled, build, program
 from tests.toy import ToyDiT
 

@@ -19,7 +19,7 @@ from fxcache.backends.tensorrt.compiling import captured_shapes, prepare_all
 from fxcache.backends.tensorrt.lowering import engines_in, lower_stage
 from fxcache.backends.tensorrt.options import DTYPES, TensorRTOptions
 from fxcache.backends.tensorrt.prepare import Prepared
-from fxcache.backends.tensorrt.sizes import Spec
+from fxcache.backends.tensorrt.shape_ranges import Spec
 from tests.tensorrt.models import BUILDERS, STAGES, program
 
 pytestmark = [pytest.mark.tensorrt, pytest.mark.filterwarnings("default")]

@@ -19,10 +19,10 @@ from fxcache.backends.tensorrt.compiling import prepare_all
 from fxcache.backends.tensorrt.options import TensorRTOptions
 from fxcache.backends.tensorrt.package import BoundEngine, _read_stage
 from fxcache.backends.tensorrt.runner import EngineSet, HostRunner, StageRunner
-from fxcache.cached import CachedTransformer
 from fxcache.errors import ExportError, LeftoverOperatorsError, PackageError, TensorRTDeviceError
-from fxcache.manifest import read_manifest
-from fxcache.packaged import PackagedTransformer
+from fxcache.package.manifest import read_manifest
+from fxcache.package.packaged_transformer import PackagedTransformer
+from fxcache.runtime.cached_transformer import CachedTransformer
 from tests.tensorrt.models import STAGES, Odd, Scaled
 from tests.toy import ToyDiT
 
@@ -132,8 +132,8 @@ def _forged(source: Path, target: Path, old: bytes, new: bytes) -> Path:
 
 
 def test_a_package_cannot_name_other_functions(written: Path, tmp_path: Path) -> None:
-    forged = _forged(written, tmp_path / "a.zip", b"fxcache.policies.conditional:store", b"os:system")
-    with zipfile.ZipFile(forged) as archive, pytest.raises(PackageError, match="os:system"):
+    forged = _forged(written, tmp_path / "a.zip", b'"function": "store"', b'"function": "system"')
+    with zipfile.ZipFile(forged) as archive, pytest.raises(PackageError, match="the function system"):
         _read_stage(archive, "compute", require_torch_tensorrt(), forged)
 
 

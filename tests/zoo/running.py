@@ -10,13 +10,13 @@ import torch
 from torch import Tensor, nn
 
 from fxcache import CacheConfig
-from fxcache.capture import Capture
-from fxcache.forwards import ForwardInputs
-from fxcache.ir import Program
+from fxcache.capture.call_signature import Call, flatten
+from fxcache.capture.forward_inputs import ForwardInputs
+from fxcache.environment.state_watch import Watch
+from fxcache.ir.captured import Capture
+from fxcache.ir.program import Program
 from fxcache.passes import run_passes
-from fxcache.signature import Call, flatten
-from fxcache.variants import Variant, eager, transform_call
-from fxcache.watch import Watch
+from fxcache.runtime.specializations import Variant, eager, transform_call
 
 from .case import Inputs, ZooCase
 from .nested import tensors_in

@@ -10,7 +10,7 @@ from torch.fx import Node
 
 from fxcache import CacheConfig
 from fxcache.errors import FxcacheError
-from fxcache.ir import Program
+from fxcache.ir.program import Program
 from tests.reference import NotExpressibleError
 
 from . import ALL_CASES

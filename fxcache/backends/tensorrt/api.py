@@ -8,16 +8,18 @@ from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
-from ...cached import CachedTransformer
 from ...errors import BackendError
-from ...packaged import PackagedTransformer
-from ...variants import Variant
+from ...package.packaged_transformer import PackagedTransformer
+from ...package.reload import reloading
+from ...runtime.cached_transformer import CachedTransformer
+from ...runtime.specializations import Variant
 from .available import require_gpu, require_known, require_torch_tensorrt
 from .compiling import Lowered, refit_set
 from .lowering import Coverage
 from .options import Precision, TensorRTOptions
+from .package import read_package, write_package
 from .runner import HostRunner
-from .sizes import Dynamic
+from .shape_ranges import Dynamic
 
 
 def compile_tensorrt(
@@ -91,8 +93,6 @@ def export_tensorrt(
     Raises as `compile_tensorrt`; `LeftoverOperatorsError` where a stage is not one engine, before any is
     built; `ExportError` where the forward does what no package can (see `fxcache.export`).
     """
-    from .package import write_package
-
     names = {f.name for f in fields(TensorRTOptions)} - {"dynamic", "extra"}
     chosen = {n: v for n, v in options.items() if n in names}
     extra = {n: v for n, v in options.items() if n not in names}
@@ -106,9 +106,8 @@ def load_tensorrt(path: str | Path, *, max_contexts: int = 64) -> PackagedTransf
 
     Raises `PackageError`, `TensorRTMissingError` and `TensorRTDeviceError`.
     """
-    from .package import read_package
-
-    return read_package(Path(path), max_contexts)
+    again = reloading(load_tensorrt, path, max_contexts=max_contexts)
+    return read_package(Path(path), max_contexts, again)
 
 
 def _lowered(compiled: CachedTransformer) -> CachedTransformer:

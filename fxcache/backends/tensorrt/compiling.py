@@ -9,15 +9,15 @@ from typing import Any
 
 import torch
 
-from ...effects import with_effects
+from ...environment.module_mutations import with_effects
 from ...errors import EngineRangeError, FixedWeightsError, LeftoverOperatorsWarning, RepeatedWeightsWarning
-from ...ir import Program
+from ...ir.program import Program
 from .available import require_gpu, require_torch_tensorrt
 from .lowering import Coverage, engines_in, lower_stage, require_full, with_repeated
 from .options import TensorRTOptions
 from .prepare import Prepared, prepare
 from .runner import EngineSet, HostRunner, StageRunner
-from .sizes import Shape, Sizes, sizes_of, specs_of
+from .shape_ranges import Shape, Sizes, sizes_of, specs_of
 
 
 def dtype_of(program: Program) -> torch.dtype:

@@ -15,10 +15,10 @@ from torch.fx import GraphModule
 
 from ...errors import LeftoverOperatorsError
 from .available import require_torch_tensorrt
-from .doubles import in_double, operator_name, operators_of
 from .enginecache import engine_folder
 from .prepare import Prepared
-from .sizes import Spec
+from .shape_ranges import Spec
+from .split_float64 import in_double, operator_name, operators_of
 
 NO_CONVERTER = "torch-tensorrt has no converter for it, with these types and sizes"
 DOUBLE = "TensorRT has no float64"

@@ -10,7 +10,7 @@ from typing import Any, Literal
 import torch
 
 from ...errors import PrecisionError
-from .sizes import Dynamic
+from .shape_ranges import Dynamic
 
 Precision = Literal["fp32", "fp16", "bf16"]
 DTYPES: dict[str, torch.dtype] = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}

@@ -7,11 +7,12 @@
     engines.json                 what built the engines, for which range of sizes; names of inputs and state
 
 Reading one runs no code of the file but engines and exported graphs of ATen operators: effects are
-named, and only functions of fxcache's policies can be named.
+named, and only the four of `EFFECTS` can be.
 """
 
 from __future__ import annotations
 
+import functools
 import importlib
 import io
 import json
@@ -25,23 +26,27 @@ import torch
 from torch import nn
 from torch.fx import Graph, GraphModule, Node
 
-from ...cached import CachedTransformer
 from ...errors import BackendError, EngineRangeError, PackageError
-from ...exporting import manifest_of, refuse_unpackable
-from ...loading import reloading
-from ...manifest import ENTRY, read_manifest
-from ...packaged import PackagedTransformer
+from ...ops.clock import commit_hit, commit_miss, log_step
+from ...ops.cond import store
+from ...package.describe import manifest_of, refuse_unpackable
+from ...package.manifest import ENTRY, read_manifest
+from ...package.packaged_transformer import PackagedTransformer
+from ...runtime.cached_transformer import CachedTransformer
 from .available import require_gpu, require_known, require_torch_tensorrt
 from .compiling import flat_names, prepare_all
-from .doubles import Piece
 from .lowering import engines_in, lower_stage, require_full
 from .options import TensorRTOptions
 from .prepare import Prepared, export
 from .runner import EngineSet, HostRunner, StageRunner
-from .sizes import Shape, Sizes, Spec, specs_of
+from .shape_ranges import Shape, Sizes, Spec, specs_of
+from .split_float64 import Piece
 
 ROOT, ENGINES = "fxcache", "engines.json"
-POLICIES = "fxcache.policies."
+# All that a stage may do beside its engine; a package names these and no others.
+EFFECTS: Mapping[str, Callable[..., Any]] = {
+    f.__name__: f for f in (store, log_step, commit_hit, commit_miss)
+}
 Bindings = tuple[bytes, tuple[str, ...], tuple[str, ...]]
 
 
@@ -138,14 +143,19 @@ def _given(result: Node, call: Node, bindings: Sequence[str]) -> str:
 def _described(node: Node) -> dict[str, Any]:
     target: Any = node.target
     arguments = [{"value": int(a.name.split("_")[-1])} if isinstance(a, Node) else a for a in node.args]
-    return {"function": f"{target.__module__}:{target.__name__}", "arguments": arguments}
+    return {"function": target.__name__, "arguments": arguments}
 
 
 # ------------------------------------------------------------------------------------- reading
 
 
-def read_package(path: Path, max_contexts: int = 64) -> PackagedTransformer:
-    """Load a package. Raises `PackageError`, `TensorRTMissingError` and `TensorRTDeviceError`."""
+def read_package(
+    path: Path, max_contexts: int, again: functools.partial[PackagedTransformer]
+) -> PackagedTransformer:
+    """Load a package; `again` does so another time.
+
+    Raises `PackageError`, `TensorRTMissingError` and `TensorRTDeviceError`.
+    """
     manifest = read_manifest(path)
     if manifest.backend != "tensorrt":
         raise PackageError(path, f"it is a package for {manifest.backend}", "load it with fxcache.load()")
@@ -163,7 +173,7 @@ def read_package(path: Path, max_contexts: int = 64) -> PackagedTransformer:
 
     runner = HostRunner(fields["inputs"], fields["state"], manifest.segments, refuse)
     runner.sets.append(EngineSet(sizes, stages, {}))
-    return PackagedTransformer(manifest, runner, max_contexts, reloading(path, -1, max_contexts))
+    return PackagedTransformer(manifest, runner, max_contexts, again)
 
 
 def _check_builder(path: Path, builder: str) -> None:
@@ -233,10 +243,10 @@ def _effects(effects: Sequence[Mapping[str, Any]], count: int, path: Path) -> Gr
     graph = Graph()
     values = [graph.placeholder(f"value_{i}") for i in range(count)]
     for effect in effects:
-        module, _, function = str(effect["function"]).partition(":")
-        if not module.startswith(POLICIES):
+        function = EFFECTS.get(str(effect["function"]))
+        if function is None:
             raise PackageError(path, f"it names the function {effect['function']}", "export it again")
         arguments = [values[a["value"]] if isinstance(a, dict) else a for a in effect["arguments"]]
-        graph.call_function(getattr(importlib.import_module(module), function), tuple(arguments))
+        graph.call_function(function, tuple(arguments))
     graph.output(())
     return GraphModule(nn.Module(), graph, class_name="Effects")

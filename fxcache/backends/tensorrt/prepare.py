@@ -16,13 +16,14 @@ import torch
 from torch.export import Dim, ExportedProgram
 from torch.fx import GraphModule
 
+from ...environment.trace_sandbox import pristine
 from ...errors import EngineRangeError
-from ...ir import Program, Stage
-from ...pristine import pristine
+from ...ir.program import Program
+from ...ir.stage import Stage
 from .autocast import cast_products
-from .doubles import Piece, split_doubles
-from .effects import cut_effects
-from .sizes import Spec, spec
+from .shape_ranges import Spec, spec
+from .split_float64 import Piece, split_doubles
+from .split_side_effects import cut_effects
 
 
 @dataclass(frozen=True)

@@ -11,7 +11,7 @@ from torch import nn
 
 from .lowering import Coverage
 from .prepare import Prepared
-from .sizes import Shape, Sizes
+from .shape_ranges import Shape, Sizes
 
 
 class StageRunner:

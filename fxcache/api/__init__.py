@@ -1,0 +1,1 @@
+"""The verbs: transform, compile, export, load, explain. Here the backend is chosen."""

@@ -1,0 +1,49 @@
+"""`fxcache.compile`: the same cached model, run by a compiler."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from ..backends.inductor import Mode
+from ..backends.lowering import lowering
+from ..backends.tensorrt import compile_tensorrt
+from ..errors import BackendError
+from ..runtime.cached_transformer import CachedTransformer
+from ..runtime.subjects import require_cached
+
+
+def compile(
+    cached: CachedTransformer,
+    *,
+    backend: str | Callable[..., Any] = "inductor",
+    mode: Mode | str | None = "fused",
+    dynamic: Any = None,
+    **options: Any,
+) -> CachedTransformer:
+    """Compile a cached model.
+
+    Args:
+        cached: what `fxcache.transform` gave. Not changed; `cached.compile(...)` does this in place.
+        backend: "inductor" or "tensorrt"; or another one of `torch.compile`.
+        mode: for inductor, "fused" (the fastest steps), "single" (one graph with the conditional in it),
+            "staged" (fast cold start: blocks of a class are compiled once) or "reduce-overhead" (CUDA
+            graphs by stage). "default" and "max-autotune" of `torch.compile` are "fused".
+        dynamic: whether sizes stay open in the compiled code; None lets the compiler find out. For
+            tensorrt also a range: input name -> dimension -> (lowest, highest).
+        options: further options of the backend.
+
+    Returns:
+        A cached model of its own contexts; compilation happens on the first steps of each kind.
+
+    Raises:
+        BackendError: an unknown backend or mode, or one that this machine cannot run; `cached` is no cached
+        model. PackageUseError: it is a loaded package. UnknownOptionError: no such option. The first call
+        also raises `CompilationError`, where the model's code does not go through the compiler whole.
+    """
+    require_cached(cached, "compile")
+    if backend != "tensorrt":
+        return cached.lowered(lowering(backend, mode, dynamic, options))
+    if mode not in ("fused", None):
+        raise BackendError(f"mode={mode!r} of fxcache.compile()", 'be left out for backend="tensorrt"')
+    return compile_tensorrt(cached, dynamic=False if dynamic is None else dynamic, **options)

@@ -1,0 +1,203 @@
+"""Tell in words what fxcache found in a model and what a config does with it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import nn
+from torch.fx import Node
+
+from ..capture.call_signature import flatten
+from ..capture.forward_inputs import ForwardInputs
+from ..capture.leaf_adapter import LeafAdapter
+from ..config import CacheConfig, as_config
+from ..ir.blocks import Segment
+from ..ir.program import Program
+from ..runtime.cached_transformer import CachedTransformer
+from ..runtime.flops import count_step
+from ..runtime.specializations import transform_call
+from ..runtime.stats import amount
+from ..runtime.subjects import require_model
+from ..spelling import known_options
+
+
+@dataclass(frozen=True)
+class SegmentFound:
+    """One segment: its blocks by name, and where it is cut."""
+
+    blocks: tuple[str, ...]
+    fn: int
+    bn: int
+    cached_values: tuple[tuple[str, str, str], ...]  # name, shape, "residual" or "value"
+
+
+@dataclass(frozen=True)
+class Explanation:
+    """What was found; prints as words and a table.
+
+    streams: names of the first block's arguments that are carried from block to block.
+    state_bytes: memory of one context. flops_*: of one step of the whole batch, None if not countable.
+    """
+
+    model: str
+    config: CacheConfig
+    captured: str
+    free_sizes: tuple[str, ...]
+    lists: tuple[tuple[str, str, int], ...]
+    segments: tuple[SegmentFound, ...]
+    streams: tuple[str, ...]
+    primary_stream: str
+    timestep: str | None
+    state_bytes: int
+    flops_computed: int | None
+    flops_cached: int | None
+
+    @property
+    def blocks(self) -> int:
+        return sum(len(s.blocks) for s in self.segments)
+
+    def __str__(self) -> str:
+        free = ", ".join(self.free_sizes) or "none: another size captures again"
+        lines = [
+            f"{self.model} with {self.config}",
+            f"  captured        {self.captured}; free sizes: {free}",
+            "  chain           " + " > ".join(f"{name} x{n} ({kind})" for name, kind, n in self.lists),
+            f"  streams         {', '.join(self.streams)}; primary (the signal): {self.primary_stream}",
+            f"  trajectories    {self._trajectories()}",
+        ]
+        for i, segment in enumerate(self.segments):
+            lines += self._segment(i, segment)
+        lines += [
+            f"  state           {self.state_bytes / 2**20:.3f} MiB a context",
+            f"  computed step   {amount(self.flops_computed)}FLOPs",
+            f"  cached step     {amount(self.flops_cached)}FLOPs{self._share()}",
+        ]
+        return "\n".join(lines)
+
+    def _trajectories(self) -> str:
+        if self.timestep is None:
+            return "no timestep input: call reset() between runs"
+        return f"a new one begins where '{self.timestep}' turns back"
+
+    def _segment(self, index: int, segment: SegmentFound) -> list[str]:
+        n = len(segment.blocks)
+        middle = n - segment.fn - segment.bn
+        lines = [
+            f"  segment {index}       {n} blocks = {segment.fn} front + {middle} middle (skipped on a hit)"
+            f" + {segment.bn} back"
+        ]
+        if middle:
+            first, last = segment.blocks[segment.fn], segment.blocks[n - segment.bn - 1]
+            lines.append(f"    cuts          before {first} and after {last}")
+        for name, shape, kind in segment.cached_values:
+            lines.append(f"    caches        {kind} of {name} {shape}")
+        return lines
+
+    def _share(self) -> str:
+        if not self.flops_computed or self.flops_cached is None:
+            return ""
+        return f" ({self.flops_cached / self.flops_computed:.1%} of a computed one)"
+
+
+@known_options("fxcache.explain()")
+def explain(
+    model: nn.Module,
+    config: CacheConfig | str | Mapping[str, Any] | None,
+    example_inputs: Mapping[str, Any],
+    *,
+    scope: str = "model",
+    timestep: str | None = None,
+) -> Explanation:
+    """What `transform(model, config)` finds for a call with `example_inputs`.
+
+    Works on meta tensors: nothing is computed. Raises what `transform` raises.
+    """
+    original = model.original if isinstance(model, CachedTransformer) else require_model(model)
+    settings = as_config(config)
+    inputs = ForwardInputs.of(original, timestep)
+    bound = inputs.bind((), example_inputs)
+    call = flatten(bound, original.training)
+    program = transform_call(original, settings, scope, inputs, bound, call.tensors)
+    symbols = program.capture.shapes.bind([t.shape for t in call.tensors]) or {}
+    described = [(tuple(t.shape), t.dtype, t.device) for t in call.tensors]
+    flops = count_step(program, described, symbols)
+    return Explanation(
+        model=type(original).__name__,
+        config=settings,
+        captured=HOW[program.capture.how],
+        free_sizes=_free_sizes(program),
+        lists=_lists(program),
+        segments=tuple(_segment(program, s) for s in program.segments),
+        streams=_streams(program),
+        primary_stream=_primary(program),
+        timestep=program.timestep,
+        state_bytes=sum(s.bytes(symbols) for s in program.state),
+        flops_computed=flops.computed if flops else None,
+        flops_cached=flops.cached if flops else None,
+    )
+
+
+HOW = {
+    "symbolic": "on fake tensors, sizes kept symbolic",
+    "static": "on fake tensors, for these sizes",
+    "real": "on real tensors, for these sizes; values that the glue reads are guarded",
+}
+
+
+def _free_sizes(program: Program) -> tuple[str, ...]:
+    names = program.capture.inputs
+    return tuple(f"{names[i]}[{d}]" for i, d in program.capture.shapes.open_dims())
+
+
+def _lists(program: Program) -> tuple[tuple[str, str, int], ...]:
+    found: dict[tuple[str, str], int] = {}
+    for block in program.chain:
+        key = (block.module_list, block.kind.__name__)
+        found[key] = found.get(key, 0) + 1
+    return tuple((name, kind, count) for (name, kind), count in found.items())
+
+
+def _segment(program: Program, segment: Segment) -> SegmentFound:
+    assert program.partition is not None
+    middle = program.partition.middles[segment.index]
+    cached = tuple(
+        (node.name, _shape(node), "residual" if middle.skeletons[node.name] else "value")
+        for node in middle.outputs
+        if isinstance(node.meta["val"], torch.Tensor)
+    )
+    return SegmentFound(tuple(b.name for b in segment.blocks), segment.fn, segment.bn, cached)
+
+
+def _shape(node: Node) -> str:
+    sizes = (s.node.hint if isinstance(s, torch.SymInt) else s for s in node.meta["val"].shape)
+    return "[" + ", ".join("?" if s is None else str(s) for s in sizes) + "]"
+
+
+def _streams(program: Program) -> tuple[str, ...]:
+    return tuple(_argument(program, carried) for carried in program.chain[0].carries.values())
+
+
+def _primary(program: Program) -> str:
+    block = program.chain[0]
+    carried = block.carries.get(block.primary) if block.primary is not None else None
+    return _argument(program, carried) if carried is not None else "the block's output"
+
+
+def _argument(program: Program, carried: Node) -> str:
+    """The name under which the first block takes a value."""
+    call = program.chain[0].node
+    for name, value in call.kwargs.items():
+        if value is carried:
+            return name
+    for position, value in enumerate(call.args):
+        if value is carried:
+            called = program.capture.graph.get_submodule(str(call.target))
+            place = called.argument(position) if isinstance(called, LeafAdapter) else position
+            if isinstance(place, str):
+                return place
+            parameters = ForwardInputs.of(program.capture.leaves[str(call.target)]).names
+            return parameters[place] if place < len(parameters) else f"argument {place}"
+    return carried.name

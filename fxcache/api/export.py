@@ -1,0 +1,55 @@
+"""`fxcache.export`: a package that runs without the model's Python code."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch.utils import _pytree as pytree
+
+from ..backends.tensorrt import export_tensorrt
+from ..package.aoti import export_aoti, inductor_options
+from ..package.arguments import plain
+from ..runtime.cached_transformer import CachedTransformer
+from ..runtime.subjects import require_cached
+from ..spelling import require_known
+
+
+def export(
+    cached: CachedTransformer,
+    path: str | Path,
+    example_inputs: Mapping[str, Any],
+    *,
+    dynamic: bool = True,
+    backend: str = "inductor",
+    **options: Any,
+) -> Path:
+    """Write a package that runs without the model's Python code.
+
+    Args:
+        cached: what `fxcache.transform` gave.
+        path: file to write, ending in `.pt2`, or in `.zip` for engines.
+        example_inputs: keyword arguments of a call such as will be made; tensors fix dtypes, devices and,
+            where the model does not leave them open, sizes. Everything else is fixed.
+        dynamic: leave sizes open where the model allows.
+        backend: "inductor", or "tensorrt" for engines by stage.
+        options: further options of the compiler (inductor's configuration).
+
+    Returns:
+        The path. The file holds native code: load only files that you trust.
+
+    Raises:
+        ExportError: the graph or its state depends on values of its inputs, or cannot be exported.
+        BackendError: `cached` is no cached model. PackageUseError: it is a loaded package.
+    """
+    require_cached(cached, "export")
+    # Compiled code reads memory as the example's was laid out; a loaded package hands it plain tensors.
+    example_inputs = pytree.tree_map_only(torch.Tensor, plain, dict(example_inputs))
+    if backend == "tensorrt":
+        return Path(export_tensorrt(cached, path, example_inputs, dynamic=dynamic, **options))
+    known = (*(n for n in inspect.signature(export).parameters if n != "options"), *inductor_options())
+    require_known("fxcache.export()", options, known)
+    return export_aoti(cached, Path(path), example_inputs, dynamic, options)

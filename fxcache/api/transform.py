@@ -1,0 +1,120 @@
+"""The public verbs that turn a model into a cached one."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, Literal, overload
+
+from torch import nn
+
+from ..backends.lowering import lowering
+from ..config import FIELDS, CacheConfig, as_config
+from ..errors import ConfigError
+from ..runtime.cached_transformer import CachedTransformer
+from ..runtime.diffusers_pipeline import ConfigLike, P, is_pipeline, transform_pipeline
+from ..runtime.specializations import MAX_CAPTURES
+from ..runtime.subjects import require_model
+from ..spelling import known_options
+
+Scope = Literal["model", "list"]
+OnUnsupported = Literal["raise", "passthrough"]
+
+
+@overload
+def transform(
+    model: nn.Module,
+    config: ConfigLike = None,
+    *,
+    example_inputs: Mapping[str, Any] | None = None,
+    scope: Scope = "model",
+    timestep: str | None = None,
+    on_unsupported: OnUnsupported = "raise",
+    max_contexts: int = 64,
+    max_captures: int = MAX_CAPTURES,
+) -> CachedTransformer: ...
+
+
+@overload
+def transform(
+    model: P,
+    config: ConfigLike = None,
+    *,
+    scope: Scope = "model",
+    timestep: str | None = None,
+    on_unsupported: OnUnsupported = "raise",
+    max_contexts: int = 64,
+    max_captures: int = MAX_CAPTURES,
+) -> P: ...
+
+
+@known_options("fxcache.transform()", {name: f"config=CacheConfig({name}=...)" for name in FIELDS})
+def transform(
+    model: Any,
+    config: ConfigLike = None,
+    *,
+    example_inputs: Mapping[str, Any] | None = None,
+    scope: Scope = "model",
+    timestep: str | None = None,
+    on_unsupported: OnUnsupported = "raise",
+    max_contexts: int = 64,
+    max_captures: int = MAX_CAPTURES,
+) -> Any:
+    """Compile a block cache into a diffusion transformer, or into every denoiser of a pipeline.
+
+    Args:
+        model: any `nn.Module` whose forward runs a chain of blocks, however it holds them; not changed;
+            or a `diffusers.DiffusionPipeline`, whose denoisers are replaced by cached ones in place.
+        config: a `CacheConfig`, the notation `"F8B0_W8M0MC3_T1O1_R0.12"`, or a mapping of fields. For a
+            pipeline also a mapping from component names to one of these: only those are transformed.
+        example_inputs: keyword arguments of one call, to capture now; else the first call captures.
+        scope: "model" makes the whole chain one segment; "list" gives every block list its own Fn, Bn,
+            state and decision.
+        timestep: the forward's input that holds the timestep, where its name is not a usual one.
+        on_unsupported: "raise", or "passthrough" to run uncached (with one warning) where the model
+            cannot be transformed.
+        max_contexts: how many contexts may hold state at once.
+        max_captures: how many graphs to keep for one kind of call, that is for calls that differ only in
+            sizes and plain values; the one not used for longest is dropped. Calls that need a new graph each
+            time are refused when so many served one call each.
+
+    Returns:
+        A module to use in the model's place; of a pipeline, the pipeline (`fxcache.restore` undoes it).
+
+    Raises:
+        ConfigError, NotationError: the config cannot work. NoTimestepError: no such input.
+        AlreadyCachedError: diffusers' own cache is enabled. NoDenoiserError: nothing in the pipeline to
+        cache. CaptureError, NoBlocksError, TooManyBlocksError, BlockMutationError: the model cannot be
+        transformed so; raised here with `example_inputs`, else by the first call. OpaqueInputError,
+        TooManyCapturesError: raised by calls whose arguments cannot be compared, or never come again.
+    """
+    if scope not in ("model", "list"):
+        raise ConfigError("scope", scope, 'it must be "model" or "list"', of="fxcache.transform()")
+    if on_unsupported not in ("raise", "passthrough"):
+        need = 'it must be "raise" or "passthrough"'
+        raise ConfigError("on_unsupported", on_unsupported, need, of="fxcache.transform()")
+
+    if max_captures < 1:
+        raise ConfigError("max_captures", max_captures, "it must be at least 1", of="fxcache.transform()")
+
+    def cache(module: nn.Module, settings: CacheConfig) -> CachedTransformer:
+        return CachedTransformer(
+            module.original if isinstance(module, CachedTransformer) else require_model(module),
+            settings,
+            choose_lowering=lowering,
+            scope=scope,
+            timestep=timestep,
+            on_unsupported=on_unsupported,
+            max_contexts=max_contexts,
+            max_captures=max_captures,
+        )
+
+    if is_pipeline(model):
+        if example_inputs is not None:
+            need = "a pipeline's first call captures: leave it out"
+            raise ConfigError("example_inputs", "...", need, of="fxcache.transform()")
+        return transform_pipeline(model, config, cache)
+    settings = as_config(config)
+    cached = cache(model, settings)
+    if example_inputs is not None and settings.enabled:
+        cached.prepare(example_inputs)
+    return cached

@@ -1,0 +1,1 @@
+"""The decision on the host: which compiled stages run after which, and who writes the state."""

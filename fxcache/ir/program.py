@@ -1,0 +1,85 @@
+"""The program: what is known of a model's cached graph, one thing more after each pass."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from torch.fx import GraphModule, Node
+
+from ..config import CacheConfig
+from .blocks import Block, Segment
+from .captured import Capture
+from .stage import Stage
+from .stage_builder import StageBuilder
+from .state import StateTensor
+
+
+@dataclass(frozen=True)
+class Trunk:
+    """A stage that every step runs, still open for nodes to be added.
+
+    residual: the front residual of the segment that follows, the signal; None where there is none.
+    """
+
+    builder: StageBuilder
+    residual: Node | None
+
+
+@dataclass(frozen=True)
+class Middle:
+    """The two ways through a segment's middle, still open for nodes to be added.
+
+    outputs: values of the captured graph that the middle gives to what follows.
+    skeletons: for each output's name, its skeleton's node in `compute` and in `skip`, or None where it
+        has none and the value itself is cached.
+    """
+
+    compute: StageBuilder
+    skip: StageBuilder
+    outputs: tuple[Node, ...]
+    skeletons: Mapping[str, tuple[Node, Node] | None]
+
+
+@dataclass(frozen=True)
+class Partition:
+    """All stages of a program: one more trunk than middles."""
+
+    trunks: tuple[Trunk, ...]
+    middles: tuple[Middle, ...]
+
+
+@dataclass(frozen=True)
+class Program:
+    """Everything known about a model's cached graph so far, in the order in which passes add it.
+
+    beside: calls of the modules of the chain that are not in it: a block that is run on two inputs, say.
+    regions: node of the captured graph → 2j for the trunk before segment j, 2j + 1 for its middle.
+    partition: the stages under construction; `stages` are the finished ones, by name.
+    assumed: equalities of sizes, beyond the capture's guards, that pairing streams relied on.
+    state: what is remembered between steps, in the order in which the graph takes it.
+    graph: the outer graph; takes the flat inputs and then the state.
+    by_class: blocks may be any modules of one class that are called repeatedly. among: names of the leaves
+    that may be blocks then; of all, where it is empty.
+    """
+
+    capture: Capture
+    config: CacheConfig
+    scope: str
+    timestep: str | None
+    chain: tuple[Block, ...] = ()
+    beside: tuple[Block, ...] = ()
+    segments: tuple[Segment, ...] = ()
+    regions: Mapping[Node, int] = field(default_factory=dict)
+    partition: Partition | None = None
+    stages: Mapping[str, Stage] = field(default_factory=dict)
+    assumed: tuple[Any, ...] = ()
+    state: tuple[StateTensor, ...] = ()
+    graph: GraphModule | None = None
+    by_class: bool = False
+    among: frozenset[str] = frozenset()
+
+    def replace(self, **changes: Any) -> Program:
+        return dataclasses.replace(self, **changes)

@@ -1,0 +1,21 @@
+"""A stage: a part of the cached graph that runs as a whole."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from torch.fx import GraphModule
+
+
+@dataclass(frozen=True)
+class Stage:
+    """A part of the graph that runs as a whole.
+
+    inputs: what it takes, by name of the value in the captured graph or of the state tensor.
+    outputs: what it gives, likewise; the graph module returns a tuple in this order.
+    """
+
+    name: str
+    graph: GraphModule
+    inputs: tuple[str, ...]
+    outputs: tuple[str, ...]

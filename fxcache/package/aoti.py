@@ -1,0 +1,135 @@
+"""An AOTInductor package with the graph, the weights and the cache inside."""
+
+from __future__ import annotations
+
+import zipfile
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import sympy
+import torch
+
+from ..errors import ExportError
+from ..runtime.cached_transformer import CachedTransformer
+from ..runtime.specializations import Variant
+from .describe import dtype_name, manifest_of, refuse_unpackable
+from .flatten import flat_graph
+from .manifest import ENTRY
+
+
+def export_aoti(
+    cached: CachedTransformer,
+    target: Path,
+    example_inputs: Mapping[str, Any],
+    dynamic: bool,
+    options: Mapping[str, Any],
+) -> Path:
+    """Write the package for calls like `example_inputs`. Raises `ExportError`.
+
+    dynamic: leave sizes open where the model allows. options: inductor's configuration.
+    """
+    if target.suffix != ".pt2":
+        raise ExportError(type(cached.original).__name__, f"the file's name must end in .pt2, not {target}")
+    variant, call = cached.variant_for(example_inputs, numbers=False)
+    refuse_unpackable(cached, variant, call)
+    with torch.no_grad():
+        state = tuple(variant.allocate(call).values())
+        values = (*(t.detach().clone() for t in call.tensors), *state)
+        exported = _export_graph(cached, variant, values, dynamic)
+        configuration = {**options, "aot_inductor.metadata": {"fxcache_state": native_state(variant)}}
+        torch._inductor.aoti_compile_and_package(
+            exported, package_path=str(target), inductor_configs=configuration
+        )
+    # After compilation: what the compiler fixed by then is fixed in the package.
+    open_sizes = _still_open(exported, len(call.tensors)) if dynamic else set()
+    manifest = manifest_of(cached, variant, example_inputs, open_sizes)
+    _add_entry(target, manifest.to_json())
+    return target
+
+
+def inductor_options() -> tuple[str, ...]:
+    """The names of the compiler's settings."""
+    return tuple(torch._inductor.config.get_config_copy())
+
+
+def _still_open(exported: torch.export.ExportedProgram, inputs: int) -> set[tuple[int, int]]:
+    """(input, dimension) pairs that the compiled program leaves open."""
+    names = exported.graph_signature.user_inputs
+    nodes = {n.name: n for n in exported.graph.find_nodes(op="placeholder")}
+    found: set[tuple[int, int]] = set()
+    for i, name in enumerate(names[:inputs]):
+        sizes = nodes[str(name)].meta["val"].shape
+        for d, size in enumerate(sizes):
+            if isinstance(size, torch.SymInt) and size.node.expr.free_symbols:
+                found.add((i, d))
+    return found
+
+
+def native_state(variant: Variant) -> str:
+    """The state tensors for a program without Python: one line each, `name dtype sizes values`.
+
+    A size is a number, or `@i.d` for size d of input i; values are comma-separated, or `0`.
+    """
+    places: dict[Any, str] = {}
+    for i, row in enumerate(variant.guards.dims):
+        for d, size in enumerate(row):
+            places.setdefault(size, f"@{i}.{d}")
+    equal = {c.lhs: c.rhs for c in variant.guards.conditions if isinstance(c, sympy.Eq)}
+    lines: list[str] = []
+    for tensor in variant.program.state:
+        sizes: list[str] = []
+        for size in tensor.shape:
+            known = (
+                size if not isinstance(size, sympy.Expr) else places.get(size, places.get(equal.get(size)))
+            )
+            sizes.append(str(known if known is not None else size).replace(" ", ""))
+        initial = "0"
+        if tensor.initial is not None:
+            initial = ",".join(repr(float(v)) for row in tensor.initial for v in row)
+        lines.append(f"{tensor.name} {dtype_name(tensor.dtype)} {','.join(sizes)} {initial}")
+    return "\n".join(lines)
+
+
+def _export_graph(
+    cached: CachedTransformer, variant: Variant, values: tuple[torch.Tensor, ...], dynamic: bool
+) -> torch.export.ExportedProgram:
+    graph = flat_graph(variant.program, values, dynamic)
+    shapes: Any = None
+    if dynamic:
+        shapes = {"values": tuple(_open_sizes(variant, i, v) for i, v in enumerate(values))}
+    try:
+        # strict: non-strict tracing leaves the weights inside the branches unlifted
+        return torch.export.export(_Positional(graph), values, dynamic_shapes=shapes, strict=True)
+    except Exception as error:
+        why = f"torch.export says: {str(error).strip().splitlines()[0]}"
+        raise ExportError(type(cached.original).__name__, why) from error
+
+
+class _Positional(torch.nn.Module):
+    """The outer graph taking its inputs and state as one list of positional arguments."""
+
+    def __init__(self, graph: torch.fx.GraphModule) -> None:
+        super().__init__()
+        self.cached = graph  # `graph` is taken: the exported module is a GraphModule
+
+    def forward(self, *values: torch.Tensor) -> Any:
+        return self.cached(*values)
+
+
+def _open_sizes(variant: Variant, index: int, value: torch.Tensor) -> dict[int, Any] | None:
+    """Which sizes of an input or a state tensor stay open."""
+    inputs = variant.guards.dims
+    if index < len(inputs):
+        free = {d for i, d in variant.guards.open_dims() if i == index}
+    else:
+        state = variant.program.state[index - len(inputs)]
+        free = {d for d, size in enumerate(state.shape) if isinstance(size, sympy.Expr) and size.free_symbols}
+    return {d: torch.export.Dim.AUTO for d in sorted(free)} or None
+
+
+def _add_entry(path: Path, text: str) -> None:
+    """Put the manifest beside what AOTInductor wrote, under the archive's own root folder."""
+    with zipfile.ZipFile(path, "a", zipfile.ZIP_STORED) as archive:
+        root = archive.namelist()[0].split("/", 1)[0]
+        archive.writestr(f"{root}/{ENTRY}", text)

@@ -1,0 +1,162 @@
+"""What the manifest says of a cached model, and which models no package can hold."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict
+from typing import Any
+
+import sympy
+import torch
+from torch.utils import _pytree as pytree
+from torch.utils._sympy.printers import PythonPrinter
+
+from ..capture.call_signature import Call, arguments_structure, flatten
+from ..environment.ambient_settings import autocast
+from ..environment.opaque_objects import PLAIN
+from ..environment.structure import Slot, Structure
+from ..errors import ExportError
+from ..ir.state import StateTensor
+from ..runtime.cached_transformer import CachedTransformer
+from ..runtime.specializations import Variant
+from ..version import __version__
+from .hardware import hardware
+from .manifest import FORMAT, Backend, Manifest, TensorEntry
+
+
+def refuse_unpackable(cached: CachedTransformer, variant: Variant, call: Call) -> None:
+    """Raises `ExportError` where a call depends on Python code beside the graph, or its state on values."""
+    captured = variant.program.capture
+    symbols = variant.symbols[call.key]
+    vague = [s.name for s in variant.program.state if s.sizes(symbols) is None]
+    if vague:
+        why = f"the shapes of what it remembers ({', '.join(vague)}) depend on values of its inputs"
+        raise ExportError(type(cached.original).__name__, why)
+    if captured.values is not None:
+        reads = ", ".join(captured.values.reads)
+        why = f"its Python code reads values of its inputs ({reads}), which no package can check"
+        raise ExportError(type(cached.original).__name__, why)
+    if captured.finals:
+        why = f"its forward leaves '{captured.finals[0].write.name}' written, which no package can do"
+        raise ExportError(type(cached.original).__name__, why)
+    if captured.written:
+        names = ", ".join(captured.inputs[place] for place, _ in captured.written)
+        why = f"its forward writes to its inputs ({names}), which a package must not; give it copies"
+        raise ExportError(type(cached.original).__name__, why)
+    if captured.effects:
+        why = "its forward sets values on its modules (a LoRA scale?), which no package can do"
+        raise ExportError(type(cached.original).__name__, why)
+
+
+def manifest_of(
+    cached: CachedTransformer,
+    variant: Variant,
+    example_inputs: Mapping[str, Any],
+    open_sizes: set[tuple[int, int]],
+    backend: Backend = "inductor",
+) -> Manifest:
+    """What a package made for calls like `example_inputs` says of itself.
+
+    open_sizes: (input, dimension) pairs that the compiled code leaves open.
+    """
+    program, original = variant.program, cached.original
+    bound = cached._inputs.bind((), example_inputs)
+    call = flatten(bound, original.training)
+    fixed = {
+        size
+        for i, row in enumerate(variant.guards.dims)
+        for d, size in enumerate(row)
+        if (i, d) not in open_sizes and isinstance(size, sympy.Symbol)
+    }
+    symbols = {s: v for s, v in variant.symbols[call.key].items() if s in fixed}
+    structure = arguments_structure(bound)
+    flops = variant.flops(call.key)
+    entries = tuple(
+        TensorEntry(name, _sizes(row, symbols), dtype_name(t.dtype), str(t.device))
+        for name, row, t in zip(program.capture.inputs, variant.guards.dims, call.tensors, strict=True)
+    )
+    state = tuple(_state_entry(s, symbols) for s in program.state)
+    kinds = {torch.device(e.device).type for e in (*entries, *state)}
+    return Manifest(
+        format=FORMAT,
+        fxcache=__version__,
+        torch=torch.__version__,
+        model=type(original).__name__,
+        model_config=_plain(dict(getattr(original, "config", {}) or {})),
+        config=cached.cache_config.to_dict(),
+        notation=str(cached.cache_config),
+        segments=len(program.segments),
+        timestep=program.timestep,
+        parameters=cached._inputs.names,
+        inputs=entries,
+        roles=variant.roles,
+        arguments=_described(structure),
+        defaults={n: d for n, d in cached._inputs.defaults.items() if isinstance(d, PLAIN)},
+        outputs=_described(program.capture.output, original),
+        conditions=tuple(dict.fromkeys(_conditions(variant, symbols))),
+        state=state,
+        flops=None if flops is None else {"shapes": [list(t.shape) for t in call.tensors], **asdict(flops)},
+        backend=backend,
+        hardware=hardware(str(t.device) for t in call.tensors) if backend == "inductor" else {},
+        autocast={kind: dtype_name(dtype) for kind, dtype in autocast() if kind in kinds},
+    )
+
+
+def _conditions(variant: Variant, symbols: Mapping[sympy.Symbol, Any]) -> Iterator[str]:
+    """Guards on the open sizes; those on fixed ones hold already."""
+    for condition in variant.guards.conditions:
+        if isinstance(condition, sympy.Eq):
+            left, right = (sympy.sympify(a).xreplace(dict(symbols)) for a in condition.args)
+            if left.free_symbols or right.free_symbols:
+                yield _printed(sympy.Eq(left, right, evaluate=False))
+        elif getattr(condition.xreplace(dict(symbols)), "free_symbols", None):
+            yield _printed(condition.xreplace(dict(symbols)))
+
+
+def _plain(fields: Mapping[str, Any]) -> dict[str, Any]:
+    return json.loads(json.dumps(dict(fields), default=str))  # type: ignore[no-any-return]
+
+
+def dtype_name(dtype: torch.dtype) -> str:
+    return str(dtype).removeprefix("torch.")
+
+
+def _printed(expression: Any) -> str:
+    if isinstance(expression, sympy.Eq):  # may be unevaluated, with a plain number on one side
+        left, right = (PythonPrinter().doprint(sympy.sympify(a)) for a in expression.args)
+        return f"({left}) == ({right})"
+    return str(PythonPrinter().doprint(sympy.sympify(expression)))
+
+
+def _sizes(row: Any, symbols: Mapping[sympy.Symbol, Any]) -> tuple[int | str, ...]:
+    sizes = (s.xreplace(dict(symbols)) if isinstance(s, sympy.Expr) else s for s in row)
+    return tuple(int(s) if not getattr(s, "free_symbols", None) else _printed(s) for s in sizes)
+
+
+def _state_entry(state: StateTensor, symbols: Mapping[sympy.Symbol, Any]) -> TensorEntry:
+    initial = None if state.initial is None else [list(row) for row in state.initial]
+    return TensorEntry(
+        state.name, _sizes(state.shape, symbols), dtype_name(state.dtype), str(state.device), initial
+    )
+
+
+def _described(structure: Structure, original: torch.nn.Module | None = None) -> Any:
+    """A structure as JSON: lists, mappings, plain values, and {"tensor": i} for the i-th tensor."""
+    tree = pytree.tree_unflatten(structure.constants, structure.spec)
+    name = type(original).__name__ if original is not None else "the model"
+    return _json(tree, name)
+
+
+def _json(value: Any, model: str) -> Any:
+    if isinstance(value, Slot):
+        return {"tensor": value.index}
+    if isinstance(value, Mapping):
+        kind = {} if type(value) is dict else {"class": f"{type(value).__module__}:{type(value).__name__}"}
+        return {"mapping": {str(k): _json(v, model) for k, v in value.items()}, **kind}
+    if isinstance(value, (list, tuple)):
+        key = "list" if isinstance(value, list) else "tuple"
+        return {key: [_json(v, model) for v in value]}
+    if value is None or isinstance(value, (bool, int, float, str)):
+        return {"value": value}
+    raise ExportError(model, f"a {type(value).__name__} among its inputs or outputs cannot be written down")

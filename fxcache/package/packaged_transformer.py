@@ -1,0 +1,139 @@
+"""`PackagedTransformer`: a package that stands in a pipeline like the cached model that it was made of."""
+
+from __future__ import annotations
+
+import copy
+import functools
+from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager
+from typing import Any
+
+import torch
+
+from ..config import CacheConfig
+from ..runtime.contexts import Contexts
+from ..runtime.sealed import Sealed
+from ..runtime.stats import Stats
+from .arguments import flat_inputs, open_sizes, rebuild, without_autocast
+from .manifest import Manifest
+from .package_graph import PackagedGraph
+
+REASON = "a package is compiled already"  # what a graph break says
+
+
+class PackagedTransformer(Sealed):
+    """A loaded package. Called like the cached model that it was made of, and tells requests apart alike:
+    by thread and `cache_context`, and in these by their conditioning, time and sample.
+
+    A copy shares the compiled code and has states of its own. A pickle holds the package's path, not its
+    contents: the file must be there, unchanged, where it is unpickled.
+
+    `run(*inputs, *state)` is the package itself, for those who keep state themselves: `new_state` gives
+    one, `manifest` says in what order everything goes. It takes contiguous tensors, and does not look.
+    """
+
+    manifest: Manifest
+    run: Callable[..., Any]
+    cache_config: CacheConfig
+    _graph: PackagedGraph
+    _contexts: Contexts
+    _reload: functools.partial[PackagedTransformer] | None
+
+    def __init__(
+        self,
+        manifest: Manifest,
+        run: Callable[..., Any],
+        max_contexts: int = 64,
+        reload: functools.partial[PackagedTransformer] | None = None,
+    ) -> None:
+        """reload: loads the same package again; None for one that was not loaded from a file."""
+        super().__init__(manifest.model)
+        self.__dict__.update(
+            manifest=manifest,
+            run=run,
+            cache_config=CacheConfig.from_dict(manifest.config),
+            _graph=PackagedGraph(manifest, run),
+            _contexts=Contexts(max_contexts),
+            _reload=reload,
+        )
+
+    @property
+    def config(self) -> Any:
+        """The exported model's config."""
+        from diffusers.configuration_utils import FrozenDict
+
+        return FrozenDict(self.manifest.model_config)
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """The dtype of the first floating input."""
+        found = (getattr(torch, e.dtype) for e in self.manifest.inputs)
+        return next((d for d in found if d.is_floating_point), torch.float32)
+
+    @property
+    def device(self) -> torch.device:
+        return torch.device(self.manifest.inputs[0].device)
+
+    @torch.compiler.disable(reason=REASON)
+    def forward(self, *args: Any, **kwargs: Any) -> Any:
+        """As the exported model's forward.
+
+        Raises:
+            ArgumentsError, PackageInputError: the package is not for such a call. PackageUseError: gradients
+            are asked for, or autocast is not as it was at export. TooManyContextsError.
+        """
+        self._refuse_tracing()
+        tensors = flat_inputs(self.manifest, args, kwargs)
+        if torch.is_grad_enabled() and any(t.requires_grad for t in tensors):
+            self._refuse("compute gradients", "Call it within torch.no_grad().")
+        call = self._graph.call(tensors)
+        with without_autocast(self.manifest):
+            results = self._contexts.step(self._graph, call)
+        return rebuild(self.manifest.outputs, results)
+
+    def new_state(self, sizes: Mapping[str, int]) -> dict[str, torch.Tensor]:
+        """Fresh state tensors, by name and in order, for these sizes (`input_sizes` gives them)."""
+        return self._graph.state(sizes)
+
+    def input_sizes(self, *args: Any, **kwargs: Any) -> dict[str, int]:
+        """The open sizes of a call, by the names that the manifest uses."""
+        return open_sizes(self.manifest, flat_inputs(self.manifest, args, kwargs))
+
+    # ------------------------------------------------------------------ contexts and report
+
+    def cache_context(self, name: str, **information: Any) -> AbstractContextManager[None]:
+        """Within the block, calls use the state `name`."""
+        return self._contexts.named(name)
+
+    def reset(self) -> None:
+        """Forget all states."""
+        self._contexts.reset()
+
+    def _reset_stateful_cache(self, recurse: bool = True) -> None:
+        # diffusers calls this when a pipeline is done; the record stays for `stats()`.
+        self._contexts.finish()
+
+    def stats(self) -> Stats:
+        """What was cached in the last trajectory of each context."""
+        return self._contexts.stats()
+
+    # ------------------------------------------------------------------ copies
+
+    def __copy__(self) -> PackagedTransformer:
+        return PackagedTransformer(self.manifest, self.run, self._contexts.limit, self._reload)
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> PackagedTransformer:
+        copied = memo[id(self)] = self.__copy__()
+        copied.__setstate__(copy.deepcopy(self._hung(), memo))
+        return copied
+
+    def __reduce__(self) -> Any:
+        if self._reload is None:
+            self._refuse("be pickled", "It was not loaded from a file: fxcache.load() gives one that can.")
+        return self._reload.func, self._reload.args, self._hung() or None
+
+    def __setstate__(self, hung: dict[str, Any]) -> None:
+        self.__dict__.update(hung)
+
+    def __repr__(self) -> str:
+        return f"PackagedTransformer({self.sealed}, {self.cache_config})"

@@ -1,0 +1,1 @@
+"""A program as calls: the cached model, its specializations, and which state a call goes on with."""

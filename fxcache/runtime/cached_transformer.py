@@ -1,0 +1,308 @@
+"""`CachedTransformer`: what the user holds, a stand-in for the model in a pipeline."""
+
+from __future__ import annotations
+
+import copy
+import warnings
+from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager
+from typing import Any
+
+import torch
+from torch import nn
+from torch.fx._symbolic_trace import is_fx_symbolic_tracing
+
+from ..capture.call_signature import Call
+from ..capture.forward_inputs import ForwardInputs, ForwardWatch
+from ..capture.root_hooks import has_root_hooks, hooked
+from ..config import CacheConfig
+from ..environment.opaque_objects import tensors_within
+from ..environment.refused_trace import RefusedTrace
+from ..errors import (
+    AlreadyCachedError,
+    ArgumentsError,
+    BackendError,
+    CaptureError,
+    FxcacheError,
+    GradientWarning,
+    NotCapturedError,
+    PassthroughWarning,
+    RecaptureWarning,
+    TooManyCapturesError,
+    TooManyContextsError,
+    TrajectoryWarning,
+)
+from ..ir.printer import CachedGraph
+from .contexts import Contexts
+from .foreign_tracers import REASON, refuse_compilation, refuse_tracing
+from .module_proxy import StandIn
+from .other_caches import OtherCaches
+from .specializations import MAX_CAPTURES, Lowering, Variant, Variants, eager
+from .stats import Stats
+
+NO_TIMESTEP = "has no timestep input, so only its sample tells a new trajectory: call reset() between runs"
+
+
+class _NeedsGradient(Exception):
+    """A module that the model calls, and does not hold, has parameters to be trained."""
+
+
+class CachedTransformer(StandIn):
+    """A model with its cache compiled in. Made by `fxcache.transform`.
+
+    Calls, attributes, `config`, `dtype`, `device` and the state dict are the original's. The forward is
+    captured on the first call of each kind (structure, constants, dtypes, devices, ranks); the original
+    is left as it was and stays reachable as `original`.
+    """
+
+    KEPT = StandIn.KEPT | {
+        "cache_config", "_options", "_forward", "_variants", "_contexts", "_passthrough", "_told",
+        "_warned", "_others",
+    }  # fmt: skip
+
+    def __init__(
+        self,
+        original: nn.Module,
+        config: CacheConfig,
+        *,
+        choose_lowering: Callable[..., Lowering],
+        scope: str = "model",
+        timestep: str | None = None,
+        on_unsupported: str = "raise",
+        max_contexts: int = 64,
+        max_captures: int = MAX_CAPTURES,
+        lower: Lowering = eager,
+    ) -> None:
+        others = OtherCaches(original)
+        super().__init__(original)
+        self._others = others
+        self.cache_config = config
+        self._options: dict[str, Any] = {
+            "scope": scope,
+            "timestep": timestep,
+            "on_unsupported": on_unsupported,
+            "max_contexts": max_contexts,
+            "max_captures": max_captures,
+            "lower": lower,
+            "choose_lowering": choose_lowering,
+        }
+        self._forward = ForwardWatch(original, timestep)
+        self._variants = self._no_variants()
+        self._contexts = Contexts(max_contexts)
+        self._passthrough = on_unsupported == "passthrough"
+        self._told: set[str] = set()
+        self._warned: set[type] = set()
+
+    # ------------------------------------------------------------------ the call
+
+    @torch.compiler.disable(reason=REASON)
+    def forward(self, *args: Any, **kwargs: Any) -> Any:
+        """As the original's forward."""
+        refuse_tracing()
+        if not self.cache_config.enabled:
+            self._contexts.count_uncached()
+            return self.original(*args, **kwargs)
+        if torch.is_grad_enabled() and self._needs_gradient(args, kwargs):
+            return self._run_for_gradient(args, kwargs)
+        self._others.refuse()
+        run = self._run
+        try:
+            if has_root_hooks(self.original):
+                run = hooked(self.original, run)
+            return run(*args, **kwargs)
+        except TooManyContextsError:
+            raise
+        except _NeedsGradient:
+            return self._run_for_gradient(args, kwargs)
+        except FxcacheError as error:
+            wasted = isinstance(error, TooManyCapturesError)
+            if not self._passthrough and (wasted or not isinstance(error, (ArgumentsError, CaptureError))):
+                raise
+            failure = error
+        if not self._passthrough and not _may_be_the_models(failure):
+            raise failure
+        result = self.original(*args, **kwargs)  # what the model itself rejects is its own error
+        if isinstance(failure, ArgumentsError):  # a decorator takes what its signature does not say
+            self._forward.inputs = self._inputs.accepting(args, kwargs)
+        elif self._passthrough:
+            self._run_uncached(failure)
+        else:
+            raise failure
+        return result
+
+    @property
+    def _inputs(self) -> ForwardInputs:
+        return self._forward.inputs
+
+    def _no_variants(self) -> Variants:
+        options = self._options
+        return Variants(
+            self.original,
+            self.cache_config,
+            options["scope"],
+            self._inputs,
+            options["lower"],
+            options["max_captures"],
+            remember=options["on_unsupported"] == "passthrough",
+        )
+
+    def _run(self, *args: Any, **kwargs: Any) -> Any:
+        if self._forward.replaced():
+            self._variants = self._no_variants()
+        bound = self._inputs.bind(args, kwargs, self._variants.flexible)
+        variant, call = self._variants.of(*self._variants.flatten(bound))
+        if torch.is_grad_enabled() and variant.needs_gradient():
+            raise _NeedsGradient
+        flat = self._step(variant, call)
+        return variant.program.capture.finish(flat)
+
+    def prepare(self, example_inputs: Mapping[str, Any]) -> None:
+        """Capture and transform for calls like `example_inputs`, without running one."""
+        try:
+            self.variant_for(example_inputs)
+        except FxcacheError as error:
+            if not self._passthrough:
+                raise
+            self._run_uncached(error)
+
+    def variant_for(self, example_inputs: Mapping[str, Any], numbers: bool = True) -> tuple[Variant, Call]:
+        """The transformed graph that serves a call with `example_inputs`, and that call, flattened.
+
+        numbers: whether it may be one that takes numbers as inputs; else they are its constants.
+        """
+        bound = self._inputs.bind((), example_inputs, numbers and self._variants.flexible)
+        return self._variants.of(*self._variants.flatten(bound, numbers), numbers)
+
+    def _step(self, variant: Variant, call: Call) -> tuple[Any, ...]:
+        if variant.program.timestep is None:
+            self._warn(TrajectoryWarning, NO_TIMESTEP)
+        return self._contexts.step(variant, call)
+
+    def _run_uncached(self, error: FxcacheError) -> None:
+        """Say, once for each reason, that calls of a kind run uncached."""
+        self._contexts.count_uncached()
+        error.__traceback__ = None  # it may be kept, and would keep the call's tensors
+        if str(error) in self._told:
+            return
+        self._told.add(str(error))
+        message = f"{type(self.original).__name__} runs uncached: {error}"
+        kind = RecaptureWarning if isinstance(error, TooManyCapturesError) else PassthroughWarning
+        warnings.warn(message, kind, stacklevel=4)
+
+    def _run_for_gradient(self, args: Any, kwargs: Mapping[str, Any]) -> Any:
+        self._warn(GradientWarning, "called with gradients enabled: it runs uncached")
+        return self.original(*args, **kwargs)
+
+    def _needs_gradient(self, args: Any, kwargs: Mapping[str, Any]) -> bool:
+        given = (t for v in (*args, *kwargs.values()) for t in tensors_within(v))
+        if any(t.requires_grad for t in given):
+            return True
+        tables = (t for m in self.original.modules() for t in (m._parameters, m._buffers))
+        return any(t is not None and t.requires_grad for table in tables for t in table.values())
+
+    def _warn(self, kind: type[Warning], what: str) -> None:
+        if kind not in self._warned:
+            self._warned.add(kind)
+            warnings.warn(f"{type(self.original).__name__} {what}", kind, stacklevel=5)
+
+    # ------------------------------------------------------------------ contexts
+
+    def cache_context(self, name: str, **information: Any) -> AbstractContextManager[None]:
+        """Within the block, calls use the state `name` (diffusers wraps cond and uncond passes so)."""
+        return self._contexts.named(name)
+
+    def enable_cache(self, config: Any) -> None:
+        """Refused: diffusers' own caches and this one would skip each other's blocks."""
+        raise AlreadyCachedError(type(self.original).__name__, "one of diffusers' (enable_cache)")
+
+    def reset(self) -> None:
+        """Forget all states: the next call of every context starts a new trajectory.
+
+        Kinds of calls that were refused are tried again.
+        """
+        self._contexts.reset()
+        self._variants.forgive()
+        self._told.clear()
+
+    def _reset_stateful_cache(self, recurse: bool = True) -> None:
+        # diffusers calls this when a pipeline is done; the record stays for `stats()`.
+        self._contexts.finish()
+
+    # ------------------------------------------------------------------ what happened
+
+    def stats(self) -> Stats:
+        """What was cached in the last trajectory of each context. Reads the device; do not call it in
+        the sampling loop where that matters."""
+        return self._contexts.stats()
+
+    @property
+    def graph(self) -> CachedGraph:
+        """The graph of the first captured kind of call: prints the outer graph and its stages.
+
+        Raises `NotCapturedError` before the first call.
+        """
+        variants = self._variants.all()
+        if not variants:
+            raise NotCapturedError
+        return CachedGraph(variants[0].program)
+
+    # ------------------------------------------------------------------ copies
+
+    def lowered(self, lower: Lowering) -> CachedTransformer:
+        """The same model and config, its graphs run by another backend; contexts start empty."""
+        lowered = CachedTransformer(self.original, self.cache_config, **{**self._options, "lower": lower})
+        hooks = (h for table in self._hung().values() if isinstance(table, dict) for h in table.values())
+        kept = (self.original, self.__dict__.get("_hf_hook"), *hooks)
+        lowered._hang_like(self, {id(k): k for k in kept})
+        return lowered
+
+    def compile(self, **options: Any) -> None:  # type: ignore[override]
+        """As `fxcache.compile`, in place: contexts start empty."""
+        backend = options.pop("backend", "inductor")
+        mode, dynamic = options.pop("mode", None), options.pop("dynamic", None)
+        if backend == "tensorrt":
+            raise BackendError(
+                'backend="tensorrt"', "be given to fxcache.compile(), which makes a model of its own"
+            )
+        self._options["lower"] = self._options["choose_lowering"](backend, mode, dynamic, options)
+        self._variants = self._no_variants()
+        self.reset()
+
+    def compile_repeated_blocks(self, **options: Any) -> None:
+        """As `compile`, with each class of blocks compiled once."""
+        self.compile(**{**options, "mode": "staged"})
+
+    def __getattr__(self, name: str) -> Any:
+        refuse_compilation(name)
+        return super().__getattr__(name)
+
+    def _get_name(self) -> str:
+        if is_fx_symbolic_tracing():  # `torch.fx.symbolic_trace` asks before it calls
+            refuse_tracing()
+        return type(self.original).__name__
+
+    def __copy__(self) -> CachedTransformer:
+        return CachedTransformer(copy.copy(self.original), self.cache_config, **self._options)
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> CachedTransformer:
+        copied = CachedTransformer(copy.deepcopy(self.original, memo), self.cache_config, **self._options)
+        copied._hang_like(self, memo)
+        return copied
+
+    def __reduce__(self) -> Any:
+        return _rebuild, (self.original, self.cache_config, self._options), self._hung() or None
+
+    def __repr__(self) -> str:
+        return f"CachedTransformer({type(self.original).__name__}, {self.cache_config})"
+
+
+def _may_be_the_models(failure: FxcacheError) -> bool:
+    """Whether the plain model may raise an error of its own; else it is not run, as running may write."""
+    if isinstance(failure, CaptureError):
+        cause = failure.__cause__
+        return cause is not None and not isinstance(cause, (RefusedTrace, FxcacheError))
+    return True
+
+
+def _rebuild(original: nn.Module, config: CacheConfig, options: dict[str, Any]) -> CachedTransformer:
+    return CachedTransformer(original, config, **options)

@@ -1,0 +1,48 @@
+"""`Context`: the state of one trajectory."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+
+from ..capture.call_signature import Call
+from ..ir.state import record_of
+from .flops import StepFlops
+from .served_graph import Served
+
+
+@dataclass(eq=False)
+class Context:
+    """State of one trajectory: the tensors of the one under way, or what is left of it once over."""
+
+    graph: Served | None = None
+    call_key: tuple[Any, ...] = ()
+    state: dict[str, torch.Tensor] = field(default_factory=dict)
+    uncached_steps: int = 0
+    _measured: tuple[Served, tuple[Any, ...]] | None = None
+
+    def tensors(self, graph: Served, call: Call) -> list[torch.Tensor]:
+        """State for this call; anything but the same sizes, and a graph that shares it, starts clean."""
+        if self.graph is not graph or self.call_key != call.key:
+            before, same = self.graph, self.call_key == call.key
+            if before is None or not same or not before.shares_state(graph, call.key):
+                self.forget()
+                self.state = graph.allocate(call)
+                self._measured = (graph, call.key)
+            self.graph, self.call_key = graph, call.key
+        return list(self.state.values())
+
+    def flops(self) -> StepFlops | None:
+        """FLOPs of a step of the last trajectory."""
+        return self._measured[0].flops(self._measured[1]) if self._measured else None
+
+    def forget(self) -> None:
+        """Drop the state, the record of the trajectory included."""
+        self.graph, self.call_key, self.state, self.uncached_steps = None, (), {}, 0
+
+    def finish(self) -> None:
+        """End the trajectory: free what is remembered, keep the small record for `stats()`."""
+        self.state = record_of(self.state)
+        self.call_key = ()

@@ -1,0 +1,97 @@
+"""The order of the layers: every import points down, and no modules import each other in a circle."""
+
+from __future__ import annotations
+
+import ast
+from collections.abc import Iterator
+from graphlib import TopologicalSorter
+from pathlib import Path
+
+import fxcache
+
+ROOT = Path(fxcache.__file__).parent
+# Lowest first. What stands in one row does not import each other.
+LAYERS = (
+    {"errors", "version"},
+    {"spelling"},
+    {"forecasters"},
+    {"ops", "notation"},
+    {"config"},
+    {"environment"},
+    {"ir"},
+    {"capture"},
+    {"passes"},
+    {"runtime"},
+    {"package"},
+    {"backends"},
+    {"api"},
+    {"__init__"},
+    {"embedded"},
+    {"benchmark"},
+    {"cli"},
+)
+# Imports within a function that are meant: this one brings the compiler with it.
+LAZY = {("backends.inductor", "backends.inductor_cond")}
+
+
+def modules() -> dict[str, Path]:
+    """Every module of the package by its dotted name, without the leading `fxcache`."""
+    found = {}
+    for file in (*sorted(ROOT.rglob("*.py")), *sorted((ROOT / "passes").glob("*.py"))):
+        parts = file.relative_to(ROOT).with_suffix("").parts
+        found[".".join(parts[:-1] if parts[-1] == "__init__" and len(parts) > 1 else parts)] = file
+    return found
+
+
+MODULES = modules()
+
+
+def imports(name: str) -> Iterator[tuple[str, ast.AST]]:
+    """The modules of fxcache that a module imports, wherever it does."""
+    file = MODULES[name]
+    package = ["fxcache", *file.relative_to(ROOT).parent.parts]
+    for node in ast.walk(ast.parse(file.read_text())):
+        if isinstance(node, ast.Import):
+            for alias in node.names:
+                if alias.name.split(".")[0] == "fxcache":
+                    yield alias.name.partition(".")[2] or "__init__", node
+        elif isinstance(node, ast.ImportFrom):
+            base = package[: len(package) - node.level + 1] if node.level else []
+            parts = [*base, *(node.module or "").split(".")] if node.module else base
+            if parts[:1] == ["fxcache"]:
+                for alias in node.names:
+                    inner = ".".join((*parts[1:], alias.name))
+                    yield (inner if inner in MODULES else ".".join(parts[1:]) or "__init__"), node
+
+
+def layer(name: str) -> int:
+    return next(i for i, row in enumerate(LAYERS) if name.split(".")[0] in row)
+
+
+def test_every_module_is_in_a_layer() -> None:
+    assert {n.split(".")[0] for n in MODULES} == set().union(*LAYERS)
+
+
+def test_imports_point_down() -> None:
+    def is_up(name: str, imported: str) -> bool:
+        same_room = name.split(".")[0] == imported.split(".")[0]
+        return not same_room and layer(imported) >= layer(name)
+
+    found = [f"{n} imports {i}" for n in MODULES for i, _ in imports(n) if is_up(n, i)]
+    assert not found, "\n".join(found)
+
+
+def test_no_circle() -> None:
+    graph = {name: {i for i, _ in imports(name) if i != name} for name in MODULES}
+    TopologicalSorter(graph).prepare()  # raises CycleError, which names the modules
+
+
+def test_no_import_within_a_function_hides_one() -> None:
+    """But those of commands, which load only what they need."""
+    found = [
+        f"{name}:{node.lineno} imports {imported}"  # type: ignore[attr-defined]
+        for name in MODULES
+        for imported, node in imports(name)
+        if node.col_offset and name.split(".")[0] != "cli" and (name, imported) not in LAZY  # type: ignore
+    ]
+    assert not found, "\n".join(found)
