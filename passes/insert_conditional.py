@@ -9,7 +9,7 @@ from torch.fx import Graph, GraphModule, Node
 
 from ..ir.program import Middle, Program
 from ..ir.stage import Stage
-from ..ops.cond import conditional, own
+from ..ops.cond import conditional, materialize
 
 
 def insert_conditional(program: Program) -> Program:
@@ -52,7 +52,7 @@ def insert_conditional(program: Program) -> Program:
 def _give_something(middle: Middle, index: int) -> None:
     """A middle with no blocks gives nothing, but the conditional operator wants a result."""
     for builder in (middle.skip, middle.compute):
-        builder.outputs[f"done_{index}"] = builder.call(own, builder.input(f"record_{index}"))
+        builder.outputs[f"done_{index}"] = builder.call(materialize, builder.input(f"record_{index}"))
 
 
 def _call(graph: Graph, stage: Stage, values: dict[str, Node]) -> None:
@@ -63,8 +63,8 @@ def _call(graph: Graph, stage: Stage, values: dict[str, Node]) -> None:
 def _branch(graph: Graph, values: dict[str, Node], hit: str, skip: Stage, compute: Stage) -> None:
     branches = [graph.get_attr(stage.name) for stage in (skip, compute)]
     operands = tuple(values[name] for name in skip.inputs)
-    made = tuple(i for i, operand in enumerate(operands) if operand.op != "placeholder")
-    call = graph.call_function(conditional, (values[hit], *branches, operands, made))
+    intermediate_operands = tuple(i for i, operand in enumerate(operands) if operand.op != "placeholder")
+    call = graph.call_function(conditional, (values[hit], *branches, operands, intermediate_operands))
     _unpack(graph, call, compute.outputs, values)
 
 

@@ -12,7 +12,7 @@ from ..ir.program import Middle, Program
 from ..ir.stage_builder import StageBuilder
 from ..ir.state import StateTensor
 from ..ops.clock import commit_hit, commit_miss, log_step, times
-from ..ops.cond import own, store
+from ..ops.cond import materialize, store
 from .insert_cache_check import LAST_SAMPLE, sample_node
 
 REUSE = Reuse()
@@ -92,7 +92,7 @@ def _remember(
         updated = [compute.call(operator.getitem, new, i) for i in range(len(slots))]
     for slot, factor in zip(slots, updated, strict=True):
         compute.call(store, slot, factor)
-    compute.outputs[node.name] = compute.call(own, value)
+    compute.outputs[node.name] = compute.call(materialize, value)
     return factors
 
 
@@ -113,4 +113,4 @@ def _replay(
     forecast = slots[0] if isinstance(method, Reuse) else skip.call(method.predict, slots, clock)
     if skeletons and on_residual:
         forecast = skip.call(torch.add, skeletons[1], forecast)
-    skip.outputs[node.name] = skip.call(own, forecast)
+    skip.outputs[node.name] = skip.call(materialize, forecast)

@@ -83,7 +83,7 @@ def test_a_step_that_was_started_as_a_hit_and_was_none_leaves_what_a_miss_leaves
     for x, t in zip(latents(STEPS, 0, 2), timesteps(STEPS, 2), strict=True):
         with torch.no_grad():
             torch.testing.assert_close(compiled(x, t), eager(x, t), rtol=1e-4, atol=1e-4)
-        states = [c._contexts.current().state for c in (compiled, eager)]
+        states = [c._contexts.last_state().state for c in (compiled, eager)]
         for name, value in states[1].items():
             torch.testing.assert_close(states[0][name], value, rtol=1e-4, atol=1e-4, equal_nan=True)
     hits = eager.stats()["default"].hits
@@ -189,7 +189,7 @@ def test_a_hit_copies_no_state() -> None:
     """The replaying branch writes the clock, the log and the (small) sample, and nothing that is cached."""
     cached = fxcache.transform(toy(), SETTING)
     run(cached)
-    state = cached._contexts.current().state
+    state = cached._contexts.last_state().state
     kept = {name: t.clone() for name, t in state.items()}
     addresses = {name: t.data_ptr() for name, t in state.items()}
     versions = {name: t._version for name, t in state.items()}
@@ -329,7 +329,9 @@ def test_real_structures_at_open_sizes(name: str, mode: Mode) -> None:
                 torch.testing.assert_close(compiled(**call)[0], eager(**call)[0], rtol=1e-4, atol=1e-4)
             assert compiled.stats()["default"].hits == eager.stats()["default"].hits
             made.append(graphs())
-    first, second = (eager.variant_for({**sized, "return_dict": False})[0] for sized in (inputs, resized))
+    first, second = (
+        eager.specialization_for({**sized, "return_dict": False})[0] for sized in (inputs, resized)
+    )
     if first is second:
         assert made[1] - made[0] <= 1  # else the model itself takes another path at that size
     assert made[2] == made[1]

@@ -15,7 +15,7 @@ from torch._inductor.output_code import CompiledFxGraph
 
 import fxcache
 from fxcache import CachedTransformer
-from fxcache.backends.cudagraph_state_pool import seated
+from fxcache.backends.cudagraph_state_pool import with_pooled_state
 from fxcache.backends.host.dispatch import Runner
 from fxcache.ir.program import Program
 from tests.toy import ToyBlock, ToyDiT, latents, timesteps, toy
@@ -30,13 +30,13 @@ def draw(model: CachedTransformer, seed: int) -> list[Tensor]:
 
 
 def addresses(model: CachedTransformer) -> dict[str, int]:
-    return {name: t.data_ptr() for name, t in model._contexts.current().state.items()}
+    return {name: t.data_ptr() for name, t in model._contexts.last_state().state.items()}
 
 
 def with_seats(program: Program) -> Runner:
     """The graph as it is, over states that keep their addresses."""
     assert program.graph is not None
-    return seated(program.graph.forward, len(program.capture.inputs))
+    return with_pooled_state(program.graph.forward, len(program.capture.inputs))
 
 
 def test_a_later_trajectory_has_the_memory_of_the_one_before() -> None:

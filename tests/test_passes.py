@@ -196,7 +196,7 @@ def test_state_of_a_graph_is_what_theory_says() -> None:
     x, t = latents(1, 0)[0], timesteps(1)[0]
     with torch.no_grad():
         cached(x, t)
-    state = cached._contexts.current().state
+    state = cached._contexts.last_state().state
     streams = sum(
         v.numel() * v.element_size() for n, v in state.items() if not n.startswith(("clock", "log"))
     )

@@ -27,7 +27,7 @@ def test_stats_count_steps_diffs_flops_and_bytes() -> None:
     assert stats.flops_saved == 4 * 3 * LINEAR
     assert stats.flops_done == 6 * 6 * LINEAR - 4 * 3 * LINEAR
     assert stats.state_bytes == sum(
-        t.numel() * t.element_size() for t in cached._contexts.current().state.values()
+        t.numel() * t.element_size() for t in cached._contexts.last_state().state.values()
     )
     text = str(cached.stats())
     assert "2-5" in text and "4 (67%)" in text

@@ -19,7 +19,7 @@ def test_each_list_has_its_own_segment_and_nothing_cached_is_bitwise_equal() -> 
         fresh = {**FLUX.fresh_inputs(seed), "return_dict": False}
         with torch.no_grad():
             assert torch.equal(cached(**fresh)[0], model(**fresh)[0])
-    segments = cached._variants.all()[0].program.segments
+    segments = cached._specializations.all()[0].program.segments
     assert [s.blocks[0].module_list for s in segments] == ["transformer_blocks", "single_transformer_blocks"]
 
 
@@ -46,7 +46,7 @@ def test_a_hit_in_every_list_replays_both_middles() -> None:
 def test_lists_that_take_turns_stay_together() -> None:
     model, inputs = find("LatteTransformer3DModel").build()
     cached = fxcache.transform(model, "F2B0_W2M0MC0_T0O1_R0", scope="list", example_inputs=inputs)
-    assert len(cached._variants.all()[0].program.segments) == 1
+    assert len(cached._specializations.all()[0].program.segments) == 1
 
 
 def test_timesteps_are_enough_to_tell_trajectories_apart_in_every_segment() -> None:

@@ -190,7 +190,7 @@ def test_a_number_as_timestep_does_not_capture_again() -> None:
         for i, x in enumerate(latents(STEPS, 0)):
             cached(x, 100.0 - i)
     assert hits(cached) == "001111"
-    assert len(cached._variants.all()) == 1
+    assert len(cached._specializations.all()) == 1
 
 
 def test_the_original_is_untouched() -> None:

@@ -65,7 +65,7 @@ def _same(model: Reader, cached: CachedTransformer, mask: Tensor, time: float = 
 
 
 def _graphs(cached: CachedTransformer) -> int:
-    return len(cached._variants.all())
+    return len(cached._specializations.all())
 
 
 def test_another_mask_gets_another_graph_and_the_same_mask_does_not() -> None:
@@ -115,8 +115,8 @@ def test_guards_are_not_worked_out_again_while_nothing_changed(monkeypatch: pyte
     mask = torch.ones(1, 6, dtype=torch.int64)
     for _ in range(2):
         assert _same(model, cached, mask)
-    (variant,) = cached._variants.all()
-    guards = variant.program.capture.values
+    (specialization,) = cached._specializations.all()
+    guards = specialization.program.capture.values
     assert guards is not None
     runs: list[int] = []
     monkeypatch.setattr(guards, "program", lambda *inputs: runs.append(1))

@@ -52,7 +52,7 @@ def test_resized_inputs_start_clean(name: str) -> None:
 
 
 def test_one_graph_serves_all_sizes_where_they_are_free() -> None:
-    assert len(_check(find("FluxTransformer2DModel"))._variants.all()) == 1
+    assert len(_check(find("FluxTransformer2DModel"))._specializations.all()) == 1
 
 
 @pytest.mark.full

@@ -19,7 +19,7 @@ from .host.dispatch import Runner
 
 
 @dataclass
-class Seat:
+class PooledState:
     """Memory for one state. owner: the first tensor of the state that has it; dead once it is free."""
 
     memory: tuple[torch.Tensor, ...]
@@ -30,11 +30,11 @@ class Seat:
         return all(m.shape == t.shape and m.dtype == t.dtype and m.device == t.device for m, t in pairs)
 
 
-class Seats:
+class StatePool:
     """Memory that states of one graph have in turn. It is held for as long as the graph is."""
 
     def __init__(self) -> None:
-        self._all: list[Seat] = []
+        self._all: list[PooledState] = []
         self._lock = threading.Lock()
 
     def take(self, state: Sequence[torch.Tensor]) -> None:
@@ -52,7 +52,7 @@ class Seats:
             else:
                 with torch.inference_mode(False):  # a later trajectory may run outside of it
                     memory = tuple(torch.empty_like(t) for t in state)
-                seat = Seat(memory, weakref.ref(owner))
+                seat = PooledState(memory, weakref.ref(owner))
                 self._all.append(seat)
         for place, tensor in zip(seat.memory, state, strict=True):
             place.copy_(tensor)
@@ -60,12 +60,12 @@ class Seats:
             torch._dynamo.mark_static_address(tensor)
 
 
-def seated(run: Runner, inputs: int) -> Runner:
+def with_pooled_state(run: Runner, inputs: int) -> Runner:
     """`run`, whose state (its arguments behind the first `inputs`) keeps its addresses.
 
     Each call is a step of its own to CUDA graphs: what the last one gave may be overwritten.
     """
-    seats = Seats()
+    seats = StatePool()
 
     def step(*values: Any) -> tuple[Any, ...]:
         seats.take(values[inputs:])

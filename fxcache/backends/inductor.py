@@ -15,8 +15,8 @@ from ..capture.leaf_adapter import called_leaf
 from ..errors import BackendError, CompilationError
 from ..ir.program import Program
 from ..ir.stage import Stage
-from .cudagraph_state_pool import seated
-from .host.deferred_stores import storing_on_host
+from .cudagraph_state_pool import with_pooled_state
+from .host.deferred_stores import defer_stores
 from .host.dispatch import Runner, host_runner
 from .host.stage_fusion import host_path
 from .recompilation import compiled
@@ -83,9 +83,9 @@ class Inductor:
             return host_runner(program, path, self._stage_by_blocks(program))
         if self.mode == "reduce-overhead":
             run = host_runner(program, path.decided_first(), self._recorded)
-            return seated(run, len(program.capture.inputs))
+            return with_pooled_state(run, len(program.capture.inputs))
         if all(s.device.type == "cpu" for s in program.state):
-            return host_runner(program, path, lambda stage: storing_on_host(stage, self.compiled))
+            return host_runner(program, path, lambda stage: defer_stores(stage, self.compiled))
         return host_runner(program, path, lambda stage: self.compiled(stage.graph))
 
     def compiled(self, function: Callable[..., Any], **more: Any) -> Runner:

@@ -18,7 +18,7 @@ from .operator_schemas import draws
 from .sanitize_trace import is_write
 
 
-class SoFar:
+class PartialEvaluation:
     """The values of a trace's nodes so far, but of those that need a leaf: these are not run.
 
     tracer: of the trace. inputs: the flat inputs; they are copied, as the trace may write to them.

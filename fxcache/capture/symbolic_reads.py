@@ -26,7 +26,7 @@ from torch.utils._python_dispatch import TorchDispatchMode, _disable_current_mod
 
 from ..environment.refused_trace import RefusedTrace
 from ..ir.dataflow import ancestors
-from .partial_evaluation import SoFar
+from .partial_evaluation import PartialEvaluation
 from .traced_numbers import is_traced_number, traced_number
 
 ITEM = torch.ops.aten._local_scalar_dense.default
@@ -103,7 +103,7 @@ class SymbolicReads(TorchDispatchMode):
         self._recording = recording
         self._count = 0
         self._tracer: Any = None
-        self._so_far: SoFar | None = None
+        self._so_far: PartialEvaluation | None = None
 
     def finish(self) -> None:
         """To be called where the forward ends. Raises `RefusedTrace`, also one that the forward caught."""
@@ -140,7 +140,7 @@ class SymbolicReads(TorchDispatchMode):
             return None
         if self._tracer is None:
             self._tracer = mode.tracer
-            self._so_far = SoFar(mode.tracer, self._inputs)
+            self._so_far = PartialEvaluation(mode.tracer, self._inputs)
         return proxy.proxy.node  # type: ignore[no-any-return, attr-defined]
 
     def _is_number(self, node: Node) -> bool:

@@ -71,8 +71,8 @@ def _coverage(model: nn.Module, inputs: dict[str, Any], config: str, dynamic: bo
     from ..backends.tensorrt import TensorRTOptions, coverage_of
 
     cached = transform(model.eval().requires_grad_(False), config)
-    variant, _ = cached.variant_for(inputs, numbers=False)
-    return coverage_of(variant.program, TensorRTOptions(dynamic=dynamic))
+    specialization, _ = cached.specialization_for(inputs, numbers=False)
+    return coverage_of(specialization.program, TensorRTOptions(dynamic=dynamic))
 
 
 def _embedded(dtype: torch.dtype) -> tuple[nn.Module, dict[str, Any]]:

@@ -12,22 +12,23 @@ Branch = Callable[..., tuple[Any, ...]]
 
 
 def conditional(
-    hit: Tensor, skip: Branch, compute: Branch, operands: Sequence[Any], made: Sequence[int]
+    hit: Tensor, skip: Branch, compute: Branch, operands: Sequence[Any], intermediate_operands: Sequence[int]
 ) -> tuple[Any, ...]:
     """`skip(*operands)` on a hit, else `compute(*operands)`.
 
-    made: which operands the graph makes; the others are its inputs, which branches may update in place.
+    intermediate_operands: positions of the operands that the graph computes; the others are its inputs,
+        which branches may update in place.
 
     Compiled, it is the conditional operator and stays one graph. In eager it is a plain `if`: there
     `torch.cond` would call the compiler on every step.
     """
     if not torch.compiler.is_compiling():
         return skip(*operands) if hit else compute(*operands)
-    made = [i for i in made if isinstance(operands[i], Tensor)]
-    complex_ones = [i for i in made if operands[i].is_complex()]
+    intermediate_operands = [i for i in intermediate_operands if isinstance(operands[i], Tensor)]
+    complex_ones = [i for i in intermediate_operands if operands[i].is_complex()]
     if complex_ones:
         skip, compute = (_taking_reals(branch, complex_ones) for branch in (skip, compute))
-    given = [_handed_over(v) if i in made else v for i, v in enumerate(operands)]
+    given = [_handed_over(v) if i in intermediate_operands else v for i, v in enumerate(operands)]
     return torch.ops.higher_order.cond(hit, skip, compute, tuple(given))  # type: ignore[no-any-return]
 
 
@@ -35,7 +36,7 @@ def _handed_over(value: Tensor) -> Tensor:
     """`value` in a form that reaches a compiled branch unharmed.
 
     TorchInductor chooses the strides of what a graph makes, and compiles the branches for those it was
-    traced with: without a word, a transposed operand would be read as if it were not. And it lowers no
+    traced with: a transposed operand would silently be read as if it were not. And it lowers no
     conditional with complex operands (rotary embeddings).
     """
     return _as_it_is((torch.view_as_real(value) if value.is_complex() else value).contiguous())
@@ -48,7 +49,7 @@ def _taking_reals(branch: Branch, positions: Sequence[int]) -> Branch:
     return run
 
 
-def own(value: Tensor) -> Tensor:
+def materialize(value: Tensor) -> Tensor:
     """`value` as a dense tensor of its own, where the conditional operator demands it of branches.
 
     Blocks may return views of one tensor; in eager they are left as they are.

@@ -12,7 +12,7 @@ import torch
 
 from ..errors import ExportError
 from ..runtime.cached_transformer import CachedTransformer
-from ..runtime.specializations import Variant
+from ..runtime.specializations import Specialization
 from .describe import dtype_name, manifest_of, refuse_unpackable
 from .flatten import flat_graph
 from .manifest import ENTRY
@@ -31,19 +31,19 @@ def export_aoti(
     """
     if target.suffix != ".pt2":
         raise ExportError(type(cached.original).__name__, f"the file's name must end in .pt2, not {target}")
-    variant, call = cached.variant_for(example_inputs, numbers=False)
-    refuse_unpackable(cached, variant, call)
+    specialization, call = cached.specialization_for(example_inputs, numbers=False)
+    refuse_unpackable(cached, specialization, call)
     with torch.no_grad():
-        state = tuple(variant.allocate(call).values())
+        state = tuple(specialization.allocate(call).values())
         values = (*(t.detach().clone() for t in call.tensors), *state)
-        exported = _export_graph(cached, variant, values, dynamic)
-        configuration = {**options, "aot_inductor.metadata": {"fxcache_state": native_state(variant)}}
+        exported = _export_graph(cached, specialization, values, dynamic)
+        configuration = {**options, "aot_inductor.metadata": {"fxcache_state": native_state(specialization)}}
         torch._inductor.aoti_compile_and_package(
             exported, package_path=str(target), inductor_configs=configuration
         )
     # After compilation: what the compiler fixed by then is fixed in the package.
     open_sizes = _still_open(exported, len(call.tensors)) if dynamic else set()
-    manifest = manifest_of(cached, variant, example_inputs, open_sizes)
+    manifest = manifest_of(cached, specialization, example_inputs, open_sizes)
     _add_entry(target, manifest.to_json())
     return target
 
@@ -66,18 +66,18 @@ def _still_open(exported: torch.export.ExportedProgram, inputs: int) -> set[tupl
     return found
 
 
-def native_state(variant: Variant) -> str:
+def native_state(specialization: Specialization) -> str:
     """The state tensors for a program without Python: one line each, `name dtype sizes values`.
 
     A size is a number, or `@i.d` for size d of input i; values are comma-separated, or `0`.
     """
     places: dict[Any, str] = {}
-    for i, row in enumerate(variant.guards.dims):
+    for i, row in enumerate(specialization.guards.dims):
         for d, size in enumerate(row):
             places.setdefault(size, f"@{i}.{d}")
-    equal = {c.lhs: c.rhs for c in variant.guards.conditions if isinstance(c, sympy.Eq)}
+    equal = {c.lhs: c.rhs for c in specialization.guards.conditions if isinstance(c, sympy.Eq)}
     lines: list[str] = []
-    for tensor in variant.program.state:
+    for tensor in specialization.program.state:
         sizes: list[str] = []
         for size in tensor.shape:
             known = (
@@ -92,12 +92,12 @@ def native_state(variant: Variant) -> str:
 
 
 def _export_graph(
-    cached: CachedTransformer, variant: Variant, values: tuple[torch.Tensor, ...], dynamic: bool
+    cached: CachedTransformer, specialization: Specialization, values: tuple[torch.Tensor, ...], dynamic: bool
 ) -> torch.export.ExportedProgram:
-    graph = flat_graph(variant.program, values, dynamic)
+    graph = flat_graph(specialization.program, values, dynamic)
     shapes: Any = None
     if dynamic:
-        shapes = {"values": tuple(_open_sizes(variant, i, v) for i, v in enumerate(values))}
+        shapes = {"values": tuple(_open_sizes(specialization, i, v) for i, v in enumerate(values))}
     try:
         # strict: non-strict tracing leaves the weights inside the branches unlifted
         return torch.export.export(_Positional(graph), values, dynamic_shapes=shapes, strict=True)
@@ -117,13 +117,13 @@ class _Positional(torch.nn.Module):
         return self.cached(*values)
 
 
-def _open_sizes(variant: Variant, index: int, value: torch.Tensor) -> dict[int, Any] | None:
+def _open_sizes(specialization: Specialization, index: int, value: torch.Tensor) -> dict[int, Any] | None:
     """Which sizes of an input or a state tensor stay open."""
-    inputs = variant.guards.dims
+    inputs = specialization.guards.dims
     if index < len(inputs):
-        free = {d for i, d in variant.guards.open_dims() if i == index}
+        free = {d for i, d in specialization.guards.open_dims() if i == index}
     else:
-        state = variant.program.state[index - len(inputs)]
+        state = specialization.program.state[index - len(inputs)]
         free = {d for d, size in enumerate(state.shape) if isinstance(size, sympy.Expr) and size.free_symbols}
     return {d: torch.export.Dim.AUTO for d in sorted(free)} or None
 

@@ -19,17 +19,17 @@ from ..environment.structure import Slot, Structure
 from ..errors import ExportError
 from ..ir.state import StateTensor
 from ..runtime.cached_transformer import CachedTransformer
-from ..runtime.specializations import Variant
+from ..runtime.specializations import Specialization
 from ..version import __version__
 from .hardware import hardware
 from .manifest import FORMAT, Backend, Manifest, TensorEntry
 
 
-def refuse_unpackable(cached: CachedTransformer, variant: Variant, call: Call) -> None:
+def refuse_unpackable(cached: CachedTransformer, specialization: Specialization, call: Call) -> None:
     """Raises `ExportError` where a call depends on Python code beside the graph, or its state on values."""
-    captured = variant.program.capture
-    symbols = variant.symbols[call.key]
-    vague = [s.name for s in variant.program.state if s.sizes(symbols) is None]
+    captured = specialization.program.capture
+    symbols = specialization.symbols[call.key]
+    vague = [s.name for s in specialization.program.state if s.sizes(symbols) is None]
     if vague:
         why = f"the shapes of what it remembers ({', '.join(vague)}) depend on values of its inputs"
         raise ExportError(type(cached.original).__name__, why)
@@ -51,7 +51,7 @@ def refuse_unpackable(cached: CachedTransformer, variant: Variant, call: Call) -
 
 def manifest_of(
     cached: CachedTransformer,
-    variant: Variant,
+    specialization: Specialization,
     example_inputs: Mapping[str, Any],
     open_sizes: set[tuple[int, int]],
     backend: Backend = "inductor",
@@ -60,21 +60,21 @@ def manifest_of(
 
     open_sizes: (input, dimension) pairs that the compiled code leaves open.
     """
-    program, original = variant.program, cached.original
+    program, original = specialization.program, cached.original
     bound = cached._inputs.bind((), example_inputs)
     call = flatten(bound, original.training)
     fixed = {
         size
-        for i, row in enumerate(variant.guards.dims)
+        for i, row in enumerate(specialization.guards.dims)
         for d, size in enumerate(row)
         if (i, d) not in open_sizes and isinstance(size, sympy.Symbol)
     }
-    symbols = {s: v for s, v in variant.symbols[call.key].items() if s in fixed}
+    symbols = {s: v for s, v in specialization.symbols[call.key].items() if s in fixed}
     structure = arguments_structure(bound)
-    flops = variant.flops(call.key)
+    flops = specialization.flops(call.key)
     entries = tuple(
         TensorEntry(name, _sizes(row, symbols), dtype_name(t.dtype), str(t.device))
-        for name, row, t in zip(program.capture.inputs, variant.guards.dims, call.tensors, strict=True)
+        for name, row, t in zip(program.capture.inputs, specialization.guards.dims, call.tensors, strict=True)
     )
     state = tuple(_state_entry(s, symbols) for s in program.state)
     kinds = {torch.device(e.device).type for e in (*entries, *state)}
@@ -90,11 +90,11 @@ def manifest_of(
         timestep=program.timestep,
         parameters=cached._inputs.names,
         inputs=entries,
-        roles=variant.roles,
+        roles=specialization.roles,
         arguments=_described(structure),
         defaults={n: d for n, d in cached._inputs.defaults.items() if isinstance(d, PLAIN)},
         outputs=_described(program.capture.output, original),
-        conditions=tuple(dict.fromkeys(_conditions(variant, symbols))),
+        conditions=tuple(dict.fromkeys(_conditions(specialization, symbols))),
         state=state,
         flops=None if flops is None else {"shapes": [list(t.shape) for t in call.tensors], **asdict(flops)},
         backend=backend,
@@ -103,9 +103,9 @@ def manifest_of(
     )
 
 
-def _conditions(variant: Variant, symbols: Mapping[sympy.Symbol, Any]) -> Iterator[str]:
+def _conditions(specialization: Specialization, symbols: Mapping[sympy.Symbol, Any]) -> Iterator[str]:
     """Guards on the open sizes; those on fixed ones hold already."""
-    for condition in variant.guards.conditions:
+    for condition in specialization.guards.conditions:
         if isinstance(condition, sympy.Eq):
             left, right = (sympy.sympify(a).xreplace(dict(symbols)) for a in condition.args)
             if left.free_symbols or right.free_symbols:

@@ -35,9 +35,9 @@ from ..errors import (
 from ..ir.printer import CachedGraph
 from .contexts import Contexts
 from .foreign_tracers import REASON, refuse_compilation, refuse_tracing
-from .module_proxy import StandIn
+from .module_proxy import ModuleProxy
 from .other_caches import OtherCaches
-from .specializations import MAX_CAPTURES, Lowering, Variant, Variants, eager
+from .specializations import MAX_CAPTURES, Lowering, Specialization, Specializations, eager
 from .stats import Stats
 
 NO_TIMESTEP = "has no timestep input, so only its sample tells a new trajectory: call reset() between runs"
@@ -47,7 +47,7 @@ class _NeedsGradient(Exception):
     """A module that the model calls, and does not hold, has parameters to be trained."""
 
 
-class CachedTransformer(StandIn):
+class CachedTransformer(ModuleProxy):
     """A model with its cache compiled in. Made by `fxcache.transform`.
 
     Calls, attributes, `config`, `dtype`, `device` and the state dict are the original's. The forward is
@@ -55,8 +55,8 @@ class CachedTransformer(StandIn):
     is left as it was and stays reachable as `original`.
     """
 
-    KEPT = StandIn.KEPT | {
-        "cache_config", "_options", "_forward", "_variants", "_contexts", "_passthrough", "_told",
+    KEPT = ModuleProxy.KEPT | {
+        "cache_config", "_options", "_forward", "_specializations", "_contexts", "_passthrough", "_told",
         "_warned", "_others",
     }  # fmt: skip
 
@@ -87,7 +87,7 @@ class CachedTransformer(StandIn):
             "choose_lowering": choose_lowering,
         }
         self._forward = ForwardWatch(original, timestep)
-        self._variants = self._no_variants()
+        self._specializations = self._no_specializations()
         self._contexts = Contexts(max_contexts)
         self._passthrough = on_unsupported == "passthrough"
         self._told: set[str] = set()
@@ -134,9 +134,9 @@ class CachedTransformer(StandIn):
     def _inputs(self) -> ForwardInputs:
         return self._forward.inputs
 
-    def _no_variants(self) -> Variants:
+    def _no_specializations(self) -> Specializations:
         options = self._options
-        return Variants(
+        return Specializations(
             self.original,
             self.cache_config,
             options["scope"],
@@ -148,35 +148,37 @@ class CachedTransformer(StandIn):
 
     def _run(self, *args: Any, **kwargs: Any) -> Any:
         if self._forward.replaced():
-            self._variants = self._no_variants()
-        bound = self._inputs.bind(args, kwargs, self._variants.flexible)
-        variant, call = self._variants.of(*self._variants.flatten(bound))
-        if torch.is_grad_enabled() and variant.needs_gradient():
+            self._specializations = self._no_specializations()
+        bound = self._inputs.bind(args, kwargs, self._specializations.flexible)
+        specialization, call = self._specializations.of(*self._specializations.flatten(bound))
+        if torch.is_grad_enabled() and specialization.needs_gradient():
             raise _NeedsGradient
-        flat = self._step(variant, call)
-        return variant.program.capture.finish(flat)
+        flat = self._step(specialization, call)
+        return specialization.program.capture.finish(flat)
 
     def prepare(self, example_inputs: Mapping[str, Any]) -> None:
         """Capture and transform for calls like `example_inputs`, without running one."""
         try:
-            self.variant_for(example_inputs)
+            self.specialization_for(example_inputs)
         except FxcacheError as error:
             if not self._passthrough:
                 raise
             self._run_uncached(error)
 
-    def variant_for(self, example_inputs: Mapping[str, Any], numbers: bool = True) -> tuple[Variant, Call]:
+    def specialization_for(
+        self, example_inputs: Mapping[str, Any], numbers: bool = True
+    ) -> tuple[Specialization, Call]:
         """The transformed graph that serves a call with `example_inputs`, and that call, flattened.
 
         numbers: whether it may be one that takes numbers as inputs; else they are its constants.
         """
-        bound = self._inputs.bind((), example_inputs, numbers and self._variants.flexible)
-        return self._variants.of(*self._variants.flatten(bound, numbers), numbers)
+        bound = self._inputs.bind((), example_inputs, numbers and self._specializations.flexible)
+        return self._specializations.of(*self._specializations.flatten(bound, numbers), numbers)
 
-    def _step(self, variant: Variant, call: Call) -> tuple[Any, ...]:
-        if variant.program.timestep is None:
+    def _step(self, specialization: Specialization, call: Call) -> tuple[Any, ...]:
+        if specialization.program.timestep is None:
             self._warn(TrajectoryWarning, NO_TIMESTEP)
-        return self._contexts.step(variant, call)
+        return self._contexts.step(specialization, call)
 
     def _run_uncached(self, error: FxcacheError) -> None:
         """Say, once for each reason, that calls of a kind run uncached."""
@@ -221,7 +223,7 @@ class CachedTransformer(StandIn):
         Kinds of calls that were refused are tried again.
         """
         self._contexts.reset()
-        self._variants.forgive()
+        self._specializations.forgive()
         self._told.clear()
 
     def _reset_stateful_cache(self, recurse: bool = True) -> None:
@@ -241,10 +243,10 @@ class CachedTransformer(StandIn):
 
         Raises `NotCapturedError` before the first call.
         """
-        variants = self._variants.all()
-        if not variants:
+        specializations = self._specializations.all()
+        if not specializations:
             raise NotCapturedError
-        return CachedGraph(variants[0].program)
+        return CachedGraph(specializations[0].program)
 
     # ------------------------------------------------------------------ copies
 
@@ -265,7 +267,7 @@ class CachedTransformer(StandIn):
                 'backend="tensorrt"', "be given to fxcache.compile(), which makes a model of its own"
             )
         self._options["lower"] = self._options["choose_lowering"](backend, mode, dynamic, options)
-        self._variants = self._no_variants()
+        self._specializations = self._no_specializations()
         self.reset()
 
     def compile_repeated_blocks(self, **options: Any) -> None:

@@ -40,13 +40,13 @@ from .conditioning import IDENTICAL
 from .request_identity import Moment
 from .served_graph import Served
 from .trajectory import Change, Trajectory
-from .trajectory_state import Context
+from .trajectory_state import TrajectoryState
 
 MAX_TRAJECTORIES = 8  # of one context; beyond it, the one that waited longest is dropped
 PATIENCE = 2  # a trajectory is over when it sat out so many rounds of all trajectories
 
 
-class Trajectories:
+class Context:
     """The trajectories of one context.
 
     vouched: whether the caller named the context.
@@ -58,12 +58,12 @@ class Trajectories:
         self._all: list[Trajectory] = []
         self.last: Trajectory | None = None
 
-    def find(self, graph: Served, call: Call, roles: Roles) -> Context:
+    def find(self, graph: Served, call: Call, roles: Roles) -> TrajectoryState:
         """The state for `call`, that of the trajectory that it continues or of a new one."""
         moment = Moment.of(call, roles)
-        if len(self._all) == 1 and self._all[0].goes_on(graph, call, moment, read_time=not self.vouched):
+        if len(self._all) == 1 and self._all[0].continues(graph, call, moment, read_time=not self.vouched):
             self._all[0].graph = graph
-            return self._all[0].context
+            return self._all[0].state
         chosen, verdicts = self._continued(self._alike(graph, call), moment)
         change = None
         if chosen is None:
@@ -77,10 +77,10 @@ class Trajectories:
             chosen.note(call, verdicts, moment, read_time=not self.vouched)
             chosen.graph = graph
         self._pass_turn(chosen)
-        return chosen.context
+        return chosen.state
 
     def _alike(self, graph: Served, call: Call) -> list[tuple[Trajectory, dict[int, int]]]:
-        """Trajectories with this kind of call and this conditioning."""
+        """Context with this kind of call and this conditioning."""
         found: list[tuple[Trajectory, dict[int, int]]] = []
         for trajectory in self._all:
             if trajectory.is_kind(graph, call):
@@ -161,15 +161,15 @@ class Trajectories:
     @property
     def live(self) -> bool:
         """Whether state is held."""
-        return any(t.context.call_key for t in self._all)
+        return any(t.state.call_key for t in self._all)
 
-    def current(self) -> Context:
+    def last_state(self) -> TrajectoryState:
         """State of the last call."""
-        return self.last.context if self.last is not None else Context()
+        return self.last.state if self.last is not None else TrajectoryState()
 
-    def contexts(self) -> list[Context]:
+    def states(self) -> list[TrajectoryState]:
         """States and records, that of the last call first."""
-        return [t.context for t in sorted(self._all, key=lambda t: t.waited)]
+        return [t.state for t in sorted(self._all, key=lambda t: t.waited)]
 
     def finish(self) -> None:
         """End all trajectories; their records stay."""

@@ -1,4 +1,4 @@
-"""`StandIn`: a module that takes another's place, in pipelines and in the tools around them.
+"""`ModuleProxy`: a module that takes another's place, in pipelines and in the tools around them.
 
 It has no parts of its own: the tables of parameters, buffers and submodules *are* the original's, so that
 whoever walks, replaces or casts parts by name (quantizers, adapters, offloading) finds the original's
@@ -44,14 +44,14 @@ DELEGATED = (
 
 def _delegated(name: str) -> Callable[..., Any]:
     @functools.wraps(getattr(nn.Module, name))
-    def method(self: StandIn, *args: Any, **kwargs: Any) -> Any:
+    def method(self: ModuleProxy, *args: Any, **kwargs: Any) -> Any:
         result = getattr(self.original, name)(*args, **kwargs)
         return self if result is self.original else result
 
     return method
 
 
-class StandIn(nn.Module):
+class ModuleProxy(nn.Module):
     """Attributes, parts, state dict and class are the original's, read and written; the forward is not.
 
     `isinstance` holds for the original's class, too, and a pipeline saves what it would have saved.
@@ -138,7 +138,7 @@ class StandIn(nn.Module):
         names = self.__dict__.keys() & {*ACCELERATES, "forward", *HOOKS}
         return {name: self.__dict__[name] for name in names if self.__dict__[name]}
 
-    def _hang_like(self, other: StandIn, memo: dict[int, Any]) -> None:
+    def _hang_like(self, other: ModuleProxy, memo: dict[int, Any]) -> None:
         """Hang copies here of what hangs on `other`."""
         memo[id(other)] = self
         self.__dict__.update(copy.deepcopy(other._hung(), memo))
@@ -161,7 +161,7 @@ class StandIn(nn.Module):
 
 
 for _name in DELEGATED:
-    setattr(StandIn, _name, _delegated(_name))
+    setattr(ModuleProxy, _name, _delegated(_name))
 
 
 def _is_of(value: Any, module: nn.Module) -> bool:

@@ -9,7 +9,7 @@ from __future__ import annotations
 from torch import nn
 
 from ..errors import AlreadyCachedError
-from .module_proxy import StandIn
+from .module_proxy import ModuleProxy
 
 
 class OtherCaches:
@@ -40,7 +40,7 @@ def refuse_other_caches(model: nn.Module) -> None:
         raise AlreadyCachedError(name, "one that set _is_cached (cache-dit, ParaAttention)")
     for path, module in model.named_modules():
         where = f" on '{path}'" if path else ""
-        if isinstance(module, StandIn):
+        if isinstance(module, ModuleProxy):
             raise AlreadyCachedError(name, f"another one of fxcache{where}")
         registry = module.__dict__.get("_diffusers_hook")
         for hook in registry.hooks.values() if registry is not None else ():

@@ -37,7 +37,7 @@ class _ThreadMark:
         self.number = number
 
 
-class Callers(Generic[T]):
+class PerCaller(Generic[T]):
     """What each caller has, made by `make` when it is first asked for; that is told whether it has a name.
 
     limit: how many may hold state at once. The state of a thread is freed when the thread ends, or when a
@@ -53,7 +53,7 @@ class Callers(Generic[T]):
         self._numbers = itertools.count()
         self._name: ContextVar[str | None] = ContextVar("fxcache_context", default=None)
 
-    def mine(self) -> T:
+    def current(self) -> T:
         """What this thread has in the enclosing `named` block.
 
         Raises `TooManyContextsError` where it would be one more than the limit.
@@ -114,7 +114,7 @@ class Callers(Generic[T]):
         return labelled
 
 
-def _thread_ended(callers: weakref.ref[Callers[T]], thread: int) -> None:
+def _thread_ended(callers: weakref.ref[PerCaller[T]], thread: int) -> None:
     alive = callers()
     if alive is not None:
         alive.finish(thread)

@@ -1,4 +1,4 @@
-"""Variants: the transformed graphs of one model, one for each kind of call."""
+"""Specializations: the transformed graphs of one model, one for each kind of call."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ from .write_back import writing_back
 
 Lowering = Callable[[Program], Callable[..., tuple[Any, ...]]]
 Key = tuple[Any, ...]
-MAX_CAPTURES = 16  # variants for one kind of call
+MAX_CAPTURES = 16  # specializations for one kind of call
 MOST_KINDS = 4  # so many kinds of call may each have as many
 MAX_CALLS = 256  # calls, by sizes and values, that are found quickly
 _LOG = logging.getLogger("fxcache")
@@ -56,7 +56,7 @@ def eager(program: Program) -> Callable[..., tuple[Any, ...]]:
 
 
 @dataclass(eq=False)
-class Variant:
+class Specialization:
     """One transformed graph and the calls that it serves.
 
     run: takes the flat inputs and the state tensors; gives the flat outputs. served: calls so far.
@@ -133,11 +133,11 @@ class Variant:
         return values is None or values.hold(call.tensors)
 
     def shares_state(self, other: Served, call_key: Key) -> bool:
-        """Whether a trajectory of calls with this key may go on from this variant to the other.
+        """Whether a trajectory of calls with this key may go on from this specialization to the other.
 
         It may where what the forward reads of its inputs is all that tells them apart.
         """
-        if self is other or not isinstance(other, Variant):
+        if self is other or not isinstance(other, Specialization):
             return self is other
         kind = self._state_kind(call_key)
         return kind is not None and kind == other._state_kind(call_key) and self.intact()
@@ -216,17 +216,17 @@ class Kind:
     wasted: (how many, why) graphs of it that served one call each.
     """
 
-    variants: list[Variant] = field(default_factory=list)
+    specializations: list[Specialization] = field(default_factory=list)
     failures: dict[Key, FxcacheError] = field(default_factory=dict)
     refused: FxcacheError | None = None
     wasted: tuple[int, str] | None = None
 
 
-class Variants:
-    """Finds, or makes, the variant for a call. Those not used any more are forgotten.
+class Specializations:
+    """Finds, or makes, the specialization for a call. Those not used any more are forgotten.
 
     Args:
-        max_captures: how many variants may be kept for one kind of call.
+        max_captures: how many specializations may be kept for one kind of call.
         remember: whether a kind of call that was refused is refused again without another try.
     """
 
@@ -248,13 +248,13 @@ class Variants:
         self._max_captures = max_captures
         self._remember = remember
         self._kinds: dict[Key, Kind] = {}
-        self._by_call: dict[Key, tuple[Key, Variant]] = {}
-        self._last: tuple[Key, Variant] | None = None
+        self._by_call: dict[Key, tuple[Key, Specialization]] = {}
+        self._last: tuple[Key, Specialization] | None = None
         self._calls = 0
         self._promotion = Promotion()
 
-    def of(self, call: Call, bound: Mapping[str, Any], numbers: bool = True) -> tuple[Variant, Call]:
-        """The variant that serves `call`; captures when there is none. Raises `CaptureError`.
+    def of(self, call: Call, bound: Mapping[str, Any], numbers: bool = True) -> tuple[Specialization, Call]:
+        """The specialization that serves `call`; captures when there is none. Raises `CaptureError`.
 
         numbers: whether numbers that changed may become inputs of its graph.
 
@@ -265,29 +265,33 @@ class Variants:
         if known is None or known[0] != call.key:  # to compare is quicker than to look up
             known = self._by_call.get(call.key)
         if known is not None:
-            key, variant = self._last = known
-            if variant.intact() and variant.objects_hold(call) and variant.values_hold(call):
-                variant.served += 1
-                variant.last_served = self._calls
-                return variant, replace(call, key=key)
-        variant, call = self._find(call, bound, numbers)
-        variant.served += 1
-        variant.last_served = self._calls
-        self._keep(call, variant)
-        return variant, call
+            key, specialization = self._last = known
+            if (
+                specialization.intact()
+                and specialization.objects_hold(call)
+                and specialization.values_hold(call)
+            ):
+                specialization.served += 1
+                specialization.last_served = self._calls
+                return specialization, replace(call, key=key)
+        specialization, call = self._find(call, bound, numbers)
+        specialization.served += 1
+        specialization.last_served = self._calls
+        self._keep(call, specialization)
+        return specialization, call
 
-    def all(self) -> list[Variant]:
-        """Every variant, in the order in which they were made."""
+    def all(self) -> list[Specialization]:
+        """Every specialization, in the order in which they were made."""
         kinds = list(self._kinds.values())  # other threads may add some meanwhile
-        return sorted((v for k in kinds for v in list(k.variants)), key=lambda v: v.number)
+        return sorted((v for k in kinds for v in list(k.specializations)), key=lambda v: v.number)
 
     def forgive(self) -> None:
         """Try again what was refused."""
         for kind in list(self._kinds.values()):  # other threads may add some meanwhile
             kind.failures.clear()
             if kind.wasted is not None:
-                for variant in [v for v in kind.variants if v.served <= 1]:
-                    self._drop(kind, variant)
+                for specialization in [v for v in kind.specializations if v.served <= 1]:
+                    self._drop(kind, specialization)
             kind.refused = kind.wasted = None
 
     def flatten(self, bound: Any, numbers: bool = True) -> tuple[Call, Mapping[str, Any]]:
@@ -309,14 +313,19 @@ class Variants:
 
     def _find(
         self, call: Call, bound: Mapping[str, Any], numbers: bool = True, promoted: str | None = None
-    ) -> tuple[Variant, Call]:
+    ) -> tuple[Specialization, Call]:
         """`of`, the long way. promoted: how numbers changed that have just been made inputs."""
         kind = self._kind(call)
         structure = structure_key(call.key)
-        for variant in kind.variants:
-            like = variant.structure == structure
-            if like and variant.intact() and variant.objects_hold(call) and variant.accepts(call):
-                return variant, call
+        for specialization in kind.specializations:
+            like = specialization.structure == structure
+            if (
+                like
+                and specialization.intact()
+                and specialization.objects_hold(call)
+                and specialization.accepts(call)
+            ):
+                return specialization, call
         failure = kind.refused or kind.failures.get(call.key)
         if failure is not None:
             raise failure.with_traceback(None)
@@ -331,7 +340,7 @@ class Variants:
             why = self._why(kind, call, bound)
             _LOG.info("%s: capturing, because %s%s", type(self._model).__name__, why, unfit)
         try:
-            variant = self._make(call, bound)
+            specialization = self._make(call, bound)
         except FxcacheError as error:
             if call.numbers and promoted is None:  # another way through the forward needs the value
                 self._promotion.fix([path_of(n, bound) for n in call.numbers])
@@ -341,10 +350,10 @@ class Variants:
         if promoted is not None:
             _LOG.info("%s: captured with a number as input: %s", type(self._model).__name__, promoted)
         self._make_room(kind)
-        kind.variants.append(variant)
-        return variant, call
+        kind.specializations.append(specialization)
+        return specialization, call
 
-    def _promote(self, kind: Kind, call: Call, bound: Mapping[str, Any]) -> tuple[Variant, Call] | str:
+    def _promote(self, kind: Kind, call: Call, bound: Mapping[str, Any]) -> tuple[Specialization, Call] | str:
         """Make inputs of the numbers in which calls differ, and nothing else does.
 
         Gives a remark on why it cannot be, or "" where there is no such number.
@@ -365,10 +374,10 @@ class Variants:
             return f" (which cannot be an input of the graph: {reason})"
 
     def _changed_numbers(self, kind: Kind, call: Call, bound: Mapping[str, Any]) -> list[Difference]:
-        """The numbers in which `call` differs from a variant that it otherwise is like."""
-        for variant in kind.variants:
-            found = [d for d in differences(variant.key, call.key, bound) if not d.sizes]
-            numbers = all(d.number for d in found) and variant.intact()
+        """The numbers in which `call` differs from a specialization that it otherwise is like."""
+        for specialization in kind.specializations:
+            found = [d for d in differences(specialization.key, call.key, bound) if not d.sizes]
+            numbers = all(d.number for d in found) and specialization.intact()
             if numbers and self._promotion.fixed.isdisjoint(path_of(d.name, bound) for d in found):
                 return found
         return []
@@ -384,30 +393,30 @@ class Variants:
         self._kinds[key] = kind
         while len(self._kinds) > MAX_CALLS:
             old = self._kinds.pop(next(iter(self._kinds)))
-            for variant in list(old.variants):
-                self._drop(old, variant)
+            for specialization in list(old.specializations):
+                self._drop(old, specialization)
         return kind
 
-    def _keep(self, call: Call, variant: Variant) -> None:
-        """Find `variant` quickly for calls like this; of many such calls the oldest is forgotten."""
+    def _keep(self, call: Call, specialization: Specialization) -> None:
+        """Find `specialization` quickly for calls like this; of many such calls the oldest is forgotten."""
         self._by_call.pop(call.key, None)
-        self._last = self._by_call[call.key] = call.key, variant
+        self._last = self._by_call[call.key] = call.key, specialization
         while len(self._by_call) > MAX_CALLS:
             key, old = self._by_call.pop(next(iter(self._by_call)))
             old.forget(key)
 
     def _make_room(self, kind: Kind) -> None:
-        """Forget the variants that were not used for longest."""
-        if len(kind.variants) >= self._max_captures:
-            self._drop(kind, min(kind.variants, key=lambda v: v.last_served))
-        pairs = [(k, v) for k in self._kinds.values() for v in k.variants]
+        """Forget the specializations that were not used for longest."""
+        if len(kind.specializations) >= self._max_captures:
+            self._drop(kind, min(kind.specializations, key=lambda v: v.last_served))
+        pairs = [(k, v) for k in self._kinds.values() for v in k.specializations]
         if len(pairs) >= MOST_KINDS * self._max_captures:
             self._drop(*min(pairs, key=lambda pair: pair[1].last_served))
 
-    def _drop(self, kind: Kind, variant: Variant) -> None:
-        kind.variants.remove(variant)
-        self._by_call = {key: v for key, v in self._by_call.items() if v[1] is not variant}
-        if self._last is not None and self._last[1] is variant:
+    def _drop(self, kind: Kind, specialization: Specialization) -> None:
+        kind.specializations.remove(specialization)
+        self._by_call = {key: v for key, v in self._by_call.items() if v[1] is not specialization}
+        if self._last is not None and self._last[1] is specialization:
             self._last = None
 
     def _note_failure(self, kind: Kind, call: Call, error: FxcacheError) -> None:
@@ -416,29 +425,29 @@ class Variants:
         kind.failures[call.key] = error
         if len(kind.failures) >= self._max_captures:
             kind.failures.clear()
-            if not kind.variants:
+            if not kind.specializations:
                 kind.refused = error
 
     def _refuse_waste(self, kind: Kind, call: Call, bound: Mapping[str, Any]) -> None:
         """Refuse a kind of call that needs a capture every time, because of something other than sizes."""
-        if any(not self._differs(v, call) for v in kind.variants):
+        if any(not self._differs(v, call) for v in kind.specializations):
             return
-        wasted = sum(v.served <= 1 for v in kind.variants)
-        full = len(kind.variants) >= self._max_captures
+        wasted = sum(v.served <= 1 for v in kind.specializations)
+        full = len(kind.specializations) >= self._max_captures
         if kind.wasted is None and full and 2 * wasted >= self._max_captures:
             kind.wasted = (wasted, self._why(kind, call, bound))
         if kind.wasted is not None:
             raise TooManyCapturesError(type(self._model).__name__, *kind.wasted)
 
-    def _differs(self, variant: Variant, call: Call) -> bool:
-        """Whether sizes are not all that `variant` does not fit `call` for."""
-        if variant.structure != structure_key(call.key) or not variant.intact():
+    def _differs(self, specialization: Specialization, call: Call) -> bool:
+        """Whether sizes are not all that `specialization` does not fit `call` for."""
+        if specialization.structure != structure_key(call.key) or not specialization.intact():
             return True
-        return variant.program.capture.values is not None or not variant.objects_hold(call)
+        return specialization.program.capture.values is not None or not specialization.objects_hold(call)
 
     def _why(self, kind: Kind, call: Call, bound: Mapping[str, Any]) -> str:
-        """Why no variant serves `call`: how it differs from the one that is most like it."""
-        known = kind.variants or self.all()
+        """Why no specialization serves `call`: how it differs from the one that is most like it."""
+        known = kind.specializations or self.all()
         if not known:
             return "this is the first call"
         found = [(differences(v.key, call.key, bound), -v.last_served, v) for v in known]
@@ -454,7 +463,7 @@ class Variants:
         reads = ", ".join(guards.reads) if guards is not None else "none"
         return f"its Python code read other values of tensors ({reads})"
 
-    def _make(self, call: Call, bound: Mapping[str, Any]) -> Variant:
+    def _make(self, call: Call, bound: Mapping[str, Any]) -> Specialization:
         program = transform_call(
             self._model, self._config, self._scope, self._inputs, bound, call.tensors, call.numbers
         )
@@ -463,11 +472,13 @@ class Variants:
         run = with_effects(writing_back(run, program.capture), program.capture.effects)
         watch = _watch(self._model, program)
         structure = structure_key(call.key)
-        variant = Variant(program, run, guards, watch, call.key, structure, *_objects(program, call))
-        variant.number, variant.flexible = self._calls, self.flexible
-        if not variant.accepts(call):
+        specialization = Specialization(
+            program, run, guards, watch, call.key, structure, *_objects(program, call)
+        )
+        specialization.number, specialization.flexible = self._calls, self.flexible
+        if not specialization.accepts(call):
             raise CaptureError(type(self._model).__name__, {"guards": "they reject the captured call"})
-        return variant
+        return specialization
 
 
 def _objects(program: Program, call: Call) -> tuple[tuple[Any, ...], tuple[Fingerprint, ...], bool]:

@@ -13,7 +13,7 @@ from ..ops.nearness import NEAR
 from .conditioning import DIFFERENT, IDENTICAL, Kept
 from .request_identity import Moment
 from .served_graph import Served
-from .trajectory_state import Context
+from .trajectory_state import TrajectoryState
 
 LEAP = 2.5  # a move in time is doubtful when it is so many times the one before
 FIRST_LEAP = 0.3  # a first move is doubtful when it is this share of the time
@@ -36,7 +36,7 @@ class Trajectory:
     moment: Moment
     suspects: tuple[int, ...] = ()
     after: weakref.ref[Moment] | None = None
-    context: Context = field(default_factory=Context)
+    state: TrajectoryState = field(default_factory=TrajectoryState)
     unwatched: int = 0
     move: float = 0.0
     waited: int = 0
@@ -58,7 +58,7 @@ class Trajectory:
         """Whether `call` is the same kind of call of the same graph, or of one that shares its state."""
         return not self.over and self.call_key == call.key and self.graph.shares_state(graph, call.key)
 
-    def goes_on(self, graph: Served, call: Call, moment: Moment, read_time: bool) -> bool:
+    def continues(self, graph: Served, call: Call, moment: Moment, read_time: bool) -> bool:
         """Quickly, whether nothing but the sample changed and time moved on by a step; notes it if so.
 
         False means only that this must be looked at more closely.
@@ -154,7 +154,7 @@ class Trajectory:
         self.over = True
         self.kept = {}
         self.moment = Moment(None, None, (None, None))
-        self.context.finish()
+        self.state.finish()
 
     def _ending(self) -> Callable[[object], None]:
         mine = weakref.ref(self)

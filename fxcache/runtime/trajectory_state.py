@@ -1,4 +1,4 @@
-"""`Context`: the state of one trajectory."""
+"""`TrajectoryState`: the state of one trajectory."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from .served_graph import Served
 
 
 @dataclass(eq=False)
-class Context:
+class TrajectoryState:
     """State of one trajectory: the tensors of the one under way, or what is left of it once over."""
 
     graph: Served | None = None

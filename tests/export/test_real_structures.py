@@ -52,8 +52,8 @@ def test_a_package_equals_the_module(name: str, tmp_path: Path) -> None:
     assert case.resize is not None
     kinds = [inputs, case.fresh_inputs(1)]
     resized = case.resize(inputs)
-    variant, _ = cached.variant_for(next(trajectory(case, inputs)))
-    if cached.variant_for(next(trajectory(case, resized)))[0] is variant:
+    specialization, _ = cached.specialization_for(next(trajectory(case, inputs)))
+    if cached.specialization_for(next(trajectory(case, resized)))[0] is specialization:
         kinds.append(resized)  # else the model itself takes another path (PixArt's table of positions)
     for kind in kinds:
         for a, b in zip(run(package, case, kind), run(cached, case, kind), strict=True):

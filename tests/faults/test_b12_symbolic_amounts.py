@@ -52,7 +52,7 @@ def test_b12_in_the_glue(name: str) -> None:
             return super().forward(AMOUNTS[name](x), timestep)[:, :count]
 
     cached = equal_uncached(build(Model), calls())
-    ways = {v.program.capture.how for v in cached._variants.all()}
+    ways = {v.program.capture.how for v in cached._specializations.all()}
     assert ways == ({"static"} if name == "linear" else {"symbolic"})  # decomposed, it rounds otherwise
 
 
@@ -71,7 +71,7 @@ def test_b12_in_a_module(name: str) -> None:
             return super().forward(self.change(x), timestep)
 
     cached = equal_uncached(build(Model), calls())
-    assert [v.program.capture.how for v in cached._variants.all()] == ["symbolic"]
+    assert [v.program.capture.how for v in cached._specializations.all()] == ["symbolic"]
 
 
 def test_b12_what_is_written_is_not_mistaken() -> None:

@@ -73,7 +73,7 @@ PATCHES: dict[Callable[[Tensor, Tensor], Tensor], int] = {
 
 
 def captures(cached: Any) -> int:
-    return len(cached._variants.all())
+    return len(cached._specializations.all())
 
 
 @pytest.mark.parametrize("patch", PATCHES, ids=lambda patch: patch.__name__)

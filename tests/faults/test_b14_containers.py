@@ -308,8 +308,8 @@ WRAPPED = (InSequential, InPlainList, InAttributes, InOtherAttributes, Repeated,
 
 def blocks_of(model: nn.Module, calls: list[tuple[Tensor, Tensor]], scope: str = "model") -> int:
     bound = {"x": calls[0][0], "timestep": calls[0][1]}
-    variant = fxcache.transform(model, EAGER, scope=scope).variant_for(bound)[0]
-    return sum(len(s.blocks) for s in variant.program.segments)
+    specialization = fxcache.transform(model, EAGER, scope=scope).specialization_for(bound)[0]
+    return sum(len(s.blocks) for s in specialization.program.segments)
 
 
 def check(kind: Callable[[], nn.Module], blocks: int) -> None:

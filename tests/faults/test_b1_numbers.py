@@ -123,7 +123,7 @@ class Storing(Base):
 
 
 def captures(cached: Any) -> int:
-    return len(cached._variants.all())
+    return len(cached._specializations.all())
 
 
 def follow(kind: Callable[[], Base], numbers: list[Any], config: str = NEVER, **options: Any) -> Any:
@@ -265,7 +265,7 @@ def test_b1_a_number_whose_value_is_needed_stays_a_constant(what: str) -> None:
     does, numbers = AS_CONSTANT[what]
     cached = follow_glue(does, numbers)
     assert captures(cached) == len(set(numbers))
-    assert not any(v.program.capture.numbers for v in cached._variants.all())
+    assert not any(v.program.capture.numbers for v in cached._specializations.all())
 
 
 @pytest.mark.parametrize("kind", [Setting, Storing])
@@ -352,5 +352,5 @@ def test_b1_a_timestep_that_is_a_number_stays_one() -> None:
         for call in calls:
             assert torch.equal(cached(*call), model(*call))
             hitting(*call)
-    assert len(cached._variants.all()) == 1
+    assert len(cached._specializations.all()) == 1
     assert hitting.stats()["default"].hits == (False, *(True,) * 7)

@@ -90,8 +90,10 @@ def test_b4_input_of_any_name(name: str) -> None:
     model = build(with_input(name))
     calls = [(*call, torch.full((1, 1, 1), 0.5)) for call in sample()]
     cached = equal_uncached(model, calls)
-    variant = cached.variant_for({"x": calls[0][0], "timestep": calls[0][1], name: calls[0][2]})[0]
-    assert variant.program.capture.inputs == ("x", "timestep", name)  # the user's own
+    specialization = cached.specialization_for(
+        {"x": calls[0][0], "timestep": calls[0][1], name: calls[0][2]}
+    )[0]
+    assert specialization.program.capture.inputs == ("x", "timestep", name)  # the user's own
     cached_equals_first_step(model, calls)
     masked(model, calls)
 
@@ -147,8 +149,8 @@ def test_b4_lists_named_like_the_record_are_freed(name: str) -> None:
     with torch.no_grad():
         for call in sample():
             cached(*call)
-    variant = cached.variant_for({"x": sample()[0][0], "timestep": sample()[0][1]})[0]
-    names = {s.name: torch.zeros(()) for s in variant.program.state}
+    specialization = cached.specialization_for({"x": sample()[0][0], "timestep": sample()[0][1]})[0]
+    names = {s.name: torch.zeros(()) for s in specialization.program.state}
     assert set(record_of(names)) == {"clock_0", "log_0"}
 
 

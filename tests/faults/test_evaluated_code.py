@@ -42,8 +42,8 @@ def test_sizes_that_sympy_reads_from_text_leave_nothing_written() -> None:
     model = build(Reads)
     cached = fxcache.transform(model, NEVER)
     x, t = sample()[0]
-    variant, _ = cached.variant_for({"x": x, "timestep": t})
-    assert variant.program.capture.finals == ()
+    specialization, _ = cached.specialization_for({"x": x, "timestep": t})
+    assert specialization.program.capture.finals == ()
     with torch.no_grad():
         assert torch.equal(cached(x, t), model(x, t))
 
@@ -51,5 +51,5 @@ def test_sizes_that_sympy_reads_from_text_leave_nothing_written() -> None:
 def test_the_model_that_was_refused() -> None:
     model, inputs = find("PixArtTransformer2DModel").build()
     cached = fxcache.transform(model, NEVER)
-    variant, _ = cached.variant_for({**inputs, "return_dict": False})
-    assert variant.program.capture.finals == ()
+    specialization, _ = cached.specialization_for({**inputs, "return_dict": False})
+    assert specialization.program.capture.finals == ()

@@ -115,7 +115,7 @@ def test_equal_and_cached(run: Run) -> None:
 @pytest.mark.parametrize("run", [on_two_inputs, on_both_halves], ids=lambda r: r.__name__)
 def test_a_hit_runs_no_call_of_the_middle_blocks(run: Run) -> None:
     model, (x, timestep) = model_of(run), sample()[0]
-    program = fxcache.transform(model, EAGER).variant_for({"x": x, "timestep": timestep})[0].program
+    program = fxcache.transform(model, EAGER).specialization_for({"x": x, "timestep": timestep})[0].program
     calls = program.stages["skip"].graph.graph.find_nodes(op="call_module")
     assert not {str(n.target) for n in calls} & {"blocks.1", "blocks.2", "blocks.3"}
 

@@ -165,7 +165,7 @@ REFUSALS: dict[str, tuple[type[Base], type[FxcacheError], Call]] = {
         lambda m: fxcache.transform(m, CACHED.replace(fn_compute_blocks=9))(*sample(1)[0]),
     ),
     "contexts": (Base, TooManyContextsError, _too_many_contexts),
-    "arguments": (Base, ArgumentsError, lambda m: fxcache.transform(m, NEVER).variant_for({"x": 1})),
+    "arguments": (Base, ArgumentsError, lambda m: fxcache.transform(m, NEVER).specialization_for({"x": 1})),
 }
 
 

@@ -89,7 +89,7 @@ def test_s5_a_memo_of_text_is_kept_and_cleared() -> None:
             assert torch.equal(twin.text, model.text)
             if text is texts[1]:
                 model.text = twin.text = None
-    assert len(cached._variants.all()) <= 8
+    assert len(cached._specializations.all()) <= 8
 
 
 class Keeping(Base):
@@ -231,7 +231,7 @@ def test_s12_going_back_uses_the_first_graph_again() -> None:
     for value in (1.0, 0.5, 1.0, 0.5):
         model.strength = twin.strength = value
         assert same_or_refused(model, cached) == 4
-    assert len(cached._variants.all()) == 2
+    assert len(cached._specializations.all()) == 2
 
 
 @functools.cache
@@ -300,8 +300,8 @@ def test_s5_what_runs_when_memory_is_collected_is_not_the_forwards() -> None:
         gc.callbacks.remove(note)
         del SCALES["collections"]
     assert collected
-    assert len(cached._variants.all()) == 1
-    assert not cached._variants.all()[0].program.capture.finals
+    assert len(cached._specializations.all()) == 1
+    assert not cached._specializations.all()[0].program.capture.finals
 
 
 def test_s12_a_flop_counter_around_a_call_counts_as_around_the_model() -> None:

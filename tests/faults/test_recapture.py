@@ -42,7 +42,7 @@ def one(caught: Any) -> bool:
 
 
 def captures(cached: Any) -> int:
-    return len(cached._variants.all())
+    return len(cached._specializations.all())
 
 
 def test_b3_one_odd_call_leaves_others_cached() -> None:
@@ -156,7 +156,7 @@ def test_values_that_come_again_are_served_and_the_least_used_graph_goes() -> No
         for mode in ("a", "a", "b", "b", "c", "c", "a", "d", "d", "a", "e"):
             assert torch.equal(cached(x, timestep, mode), model(x, timestep, mode))
     assert captures(cached) == 3
-    modes = [part[2] for v in cached._variants.all() for part in v.key if "mode" in str(part)]
+    modes = [part[2] for v in cached._specializations.all() for part in v.key if "mode" in str(part)]
     assert sorted(modes) == ["a", "d", "e"]
 
 
@@ -180,9 +180,9 @@ def test_a_thousand_sizes_take_bounded_memory(kind: type[Base]) -> None:
                 counts.append(objects())
     assert captures(cached) <= 2
     assert counts[1] <= counts[0] * 1.05 + 2000
-    variants = cached._variants
-    assert len(variants._by_call) <= 256
-    assert all(len(v.symbols) <= 256 for v in variants.all())
+    specializations = cached._specializations
+    assert len(specializations._by_call) <= 256
+    assert all(len(v.symbols) <= 256 for v in specializations.all())
 
 
 def test_max_captures_must_be_positive() -> None:

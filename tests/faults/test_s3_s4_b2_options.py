@@ -52,7 +52,7 @@ def reading(read: Callable[[Any, Tensor], Tensor]) -> Any:
 
 
 def captures(cached: Any) -> int:
-    return len(cached._variants.all())
+    return len(cached._specializations.all())
 
 
 def follow(model: nn.Module, options: list[Any], config: str = NEVER) -> Any:

@@ -214,4 +214,4 @@ def test_sizes_stay_open_where_they_are_taken_for_ints() -> None:
     with torch.no_grad():
         for tokens in range(5, 12):
             cached(*sample(1, tokens=tokens)[0])
-    assert len(cached._variants.all()) == 1
+    assert len(cached._specializations.all()) == 1

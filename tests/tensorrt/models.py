@@ -58,8 +58,8 @@ def program(name: str, dtype: torch.dtype, config: str = CONFIG) -> Program:
     """The transformed program of a model."""
     model, inputs = build(name, dtype)
     cached = fxcache.transform(model, config)
-    variant, _ = cached.variant_for(inputs)
-    return variant.program
+    specialization, _ = cached.specialization_for(inputs)
+    return specialization.program
 
 
 class Odd(ToyDiT):

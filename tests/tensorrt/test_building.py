@@ -43,8 +43,8 @@ def _build(model: nn.Module, options: TensorRTOptions, tokens: tuple[int, ...] =
     """Build the engines for calls of these numbers of tokens, and run none."""
     compiled = fxcache.transform(model.requires_grad_(False), CONFIG).lowered(Lowered(options))
     for count in tokens:
-        variant, call = compiled.variant_for(_inputs(count))
-        variant.run.set_for([tuple(t.shape) for t in call.tensors])  # type: ignore[attr-defined]
+        specialization, call = compiled.specialization_for(_inputs(count))
+        specialization.run.set_for([tuple(t.shape) for t in call.tensors])  # type: ignore[attr-defined]
     return compiled
 
 
@@ -90,7 +90,7 @@ def test_require_full_is_refused_before_anything_is_built(asked: list[Any]) -> N
 
 def test_no_engine_computes_in_float64() -> None:
     """torch-tensorrt would take the sum of what it refuses to cast."""
-    program = fxcache.transform(Odd().requires_grad_(False), CONFIG).variant_for(_inputs())[0].program
+    program = fxcache.transform(Odd().requires_grad_(False), CONFIG).specialization_for(_inputs())[0].program
     (back,) = [
         s for s in prepare_all(program, captured_shapes(program), TensorRTOptions())[1] if s.name == "back"
     ]
@@ -111,7 +111,7 @@ def test_weights_held_twice_are_said() -> None:
 
 
 def _stages(config: str, seed: int = 0) -> dict[str, Prepared]:
-    program = fxcache.transform(toy(seed=seed), config).variant_for(_inputs())[0].program
+    program = fxcache.transform(toy(seed=seed), config).specialization_for(_inputs())[0].program
     return {s.name: s for s in prepare_all(program, captured_shapes(program), TensorRTOptions())[1]}
 
 

@@ -17,7 +17,7 @@ from fxcache.backends.tensorrt.compiling import captured_shapes, prepare_all
 from fxcache.backends.tensorrt.normalize import is_number
 from fxcache.backends.tensorrt.runner import HostRunner, StageRunner
 from fxcache.backends.tensorrt.shape_ranges import sizes_of, specs_of
-from fxcache.backends.tensorrt.split_side_effects import cut_effects
+from fxcache.backends.tensorrt.split_side_effects import split_side_effects
 from fxcache.errors import (
     BackendError,
     EngineRangeError,
@@ -86,7 +86,7 @@ def test_engines_take_and_give_no_float64() -> None:
 def test_strides_that_change_nothing_do_not_reach_the_engine() -> None:
     """The converter of `as_strided` takes no open sizes."""
     inputs = {"hidden_states": torch.ones(2, 5, 8), "timestep": torch.ones(2)}
-    found = fxcache.transform(ToyDiT().requires_grad_(False), ORDER_TWO).variant_for(inputs)[0].program
+    found = fxcache.transform(ToyDiT().requires_grad_(False), ORDER_TWO).specialization_for(inputs)[0].program
     options = TensorRTOptions(dynamic={"hidden_states": {1: (4, 6)}})
     for stage in prepare_all(found, captured_shapes(found), options)[1]:
         assert stage.engine is not None and "as_strided.default" not in stage.engine.operators
@@ -94,7 +94,7 @@ def test_strides_that_change_nothing_do_not_reach_the_engine() -> None:
 
 def test_effects_keep_their_order_and_leave_a_pure_stage() -> None:
     stage = program("flux", torch.float32).stages["compute"]
-    pure = cut_effects(stage)
+    pure = split_side_effects(stage)
     assert pure.effects is not None
     names = [n.target.__name__ for n in pure.effects.graph.nodes if n.op == "call_function"]
     assert names[-2:] == ["log_step", "commit_miss"] and set(names[:-2]) == {"store"}
@@ -144,8 +144,8 @@ def test_other_sizes_get_engines_of_their_own_unless_a_range_was_asked_for() -> 
     for tokens in (5, 7, 5):
         inputs = {"hidden_states": torch.ones(2, tokens, 8), "timestep": torch.ones(2)}
         torch.testing.assert_close(cut(**inputs), model(**inputs))
-    (variant,) = cut._variants.all()
-    assert isinstance(variant.run, HostRunner) and len(variant.run.sets) == 2
+    (specialization,) = cut._specializations.all()
+    assert isinstance(specialization.run, HostRunner) and len(specialization.run.sets) == 2
 
 
 def test_what_is_missing_is_named() -> None:
@@ -182,13 +182,13 @@ def test_effects_write_to_state_that_is_not_contiguous() -> None:
     """The engine may take a copy of such a tensor; what is written must reach the tensor itself."""
     inputs = {"hidden_states": torch.ones(2, 5, 8), "timestep": torch.ones(2)}
     cached = fxcache.transform(ToyDiT().requires_grad_(False), ORDER_TWO)
-    variant, call = cached.variant_for(inputs)
-    shapes = captured_shapes(variant.program)
-    _, stages = prepare_all(variant.program, shapes, TensorRTOptions())
+    specialization, call = cached.specialization_for(inputs)
+    shapes = captured_shapes(specialization.program)
+    _, stages = prepare_all(specialization.program, shapes, TensorRTOptions())
     (compute,) = [s for s in stages if s.name == "compute"]
-    specs = specs_of(variant.program, sizes_of(variant.program, shapes, False))
+    specs = specs_of(specialization.program, sizes_of(specialization.program, shapes, False))
     values = {name: spec.example() for name, spec in specs.items()}
-    clock = variant.allocate(call)["clock_0"]
+    clock = specialization.allocate(call)["clock_0"]
     values["clock_0"] = clock.t().contiguous().t()
     assert not values["clock_0"].is_contiguous()
     StageRunner(compute, None)(values)

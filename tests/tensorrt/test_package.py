@@ -75,9 +75,9 @@ def test_each_stage_reads_back_its_engine(written: Path) -> None:
 
 def test_what_runs_beside_the_engines_gives_the_trajectory(cached: CachedTransformer, written: Path) -> None:
     """The package's own float64 parts, effects, plans and state; the engines' pieces in PyTorch."""
-    variant, call = cached.variant_for(_inputs(0.9))
+    specialization, call = cached.specialization_for(_inputs(0.9))
     shapes = [tuple(t.shape) for t in call.tensors]
-    sizes, prepared = prepare_all(variant.program, shapes, TensorRTOptions())
+    sizes, prepared = prepare_all(specialization.program, shapes, TensorRTOptions())
     package = require_torch_tensorrt()
     stages = {}
     with zipfile.ZipFile(written) as archive:

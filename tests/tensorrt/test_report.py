@@ -30,8 +30,8 @@ def _toy_inputs() -> dict[str, torch.Tensor]:
 
 def test_leftovers_are_named_with_the_reason() -> None:
     cached = fxcache.transform(Odd().requires_grad_(False), CONFIG)
-    variant, _ = cached.variant_for(_toy_inputs())
-    coverage = {c.stage: c for c in coverage_of(variant.program, TensorRTOptions())}
+    specialization, _ = cached.specialization_for(_toy_inputs())
+    coverage = {c.stage: c for c in coverage_of(specialization.program, TensorRTOptions())}
     assert [coverage[s].full for s in STAGES] == [True, True, True, False]
     left = coverage["back"].leftovers
     assert left == {
@@ -47,7 +47,9 @@ def test_leftovers_are_named_with_the_reason() -> None:
 def test_weights_in_two_engines_are_counted() -> None:
     model = ToyDiT()
     model.head.weight = model.embed.weight  # front and back
-    program = fxcache.transform(model.requires_grad_(False), CONFIG).variant_for(_toy_inputs())[0].program
+    program = (
+        fxcache.transform(model.requires_grad_(False), CONFIG).specialization_for(_toy_inputs())[0].program
+    )
     coverage = {c.stage: c for c in coverage_of(program, TensorRTOptions())}
     assert {s: c.repeated for s, c in coverage.items()} == {
         "front": 0,
@@ -62,7 +64,7 @@ def test_a_float32_model_in_lower_precision(precision: str) -> None:
     """Engines are strongly typed: the casts are in the graph, and what passes between stages is float32."""
     torch.manual_seed(0)
     cached = fxcache.transform(ToyDiT().requires_grad_(False), CONFIG)
-    program = cached.variant_for(_toy_inputs())[0].program
+    program = cached.specialization_for(_toy_inputs())[0].program
     options = TensorRTOptions(precision=precision)  # type: ignore[arg-type]
     for stage in prepare_all(program, captured_shapes(program), options)[1]:
         assert stage.engine is not None

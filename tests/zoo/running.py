@@ -16,7 +16,7 @@ from fxcache.environment.state_watch import Watch
 from fxcache.ir.captured import Capture
 from fxcache.ir.program import Program
 from fxcache.passes import run_passes
-from fxcache.runtime.specializations import Variant, eager, transform_call
+from fxcache.runtime.specializations import Specialization, eager, transform_call
 
 from .case import Inputs, ZooCase
 from .nested import tensors_in
@@ -65,11 +65,11 @@ class Run:
         """One step; the inputs must be of the captured kind."""
         call = self.captured.call(inputs)
         guards = self.captured.capture.shapes.also(self.program.assumed)
-        variant = Variant(self.program, eager(self.program), guards, Watch((), {}))
-        assert variant.accepts(call), "these inputs need another capture"
+        specialization = Specialization(self.program, eager(self.program), guards, Watch((), {}))
+        assert specialization.accepts(call), "these inputs need another capture"
         with torch.no_grad():
-            self._state = self._state or variant.allocate(call)
-            flat = variant.run(*call.tensors, *self._state.values())
+            self._state = self._state or specialization.allocate(call)
+            flat = specialization.run(*call.tensors, *self._state.values())
         return tensors_in(self.captured.capture.finish(flat))
 
 

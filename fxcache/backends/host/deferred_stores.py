@@ -16,7 +16,7 @@ from ...ops.cond import store
 from .dispatch import Runner
 
 
-def storing_on_host(stage: Stage, compiled: Callable[[GraphModule], Runner]) -> Runner:
+def defer_stores(stage: Stage, compiled: Callable[[GraphModule], Runner]) -> Runner:
     """`stage`, compiled without its `store` nodes; the same values are written once it ran."""
     graph, slots = _without_stores(stage)
     run = compiled(graph)

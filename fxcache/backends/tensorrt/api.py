@@ -12,7 +12,7 @@ from ...errors import BackendError
 from ...package.packaged_transformer import PackagedTransformer
 from ...package.reload import reloading
 from ...runtime.cached_transformer import CachedTransformer
-from ...runtime.specializations import Variant
+from ...runtime.specializations import Specialization
 from .available import require_gpu, require_known, require_torch_tensorrt
 from .compiling import Lowered, refit_set
 from .lowering import Coverage
@@ -59,7 +59,7 @@ def engine_report(compiled: CachedTransformer) -> tuple[tuple[Coverage, ...], ..
 
     Raises `BackendError` for a model that another backend runs.
     """
-    return tuple(s.coverage for v in _lowered(compiled)._variants.all() for s in _runner(v).sets)
+    return tuple(s.coverage for v in _lowered(compiled)._specializations.all() for s in _runner(v).sets)
 
 
 def refit(compiled: CachedTransformer) -> None:
@@ -70,9 +70,9 @@ def refit(compiled: CachedTransformer) -> None:
     where the model was compiled without `refit=True`.
     """
     lower = _lowered(compiled)._options["lower"]
-    for variant in compiled._variants.all():
-        runner = _runner(variant)
-        runner.sets[:] = [refit_set(variant.program, s, lower.options) for s in runner.sets]
+    for specialization in compiled._specializations.all():
+        runner = _runner(specialization)
+        runner.sets[:] = [refit_set(specialization.program, s, lower.options) for s in runner.sets]
 
 
 def export_tensorrt(
@@ -119,8 +119,8 @@ def _lowered(compiled: CachedTransformer) -> CachedTransformer:
     return compiled
 
 
-def _runner(variant: Variant) -> HostRunner:
-    """What the variant runs, beneath the effects of the forward that are set around it."""
-    runner = inspect.unwrap(variant.run)
+def _runner(specialization: Specialization) -> HostRunner:
+    """What the specialization runs, beneath the effects of the forward that are set around it."""
+    runner = inspect.unwrap(specialization.run)
     assert isinstance(runner, HostRunner)
     return runner

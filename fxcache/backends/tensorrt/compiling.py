@@ -64,7 +64,7 @@ def coverage_of(program: Program, options: TensorRTOptions) -> tuple[Coverage, .
 
 @dataclass(frozen=True)
 class Lowered:
-    """A lowering for `Variants`: `Lowered(options)(program)` is what the variant runs.
+    """A lowering for `Specializations`: `Lowered(options)(program)` is what the specialization runs.
 
     eager: run the engines' pieces in PyTorch and need no torch-tensorrt, to check the cut alone.
     """

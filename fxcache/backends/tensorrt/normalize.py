@@ -32,7 +32,7 @@ def _idle(node: Node) -> bool:
     return node.target in SQUEEZES and node.meta["val"].dim() == node.args[0].meta["val"].dim()  # type: ignore[union-attr]
 
 
-def tidy(graph: GraphModule) -> None:
+def normalize(graph: GraphModule) -> None:
     """Drop checks of dtypes and what does nothing (nothing is written any more); set unset memory; slice
     where a split is along an open size. In place."""
     for node in list(graph.graph.nodes):

@@ -57,15 +57,15 @@ def write_package(
     if path.suffix != ".zip":
         raise BackendError(f"the path of an exported package of engines, {str(path)!r},", "end in .zip")
     require_known(require_torch_tensorrt(), options.extra)
-    variant, call = cached.variant_for(example_inputs, numbers=False)
-    refuse_unpackable(cached, variant, call)
-    program = variant.program
+    specialization, call = cached.specialization_for(example_inputs, numbers=False)
+    refuse_unpackable(cached, specialization, call)
+    program = specialization.program
     sizes, stages = prepare_all(program, [tuple(t.shape) for t in call.tensors], options)
     specs = specs_of(program, sizes)
     settings = options.settings()
     for stage in stages:  # of every stage before any is built
         require_full(lower_stage(stage, settings, dry=True)[1])
-    manifest = manifest_of(cached, variant, example_inputs, _open_sizes(sizes), backend="tensorrt")
+    manifest = manifest_of(cached, specialization, example_inputs, _open_sizes(sizes), backend="tensorrt")
     try:
         with zipfile.ZipFile(path, "w", zipfile.ZIP_STORED) as archive:
             archive.writestr(f"{ROOT}/{ENTRY}", manifest.to_json())

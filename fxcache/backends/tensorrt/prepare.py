@@ -22,8 +22,8 @@ from ...ir.program import Program
 from ...ir.stage import Stage
 from .autocast import cast_products
 from .shape_ranges import Spec, spec
-from .split_float64 import Piece, split_doubles
-from .split_side_effects import cut_effects
+from .split_float64 import Piece, split_float64
+from .split_side_effects import split_side_effects
 
 
 @dataclass(frozen=True)
@@ -52,11 +52,11 @@ def prepare(
     program: Program, stage: Stage, specs: Mapping[str, Spec], cast: torch.dtype | None = None
 ) -> Prepared:
     """Cut, export and split `stage` for the sizes in `specs`; its products computed in `cast`."""
-    pure = cut_effects(stage)
+    pure = split_side_effects(stage)
     with pristine(program.capture.model), torch.no_grad():
         exported = export(pure.graph, [specs[n] for n in pure.inputs], stage.name)
     atoms = exported.run_decompositions({}).module(check_guards=False)
-    pieces, found = split_doubles(atoms, pure.inputs, pure.outputs, stage.name)
+    pieces, found = split_float64(atoms, pure.inputs, pure.outputs, stage.name)
     known = _known(pieces, specs)
     engine = next((p for p in pieces if p.place == "engine"), None)
     again = None

@@ -56,7 +56,7 @@ class EngineSet:
 
 
 class HostRunner:
-    """A function of the flat inputs and the state: what a variant runs.
+    """A function of the flat inputs and the state: what a specialization runs.
 
     Args:
         inputs, state: their names, in the order of the arguments.

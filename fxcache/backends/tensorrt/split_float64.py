@@ -17,7 +17,7 @@ import torch
 from torch.fx import Graph, GraphModule, Node
 
 from ...ir.dataflow import ancestors
-from .normalize import is_number, tidy
+from .normalize import is_number, normalize
 
 Place = Literal["before", "engine", "after"]
 PLACES: tuple[Place, ...] = ("before", "engine", "after")
@@ -50,7 +50,7 @@ def operator_name(node: Node) -> str | None:
     return getattr(node.target, "__name__", None) or str(node.target)
 
 
-def split_doubles(
+def split_float64(
     graph: GraphModule, inputs: tuple[str, ...], outputs: tuple[str, ...], prefix: str
 ) -> tuple[list[Piece], tuple[str, ...]]:
     """Split a functional ATen graph into before, engine and after; empty pieces are left out.
@@ -63,7 +63,7 @@ def split_doubles(
     Returns:
         The pieces, and under which name each of `outputs` is to be found.
     """
-    tidy(graph)
+    normalize(graph)
     places = _places(graph)
     nodes = list(graph.graph.nodes)
     names = {n: f"{prefix}.{n.name}" for n in nodes}

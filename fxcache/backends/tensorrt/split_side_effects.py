@@ -30,7 +30,7 @@ class PureStage:
     needs: tuple[str, ...]
 
 
-def cut_effects(stage: Stage) -> PureStage:
+def split_side_effects(stage: Stage) -> PureStage:
     """Split `stage`. Raises `GraphSpecError` where a value is read after it was overwritten."""
     nodes = list(stage.graph.graph.nodes)
     effects = [n for n in nodes if n.op == "call_function" and not n.users]
