@@ -1,14 +1,28 @@
-"""The passes, in the order in which they run.
+"""The passes, in the order in which they run, each with what must hold after it.
 
-Each takes a `Program` and returns it with one thing more. After each, `verify` checks what must hold.
+Each takes a `Program` and returns it with one thing more.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
 
 from ..ir.program import Program
-from ..ir.verify import verify
+from ..ir.verify import (
+    Rule,
+    branches_agree,
+    chain_consumes,
+    decisions_made,
+    hits_replay,
+    middles_complete,
+    nothing_dead,
+    regions_ordered,
+    segments_whole,
+    streams_paired,
+    values_described,
+    verify,
+)
 from .assign_regions import assign_regions
 from .find_chain import find_chain
 from .insert_cache_check import insert_cache_check
@@ -18,17 +32,30 @@ from .pair_streams import pair_streams
 from .partition import partition
 from .split_segments import split_segments
 
-Pass = Callable[[Program], Program]
+
+@dataclass(frozen=True)
+class Pass:
+    """A pass, and the rules that hold once it has run."""
+
+    run: Callable[[Program], Program]
+    ensures: tuple[Rule, ...]
+
+    def __call__(self, program: Program) -> Program:
+        """Run it and verify what it returns. Raises `GraphSpecError` and what the pass itself raises."""
+        result = self.run(program)
+        verify(result, self.ensures, after=self.run.__name__)
+        return result
+
 
 PASSES: tuple[Pass, ...] = (
-    find_chain,
-    pair_streams,
-    split_segments,
-    assign_regions,
-    partition,
-    insert_cache_check,
-    insert_forecast,
-    insert_conditional,
+    Pass(find_chain, (values_described, chain_consumes)),
+    Pass(pair_streams, (chain_consumes, streams_paired)),
+    Pass(split_segments, (segments_whole,)),
+    Pass(assign_regions, (regions_ordered,)),
+    Pass(partition, (middles_complete,)),
+    Pass(insert_cache_check, (decisions_made,)),
+    Pass(insert_forecast, (middles_complete, hits_replay)),
+    Pass(insert_conditional, (branches_agree, nothing_dead)),
 )
 
 
@@ -36,5 +63,4 @@ def run_passes(program: Program) -> Program:
     """Run every pass and verify the program after each. Raises `GraphSpecError` and the passes' own."""
     for step in PASSES:
         program = step(program)
-        verify(program, after=step.__name__)
     return program

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Callable
 
 import pytest
 import torch
@@ -15,10 +16,14 @@ from fxcache.capture.forward_inputs import ForwardInputs
 from fxcache.errors import GraphSpecError
 from fxcache.ir.program import Program
 from fxcache.ir.verify import verify
-from fxcache.passes import PASSES
+from fxcache.passes import PASSES, Pass, run_passes
 from fxcache.passes.assign_regions import assign_regions
 from fxcache.passes.find_chain import find_chain
+from fxcache.passes.insert_cache_check import insert_cache_check
+from fxcache.passes.insert_conditional import insert_conditional
+from fxcache.passes.insert_forecast import insert_forecast
 from fxcache.passes.pair_streams import pair_streams
+from fxcache.passes.partition import partition
 from fxcache.passes.split_segments import split_segments
 from tests.toy import ToyBlock, dual, latents, timesteps, toy
 
@@ -32,6 +37,12 @@ def program(model: nn.Module, config: str = "F1B1_W2M0MC0_T0O1_R0.1", **inputs: 
 
 def dual_program() -> Program:
     return program(dual(), encoder_hidden_states=latents(1, 1)[0], extra=latents(1, 2)[0])
+
+
+def check(done: Program, after: Callable[[Program], Program]) -> None:
+    """Verify `done` as what `after` returned."""
+    step = next(p for p in PASSES if p.run is after)
+    verify(done, step.ensures, after.__name__)
 
 
 def test_capture_keeps_the_original_modules() -> None:
@@ -104,7 +115,6 @@ def test_every_position_cuts_right(fn: int, bn: int) -> None:
     done = done.replace(config=fxcache.CacheConfig(fn_compute_blocks=fn, bn_compute_blocks=bn))
     for step in PASSES:
         done = step(done)
-        verify(done, step.__name__)
     inside = {
         n: [str(m.target) for m in s.graph.graph.nodes if m.op == "call_module"]
         for n, s in done.stages.items()
@@ -116,17 +126,100 @@ def test_every_position_cuts_right(fn: int, bn: int) -> None:
 
 
 def finished() -> Program:
+    return run_passes(dual_program())
+
+
+def until(last: Callable[[Program], Program]) -> Program:
+    """The program that the pass `last` returns."""
     done = dual_program()
     for step in PASSES:
         done = step(done)
+        if step.run is last:
+            return done
+    raise AssertionError(last)
+
+
+def swapped_blocks(done: Program) -> Program:
+    return done.replace(chain=done.chain[::-1])
+
+
+def without_a_block(done: Program) -> Program:
+    segment = done.segments[0]
+    return done.replace(segments=(dataclasses.replace(segment, blocks=segment.blocks[1:]),))
+
+
+def without_primary(done: Program) -> Program:
+    return done.replace(chain=(*done.chain[:-1], dataclasses.replace(done.chain[-1], primary=None)))
+
+
+def middle_in_front(done: Program) -> Program:
+    return done.replace(regions=dict.fromkeys(done.regions, 0))
+
+
+def incomplete_middle(done: Program) -> Program:
+    assert done.partition is not None
+    done.partition.middles[0].compute.outputs.clear()
     return done
+
+
+def undecided(done: Program) -> Program:
+    assert done.partition is not None
+    del done.partition.trunks[0].builder.outputs["hit_0"]
+    return done
+
+
+def without_a_replay(done: Program) -> Program:
+    assert done.partition is not None
+    done.partition.middles[0].skip.outputs.clear()
+    return done
+
+
+def other_branch(done: Program) -> Program:
+    skip = done.stages["skip"]
+    return done.replace(stages={**done.stages, "skip": dataclasses.replace(skip, inputs=())})
+
+
+BROKEN = (
+    (find_chain, swapped_blocks),
+    (pair_streams, without_primary),
+    (split_segments, without_a_block),
+    (assign_regions, middle_in_front),
+    (partition, incomplete_middle),
+    (insert_cache_check, undecided),
+    (insert_forecast, without_a_replay),
+    (insert_conditional, other_branch),
+)
+
+
+def test_every_pass_has_a_spec() -> None:
+    assert all(step.ensures for step in PASSES)
+    assert [step.run for step in PASSES] == [step for step, _ in BROKEN]
+
+
+@pytest.mark.parametrize(("last", "harm"), BROKEN)
+def test_the_spec_of_each_pass_catches_a_broken_program(
+    last: Callable[[Program], Program], harm: Callable[[Program], Program]
+) -> None:
+    done = until(last)
+    check(done, after=last)
+    with pytest.raises(GraphSpecError, match=f"after '{last.__name__}' is broken"):
+        check(harm(done), after=last)
+
+
+def test_a_pass_under_another_name_keeps_its_spec() -> None:
+    def renamed(program: Program) -> Program:
+        return swapped_blocks(find_chain(program))
+
+    spec = next(p for p in PASSES if p.run is find_chain).ensures
+    with pytest.raises(GraphSpecError, match="after 'renamed' is broken: block"):
+        Pass(renamed, spec)(program(toy()))
 
 
 def test_verify_catches_a_chain_that_is_none() -> None:
     done = find_chain(program(toy()))
     broken = done.replace(chain=tuple(reversed(done.chain)))
     with pytest.raises(GraphSpecError, match="does not consume"):
-        verify(broken, "find_chain")
+        check(broken, after=find_chain)
 
 
 def test_verify_catches_unpaired_streams() -> None:
@@ -135,14 +228,14 @@ def test_verify_catches_unpaired_streams() -> None:
     inputs = list(block.carries.values())
     twisted = dataclasses.replace(block, carries=dict.fromkeys(block.carries, inputs[0]))
     with pytest.raises(GraphSpecError, match="same input"):
-        verify(done.replace(chain=(done.chain[0], twisted, *done.chain[2:])), "pair_streams")
+        check(done.replace(chain=(done.chain[0], twisted, *done.chain[2:])), after=pair_streams)
 
 
 def test_verify_catches_missing_metadata() -> None:
     done = find_chain(program(toy()))
     next(n for n in done.capture.graph.graph.nodes if n.op == "call_module").meta.clear()
     with pytest.raises(GraphSpecError, match="no metadata"):
-        verify(done, "find_chain")
+        check(done, after=find_chain)
 
 
 def test_verify_catches_a_node_in_the_wrong_region() -> None:
@@ -151,7 +244,7 @@ def test_verify_catches_a_node_in_the_wrong_region() -> None:
         done = step(done)
     moved = {n: (0 if n.name == "blocks_3" else r) for n, r in done.regions.items()}
     with pytest.raises(GraphSpecError, match="runs before"):
-        verify(done.replace(regions=moved), "assign_regions")
+        check(done.replace(regions=moved), after=assign_regions)
 
 
 def test_verify_catches_aliasing_branch_outputs() -> None:
@@ -160,7 +253,7 @@ def test_verify_catches_aliasing_branch_outputs() -> None:
     first = graph.output_node().args[0][0]
     graph.output_node().args = ((first,) * len(done.stages["skip"].outputs),)
     with pytest.raises(GraphSpecError, match="the same tensor"):
-        verify(done, "insert_conditional")
+        check(done, after=insert_conditional)
 
 
 def test_verify_catches_an_output_that_is_an_input() -> None:
@@ -169,7 +262,7 @@ def test_verify_catches_an_output_that_is_an_input() -> None:
     inputs = graph.find_nodes(op="placeholder")
     graph.output_node().args = (tuple(inputs[: len(done.stages["skip"].outputs)]),)
     with pytest.raises(GraphSpecError, match="one of its inputs"):
-        verify(done, "insert_conditional")
+        check(done, after=insert_conditional)
 
 
 def test_verify_catches_dead_blocks() -> None:
@@ -177,7 +270,7 @@ def test_verify_catches_dead_blocks() -> None:
     graph = done.stages["back"].graph.graph
     graph.output_node().args = ((graph.find_nodes(op="placeholder")[0],),)
     with pytest.raises(GraphSpecError, match="nobody uses"):
-        verify(done, "insert_conditional")
+        check(done, after=insert_conditional)
 
 
 def test_dead_state_is_dropped() -> None:

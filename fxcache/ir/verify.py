@@ -1,8 +1,8 @@
-"""What must hold of a program after each pass. A violation is a defect of fxcache, told as such."""
+"""Rules that a program must keep; `passes` says from which pass on. A violation is a defect of fxcache."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import torch
 from torch.fx import Graph, Node
@@ -11,18 +11,18 @@ from ..errors import GraphSpecError
 from .dataflow import ancestors, same_shape
 from .program import Program
 
-Check = Callable[[Program], str | None]
+Rule = Callable[[Program], str | None]  # what is broken, in words, or None
 
 
-def verify(program: Program, after: str) -> None:
-    """Raise `GraphSpecError` if the program breaks a rule that holds from pass `after` on."""
-    for check in CHECKS.get(after, ()):
-        problem = check(program)
+def verify(program: Program, rules: Sequence[Rule], after: str) -> None:
+    """Raise `GraphSpecError` if the program, as the pass `after` returned it, breaks one of `rules`."""
+    for rule in rules:
+        problem = rule(program)
         if problem is not None:
             raise GraphSpecError(after, problem)
 
 
-def _chain_consumes(program: Program) -> str | None:
+def chain_consumes(program: Program) -> str | None:
     calls = {b.node for b in program.chain}
     for before, block in zip(program.chain, program.chain[1:], strict=False):
         # No block of the chain runs between the two, so that nothing behind another one matters.
@@ -31,14 +31,14 @@ def _chain_consumes(program: Program) -> str | None:
     return None
 
 
-def _values_described(program: Program) -> str | None:
+def values_described(program: Program) -> str | None:
     for node in program.capture.graph.graph.nodes:
         if node.op not in ("output", "get_attr") and "val" not in node.meta:
             return f"value '{node.name}' has no metadata"
     return None
 
 
-def _streams_paired(program: Program) -> str | None:
+def streams_paired(program: Program) -> str | None:
     for block in program.chain:
         if block.primary is None:
             return f"block '{block.name}' gives no tensor"
@@ -50,7 +50,19 @@ def _streams_paired(program: Program) -> str | None:
     return None
 
 
-def _regions_ordered(program: Program) -> str | None:
+def segments_whole(program: Program) -> str | None:
+    if [s.index for s in program.segments] != list(range(len(program.segments))):
+        return "segments are not numbered in order"
+    split = [b.node for s in program.segments for b in s.blocks]
+    if split != [b.node for b in program.chain]:
+        return "the segments' blocks are not the chain's"
+    for segment in program.segments:
+        if segment.fn + segment.bn > len(segment.blocks):
+            return f"segment {segment.index} has fewer blocks than its Fn + Bn"
+    return None
+
+
+def regions_ordered(program: Program) -> str | None:
     regions = program.regions
     for node, region in regions.items():
         for source in node.all_input_nodes:
@@ -63,7 +75,24 @@ def _regions_ordered(program: Program) -> str | None:
     return None
 
 
-def _middles_complete(program: Program) -> str | None:
+def decisions_made(program: Program) -> str | None:
+    assert program.partition is not None
+    known = {tensor.name for tensor in program.state}
+    given: set[str] = set()
+    for index, trunk in enumerate(program.partition.trunks[:-1]):
+        given |= set(trunk.builder.outputs)
+        for name in (f"now_{index}", f"hit_{index}", f"record_{index}"):
+            if name not in given:
+                return f"'{trunk.builder.name}' does not give '{name}'"
+        for name in (f"clock_{index}", f"log_{index}"):
+            if name not in known:
+                return f"there is no state '{name}'"
+        if trunk.residual is not None and f"previous_{index}" not in known:
+            return f"segment {index} has a front residual and does not remember the last"
+    return None
+
+
+def middles_complete(program: Program) -> str | None:
     assert program.partition is not None
     for middle in program.partition.middles:
         names = {n.name for n in middle.outputs}
@@ -78,11 +107,20 @@ def _middles_complete(program: Program) -> str | None:
     return None
 
 
+def hits_replay(program: Program) -> str | None:
+    assert program.partition is not None
+    for middle in program.partition.middles:
+        missing = set(middle.compute.outputs) - set(middle.skip.outputs)
+        if missing:
+            return f"'{middle.skip.name}' does not give {missing}"
+    return None
+
+
 def _block_names(program: Program) -> set[str]:
     return {b.name for s in program.segments for b in s.middle}
 
 
-def _branches_agree(program: Program) -> str | None:
+def branches_agree(program: Program) -> str | None:
     for segment in program.segments:
         suffix = "" if len(program.segments) == 1 else f"_{segment.index}"
         skip, compute = program.stages["skip" + suffix], program.stages["compute" + suffix]
@@ -103,7 +141,7 @@ def _is_size(node: Node) -> bool:
     return not isinstance(node.meta.get("val", torch.Tensor()), torch.Tensor)
 
 
-def _nothing_dead(program: Program) -> str | None:
+def nothing_dead(program: Program) -> str | None:
     assert program.graph is not None
     for tensor in program.state:
         if not _used(program.graph.graph, tensor.name):
@@ -117,13 +155,3 @@ def _nothing_dead(program: Program) -> str | None:
 
 def _used(graph: Graph, name: str) -> bool:
     return any(n.name == name and n.users for n in graph.find_nodes(op="placeholder"))
-
-
-CHECKS: dict[str, tuple[Check, ...]] = {
-    "find_chain": (_values_described, _chain_consumes),
-    "pair_streams": (_chain_consumes, _streams_paired),
-    "assign_regions": (_regions_ordered,),
-    "partition": (_middles_complete,),
-    "insert_forecast": (_middles_complete,),
-    "insert_conditional": (_branches_agree, _nothing_dead),
-}
