@@ -12,7 +12,6 @@ import torch
 from ..environment.values import exact
 from ..errors import ArgumentsError, PackageInputError, PackageUseError
 from .manifest import Manifest, TensorEntry
-from .size_expr import evaluate
 
 
 def flat_inputs(manifest: Manifest, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> list[torch.Tensor]:
@@ -56,9 +55,9 @@ def open_sizes(manifest: Manifest, tensors: list[torch.Tensor]) -> dict[str, int
                 raise PackageInputError(
                     entry.name, f"has shape {tuple(tensor.shape)}; the package takes {entry.shape}"
                 )
-    for condition in manifest.conditions:
+    for condition, holds in zip(manifest.conditions, manifest.checks, strict=True):
         with contextlib.suppress(KeyError):  # about a size that depends on data
-            if not evaluate(condition, sizes):
+            if not holds(sizes):
                 raise PackageInputError("sizes", f"{sizes} do not fulfil {condition}")
     return sizes
 

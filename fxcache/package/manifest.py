@@ -14,6 +14,7 @@ import torch
 
 from ..errors import PackageError
 from ..ir.roles import Roles
+from .size_expr import SizeFunction, size_function
 
 FORMAT = 2  # raised when an older fxcache could not read a package any more
 OLDEST = 2  # what can still be read; before, a package did not say what its inputs are for
@@ -30,6 +31,11 @@ class TensorEntry:
     dtype: str
     device: str
     initial: list[list[float]] | None = None
+
+    @functools.cached_property
+    def sizes(self) -> tuple[SizeFunction, ...]:
+        """Its shape as functions of the open sizes. Raises `ValueError` for what is no expression."""
+        return tuple(map(size_function, self.shape))
 
 
 @dataclass(frozen=True)
@@ -78,6 +84,11 @@ class Manifest:
         """ "cpu", "cuda" ..., in order."""
         return tuple(sorted({torch.device(d).type for d in self.devices}))
 
+    @functools.cached_property
+    def checks(self) -> tuple[SizeFunction, ...]:
+        """The conditions as functions of the open sizes. Raises `ValueError` for what is none."""
+        return tuple(map(size_function, self.conditions))
+
     def on_gpu(self, index: int) -> Manifest:
         """The same with what is on a GPU on GPU number `index`."""
 
@@ -102,7 +113,10 @@ class Manifest:
         found["roles"] = _roles(found["roles"], len(found["inputs"]))
         found["conditions"] = tuple(found["conditions"])
         found["parameters"] = tuple(found["parameters"])
-        return Manifest(**found)
+        manifest = Manifest(**found)
+        # Understood now, not in the first call.
+        _ = (manifest.checks, *(entry.sizes for entry in manifest.state))
+        return manifest
 
 
 def _entry(entry: Mapping[str, Any]) -> TensorEntry:

@@ -14,7 +14,6 @@ from ..runtime.flops import StepFlops
 from ..runtime.served_graph import Served
 from .arguments import open_sizes, plain
 from .manifest import Manifest, TensorEntry
-from .size_expr import evaluate
 
 MAX_KINDS = 64  # kinds of calls that are known to fit
 
@@ -77,7 +76,7 @@ class PackagedGraph:
 
 
 def _allocate(entry: TensorEntry, sizes: Mapping[str, int]) -> torch.Tensor:
-    shape = [evaluate(s, sizes) for s in entry.shape]
+    shape = [int(size(sizes)) for size in entry.sizes]
     dtype, device = getattr(torch, entry.dtype), torch.device(entry.device)
     if entry.initial is not None:
         return torch.tensor(entry.initial, dtype=dtype, device=device).reshape(shape)

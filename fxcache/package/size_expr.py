@@ -1,13 +1,17 @@
-"""Size expressions of a manifest: arithmetic and comparisons, of which nothing is run."""
+"""Size expressions of a manifest: arithmetic and comparisons, understood once, when the package is loaded.
+
+Nothing of the text is run: its tree becomes nested functions of Python's own operators.
+"""
 
 from __future__ import annotations
 
 import ast
 import operator
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-OPERATORS: dict[type, Any] = {
+SizeFunction = Callable[[Mapping[str, int]], Any]
+OPERATORS: dict[type, Callable[[Any, Any], Any]] = {
     ast.Add: operator.add,
     ast.Sub: operator.sub,
     ast.Mult: operator.mul,
@@ -21,35 +25,63 @@ OPERATORS: dict[type, Any] = {
     ast.Gt: operator.gt,
     ast.GtE: operator.ge,
 }
-FUNCTIONS: dict[str, Any] = {"max": max, "min": min, "Max": max, "Min": min}
+FUNCTIONS: dict[str, Callable[..., Any]] = {"max": max, "min": min, "Max": max, "Min": min}
 
 
-def evaluate(expression: int | str, sizes: Mapping[str, int]) -> int:
-    """A size expression of a manifest, with arithmetic and comparisons only: nothing in it is run.
+def size_function(expression: int | str) -> SizeFunction:
+    """The function of the sizes, by name, that `expression` writes down.
 
-    Raises `ValueError` for anything else.
+    It raises `KeyError` for a size that it is not given. Raises `ValueError` for what is no expression of
+    sizes.
+
+    Example:
+        size_function("s0 // 2 + 1")({"s0": 8})  # 5
     """
     if isinstance(expression, int):
-        return expression
-    return int(_evaluate(ast.parse(expression, mode="eval").body, sizes))
+        return _constant(expression)
+    if not isinstance(expression, str):
+        raise ValueError(f"not a size expression: {expression!r}")
+    try:
+        return _function(ast.parse(expression, mode="eval").body)
+    except (SyntaxError, RecursionError, MemoryError) as error:  # the last two: nested too deep for a parser
+        raise ValueError(f"not a size expression: {expression[:80]!r}") from error
 
 
-def _evaluate(node: ast.expr, sizes: Mapping[str, int]) -> Any:
+def _function(node: ast.expr) -> SizeFunction:
     if isinstance(node, ast.Constant) and isinstance(node.value, (int, float)):
-        return node.value
+        return _constant(node.value)
     if isinstance(node, ast.Name):
-        return sizes[node.id]
+        return operator.itemgetter(node.id)
     if isinstance(node, ast.UnaryOp) and isinstance(node.op, (ast.USub, ast.Not)):
-        value = _evaluate(node.operand, sizes)
-        return -value if isinstance(node.op, ast.USub) else not value
+        function = operator.neg if isinstance(node.op, ast.USub) else operator.not_
+        return _applied(function, (node.operand,))
     if isinstance(node, ast.BinOp) and type(node.op) in OPERATORS:
-        return OPERATORS[type(node.op)](_evaluate(node.left, sizes), _evaluate(node.right, sizes))
+        return _binary(OPERATORS[type(node.op)], node.left, node.right)
     if isinstance(node, ast.BoolOp):
-        values = [_evaluate(v, sizes) for v in node.values]
-        return all(values) if isinstance(node.op, ast.And) else any(values)
+        parts = tuple(map(_function, node.values))
+        combine = all if isinstance(node.op, ast.And) else any
+        return lambda sizes: combine([part(sizes) for part in parts])
     if isinstance(node, ast.Compare) and len(node.ops) == 1 and type(node.ops[0]) in OPERATORS:
-        compare = OPERATORS[type(node.ops[0])]
-        return compare(_evaluate(node.left, sizes), _evaluate(node.comparators[0], sizes))
-    if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id in FUNCTIONS:
-        return FUNCTIONS[node.func.id](*(_evaluate(a, sizes) for a in node.args))
+        return _binary(OPERATORS[type(node.ops[0])], node.left, node.comparators[0])
+    if (
+        isinstance(node, ast.Call)
+        and isinstance(node.func, ast.Name)
+        and node.func.id in FUNCTIONS
+        and not node.keywords
+    ):
+        return _applied(FUNCTIONS[node.func.id], node.args)
     raise ValueError(f"not a size expression: {ast.dump(node)}")
+
+
+def _constant(value: Any) -> SizeFunction:
+    return lambda sizes: value
+
+
+def _binary(function: Callable[[Any, Any], Any], left: ast.expr, right: ast.expr) -> SizeFunction:
+    one, other = _function(left), _function(right)
+    return lambda sizes: function(one(sizes), other(sizes))
+
+
+def _applied(function: Callable[..., Any], arguments: Sequence[ast.expr]) -> SizeFunction:
+    parts = tuple(map(_function, arguments))
+    return lambda sizes: function(*[part(sizes) for part in parts])

@@ -16,7 +16,7 @@ from torch import Tensor
 import fxcache
 from fxcache.errors import ArgumentsError, ExportError, PackageError, PackageInputError
 from fxcache.package.manifest import ENTRY, read_manifest
-from fxcache.package.size_expr import evaluate
+from fxcache.package.size_expr import size_function
 from tests.faults.base import Base, build
 from tests.toy import latents, toy
 
@@ -194,8 +194,47 @@ def test_state_whose_shape_depends_on_values_is_not_exported(tmp_path: Path) -> 
 
 
 def test_size_expressions_are_arithmetic_only() -> None:
-    assert evaluate("(s0 // 2) * s1 + max(s0, 3)", {"s0": 8, "s1": 3}) == 20
-    assert evaluate("s0 % 2 == 0 and not s0 < 4", {"s0": 8})
-    for attack in ("__import__('os')", "s0.__class__", "[1][0]", "open('x')"):
-        with pytest.raises((ValueError, KeyError)):
-            evaluate(attack, {"s0": 1})
+    sizes = {"s0": 8, "s1": 3}
+    for expression, value in (
+        (7, 7),
+        ("(s0 // 2) * s1 + max(s0, 3)", 20),
+        ("-s1 + 2 ** s1", 5),
+        ("Min(s0, s1, 5)", 3),
+    ):
+        assert size_function(expression)(sizes) == value
+    for condition, holds in (
+        ("s0 % 2 == 0 and not s0 < 4", True),
+        ("s0 % 2 == 1 or s1 != 3", False),
+        ("(s0) == (s1)", False),
+        ("s0 >= s1", True),
+    ):
+        assert bool(size_function(condition)(sizes)) is holds
+    with pytest.raises(KeyError):
+        size_function("s0 + u0")(sizes)
+
+
+@pytest.mark.parametrize(
+    "attack",
+    [
+        "__import__('os')", "s0.__class__", "[1][0]", "open('x')", "s0 if s1 else 0", "max(s0, key=s1)",
+        "max(*s0)", "'s0'", "(lambda: s0)()", "s0 := 3", "s0 +", "", "(" * 5000, "-" * 50000 + "1", None, 1.5,
+    ],
+)  # fmt: skip
+def test_what_is_no_size_expression(attack: Any) -> None:
+    with pytest.raises(ValueError, match="not a size expression"):
+        size_function(attack)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda f: f["conditions"].append("__import__('os').abort()"),
+        lambda f: f["conditions"].append("s0 =="),
+        lambda f: f["state"][0].update(shape=["open('x')"]),
+    ],
+)
+def test_a_package_whose_sizes_are_no_expressions_is_refused_when_it_is_loaded(
+    toy_package: Path, tmp_path: Path, change: Any
+) -> None:
+    with pytest.raises(PackageError, match="is not what fxcache writes"):
+        fxcache.load(edited(toy_package, tmp_path / "other.pt2", change))
