@@ -39,6 +39,7 @@ from .module_proxy import ModuleProxy
 from .other_caches import OtherCaches
 from .specializations import MAX_CAPTURES, Lowering, Specialization, Specializations, eager
 from .stats import Stats
+from .trainable import Trainable
 
 NO_TIMESTEP = "has no timestep input, so only its sample tells a new trajectory: call reset() between runs"
 
@@ -57,7 +58,7 @@ class CachedTransformer(ModuleProxy):
 
     KEPT = ModuleProxy.KEPT | {
         "cache_config", "_options", "_forward", "_specializations", "_contexts", "_passthrough", "_told",
-        "_warned", "_others",
+        "_trainable", "_warned", "_others",
     }  # fmt: skip
 
     def __init__(
@@ -89,6 +90,7 @@ class CachedTransformer(ModuleProxy):
         self._forward = ForwardWatch(original, timestep)
         self._specializations = self._no_specializations()
         self._contexts = Contexts(max_contexts)
+        self._trainable = Trainable((original,))
         self._passthrough = on_unsupported == "passthrough"
         self._told: set[str] = set()
         self._warned: set[type] = set()
@@ -151,7 +153,7 @@ class CachedTransformer(ModuleProxy):
             self._specializations = self._no_specializations()
         bound = self._inputs.bind(args, kwargs, self._specializations.flexible)
         specialization, call = self._specializations.of(*self._specializations.flatten(bound))
-        if torch.is_grad_enabled() and specialization.needs_gradient():
+        if torch.is_grad_enabled() and specialization.trainable:
             raise _NeedsGradient
         flat = self._step(specialization, call)
         return specialization.program.capture.finish(flat)
@@ -197,10 +199,7 @@ class CachedTransformer(ModuleProxy):
 
     def _needs_gradient(self, args: Any, kwargs: Mapping[str, Any]) -> bool:
         given = (t for v in (*args, *kwargs.values()) for t in tensors_within(v))
-        if any(t.requires_grad for t in given):
-            return True
-        tables = (t for m in self.original.modules() for t in (m._parameters, m._buffers))
-        return any(t is not None and t.requires_grad for table in tables for t in table.values())
+        return any(t.requires_grad for t in given) or bool(self._trainable)
 
     def _warn(self, kind: type[Warning], what: str) -> None:
         if kind not in self._warned:

@@ -39,6 +39,7 @@ from .random_order import refuse_reordered
 from .served_graph import Served
 from .state_kind import Kind as StateKind
 from .state_kind import state_kind
+from .trainable import Trainable
 from .write_back import writing_back
 
 Lowering = Callable[[Program], Callable[..., tuple[Any, ...]]]
@@ -90,17 +91,12 @@ class Specialization:
         return Roles.of(self.program.capture, self.program.timestep)
 
     @functools.cached_property
-    def _unheld(self) -> tuple[nn.Module, ...]:
-        """The modules that the forward calls and the model does not hold, with all within them."""
+    def trainable(self) -> Trainable:
+        """Whether a module that the forward calls, and the model does not hold, is to be trained."""
         captured = self.program.capture
         held = set(captured.model.modules())
         called = dict.fromkeys((*captured.leaves.values(), *captured.code.called))
-        return tuple(dict.fromkeys(m for c in called if c not in held for m in c.modules()))
-
-    def needs_gradient(self) -> bool:
-        """Whether a module that the model does not hold has parameters to be trained."""
-        tables = (t for m in self._unheld for t in (m._parameters, m._buffers))
-        return any(t is not None and t.requires_grad for table in tables for t in table.values())
+        return Trainable(c for c in called if c not in held)
 
     @property
     def segments(self) -> int:
