@@ -142,7 +142,7 @@ def read_manifest(path: str | Path) -> Manifest:
         raise PackageError(file, "there is no such file", "write one with fxcache.export()")
     try:
         with zipfile.ZipFile(file) as archive:
-            if archive.testzip() is not None:
+            if archive.testzip() is not None:  # reads it all: AOTInductor loads code with a wrong sum, too
                 raise PackageError(file, "it is damaged", "copy or export it again")
             names = [n for n in archive.namelist() if n.endswith("/" + ENTRY)]
             if not names:
