@@ -107,12 +107,13 @@ def _before(graph: GraphModule, calls: list[Node]) -> set[Node]:
     """Float64 nodes that no weight enters, what they need, and what needs nothing else (casts, views)."""
     weighed: set[Node] = set()
     before: set[Node] = set()
+    computing = set(calls)
     for node in calls:
         parents = [n for n in node.all_input_nodes if not is_number(n)]
         if any(n in weighed or _weight(graph, n) for n in parents):
             weighed.add(node)
         elif in_double(node):
-            before |= {node, *ancestors([node], stop=before.__contains__)} & set(calls)
+            before |= {node, *ancestors([node], stop=before.__contains__)} & computing
         elif parents and all(n in before for n in parents):
             before.add(node)
     return before
@@ -134,9 +135,11 @@ def _piece(
     names: dict[Node, str],
     results: tuple[Node, ...],
 ) -> Piece | None:
-    inside = [n for n in source.graph.nodes if places.get(n) == place]
-    if place == "before":  # constants and sizes that are results need a maker
-        inside = [n for n in source.graph.nodes if n in inside or (_free(n) and n in results)]
+    wanted = set(results)
+    makes = place == "before"  # constants and sizes that are results need a maker
+    inside = dict.fromkeys(
+        n for n in source.graph.nodes if places.get(n) == place or (makes and n in wanted and _free(n))
+    )
     if not inside:
         return None
     graph, values, inputs = Graph(), dict[Node, Node](), list[Node]()
@@ -154,8 +157,8 @@ def _piece(
 
     for node in inside:
         value(node)
-    given = [n for n in inside if n in results or any(places.get(u) not in (None, place) for u in n.users)]
-    outputs = [n for n in given if n in results or not (_free(n) or _structured(n))]
+    given = [n for n in inside if n in wanted or any(places.get(u) not in (None, place) for u in n.users)]
+    outputs = [n for n in given if n in wanted or not (_free(n) or _structured(n))]
     graph.output(tuple(values[n] for n in outputs))
     ordered = [values[n] for n in reversed(inputs)]  # each was put in front of the last
     assert [n for n in graph.nodes if n.op == "placeholder"] == ordered

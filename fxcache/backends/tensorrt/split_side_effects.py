@@ -7,6 +7,7 @@ in their old order, in PyTorch.
 
 from __future__ import annotations
 
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 
 from torch import nn
@@ -33,11 +34,11 @@ class PureStage:
 def split_side_effects(stage: Stage) -> PureStage:
     """Split `stage`. Raises `GraphSpecError` where a value is read after it was overwritten."""
     nodes = list(stage.graph.graph.nodes)
-    effects = [n for n in nodes if n.op == "call_function" and not n.users]
+    effects = dict.fromkeys(n for n in nodes if n.op == "call_function" and not n.users)
     _check_order(stage.name, nodes, effects)
     names = _names(stage)
-    needed = list(dict.fromkeys(n for e in effects for n in e.all_input_nodes))
-    graph, values = _pure(stage, set(effects), names)
+    needed = dict.fromkeys(n for e in effects for n in e.all_input_nodes)
+    graph, values = _pure(stage, effects)
     made = {n: v for n, v in values.items() if n in needed and n.op != "placeholder"}
     results = dict(zip(stage.outputs, stage.graph.graph.output_node().args[0], strict=True))  # type: ignore[arg-type]
     outputs = {name: values[node] for name, node in results.items()}
@@ -48,7 +49,7 @@ def split_side_effects(stage: Stage) -> PureStage:
             given[node] = names[node]
     graph.output(tuple(outputs.values()))
     graph.lint()
-    used = {n for n in nodes if n.op == "placeholder" and any(u not in effects for u in n.users)}
+    used = {n for n in nodes if n.op == "placeholder" and not n.users.keys() <= effects.keys()}
     for node in nodes:
         if node.op == "placeholder" and node not in used:
             graph.erase_node(values[node])
@@ -65,7 +66,7 @@ def _names(stage: Stage) -> dict[Node, str]:
     return {**names, **dict(zip(placeholders, stage.inputs, strict=True))}
 
 
-def _pure(stage: Stage, effects: set[Node], names: dict[Node, str]) -> tuple[Graph, dict[Node, Node]]:
+def _pure(stage: Stage, effects: Collection[Node]) -> tuple[Graph, dict[Node, Node]]:
     graph, values = Graph(), dict[Node, Node]()
     for node in stage.graph.graph.nodes:
         if node.op != "output" and node not in effects:
@@ -73,7 +74,7 @@ def _pure(stage: Stage, effects: set[Node], names: dict[Node, str]) -> tuple[Gra
     return graph, values
 
 
-def _effects(effects: list[Node], needs: dict[Node, str]) -> GraphModule | None:
+def _effects(effects: Collection[Node], needs: dict[Node, str]) -> GraphModule | None:
     if not effects:
         return None
     graph = Graph()
@@ -84,7 +85,7 @@ def _effects(effects: list[Node], needs: dict[Node, str]) -> GraphModule | None:
     return GraphModule(nn.Module(), graph, class_name="Effects")
 
 
-def _check_order(stage: str, nodes: list[Node], effects: list[Node]) -> None:
+def _check_order(stage: str, nodes: list[Node], effects: Iterable[Node]) -> None:
     """An effect's first argument is what it writes; nothing may read that afterwards."""
     place = {node: i for i, node in enumerate(nodes)}
     for effect in effects:
