@@ -11,7 +11,6 @@ from collections.abc import Sequence
 from typing import Any
 
 import torch
-from torch import nn
 from torch._export.utils import _compiling_state_context
 from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.fx import Graph, GraphModule
@@ -23,6 +22,7 @@ from ..capture.trace_lock import LOCK
 from ..capture.uncompiled_functions import uncompiled
 from ..environment.ambient_settings import entered
 from ..environment.trace_sandbox import pristine
+from ..ir.interpret import StageInterpreter
 from ..ir.program import Program
 from ..ir.stage import Stage
 
@@ -42,7 +42,7 @@ def flat_graph(program: Program, values: Sequence[torch.Tensor], dynamic: bool) 
     fakes: dict[str, Any] = {
         name: fake_input(mode, value, name, dynamic) for name, value in zip(names, values, strict=True)
     }
-    holder = nn.Module()
+    flattening = _Flattening(len(program.segments), mode)
     settings = entered(program.capture.settings)
     with (
         LOCK,
@@ -52,16 +52,24 @@ def flat_graph(program: Program, values: Sequence[torch.Tensor], dynamic: bool) 
         _compiling_state_context(),
         settings,
     ):
-        for name, stage in program.stages.items():
-            holder.add_module(name, _flat_stage(stage, fakes, mode))
+        flattening.every(program.stages, fakes)
     graph = Graph()
     graph.output(graph.graph_copy(program.graph.graph, {}))
-    return GraphModule(holder, graph, class_name=type(program.graph).__name__)
+    return GraphModule(flattening.flat, graph, class_name=type(program.graph).__name__)
 
 
-def _flat_stage(stage: Stage, fakes: dict[str, Any], mode: FakeTensorMode) -> GraphModule:
-    inputs = [fakes[name] for name in stage.inputs]
-    with mode:
-        results = stage.graph(*inputs)
-    fakes.update(zip(stage.outputs, results, strict=True))
-    return make_fx(stage.graph, tracing_mode="fake", _allow_non_fake_inputs=True)(*inputs)
+class _Flattening(StageInterpreter):
+    """flat: the stages that it ran, traced on the fake values that they ran on, by name."""
+
+    def __init__(self, segments: int, mode: FakeTensorMode) -> None:
+        super().__init__(segments)
+        self.flat: dict[str, Any] = {}
+        self._mode = mode
+
+    def run(self, stage: Stage, values: dict[str, Any]) -> None:
+        inputs = [values[name] for name in stage.inputs]
+        with self._mode:
+            super().run(stage, values)
+        self.flat[stage.name] = make_fx(stage.graph, tracing_mode="fake", _allow_non_fake_inputs=True)(
+            *inputs
+        )

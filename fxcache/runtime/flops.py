@@ -16,7 +16,9 @@ from ..capture.trace_lock import LOCK
 from ..capture.uncompiled_functions import uncompiled
 from ..environment.ambient_settings import entered
 from ..environment.trace_sandbox import pristine
+from ..ir.interpret import StageInterpreter, suffixes
 from ..ir.program import Program
+from ..ir.stage import Stage
 
 Described = tuple[tuple[int, ...], torch.dtype, torch.device]
 
@@ -84,24 +86,29 @@ def _count(program: Program, inputs: Sequence[Described], symbols: Mapping[sympy
                 raise ValueError(f"the shape of {tensor.name} depends on data")
             values[tensor.name] = torch.empty(sizes, dtype=tensor.dtype, device=tensor.device)
         with entered(program.capture.settings):
-            counts = {name: _run(program, name, values) for name in program.stages}
-    count = len(program.segments)
-    suffixes = [""] if count == 1 else [f"_{i}" for i in range(count)]
+            counting = _Counting(len(program.segments))
+            counting.every(program.stages, values)
+    counts, names = counting.counts, suffixes(len(program.segments))
     return StepFlops(
-        trunk=counts["back"] + sum(counts["front" + s] for s in suffixes),
-        compute=tuple(counts["compute" + s] for s in suffixes),
-        skip=tuple(counts["skip" + s] for s in suffixes),
+        trunk=counts["back"] + sum(counts["front" + s] for s in names),
+        compute=tuple(counts["compute" + s] for s in names),
+        skip=tuple(counts["skip" + s] for s in names),
     )
 
 
-def _run(program: Program, name: str, values: dict[str, Any]) -> int:
-    stage = program.stages[name]
-    counter = FlopCounterMode(display=False, custom_mapping=CPU_ATTENTION)
-    counter.mod_tracker = _Whole()  # type: ignore[assignment]
-    with counter:
-        results = stage.graph(*(values[n] for n in stage.inputs))
-    values.update(zip(stage.outputs, results, strict=True))
-    return int(counter.get_total_flops())
+class _Counting(StageInterpreter):
+    """counts: the FLOPs of each stage that it ran, by name."""
+
+    def __init__(self, segments: int) -> None:
+        super().__init__(segments)
+        self.counts: dict[str, int] = {}
+
+    def run(self, stage: Stage, values: dict[str, Any]) -> None:
+        counter = FlopCounterMode(display=False, custom_mapping=CPU_ATTENTION)
+        counter.mod_tracker = _Whole()  # type: ignore[assignment]
+        with counter:
+            super().run(stage, values)
+        self.counts[stage.name] = int(counter.get_total_flops())
 
 
 class _Whole:

@@ -11,6 +11,7 @@ import torch
 from torch import nn
 from torch.fx import Graph, GraphModule, Node
 
+from ...ir.interpret import suffixes
 from ...ir.program import Program
 from ...ir.stage import Stage
 from ...ops.clock import commit_hit, commit_miss, log_step
@@ -43,18 +44,18 @@ class Path:
 def host_path(program: Program) -> Path:
     """The joined stages of `program`."""
     count = len(program.segments)
-    suffixes = [""] if count == 1 else [f"_{i}" for i in range(count)]
+    names = suffixes(count)
     stages = program.stages
-    trunks = [stages["front" + s] for s in suffixes] + [stages["back"]]
-    skips = [stages["skip" + s] for s in suffixes]
-    computes = [stages["compute" + s] for s in suffixes]
+    trunks = [stages["front" + s] for s in names] + [stages["back"]]
+    skips = [stages["skip" + s] for s in names]
+    computes = [stages["compute" + s] for s in names]
     # What a stage must give: everything that any later stage takes.
     later: list[set[str]] = [set()]
     for skip, compute, trunk in zip(reversed(skips), reversed(computes), reversed(trunks[1:]), strict=True):
         later.append(later[-1] | {*skip.inputs, *compute.inputs, *trunk.inputs})
     later.reverse()
     hits, misses = [], []
-    for i, suffix in enumerate(suffixes):
+    for i, suffix in enumerate(names):
         wanted = trunks[i + 1].outputs if i + 1 == count else _needed(later[i + 1], skips[i], trunks[i + 1])
         hits.append(join("hit" + suffix, (skips[i], trunks[i + 1]), wanted))
         misses.append(join("miss" + suffix, (computes[i], trunks[i + 1]), wanted))

@@ -9,9 +9,11 @@ from typing import Any
 import torch
 from torch import nn
 
+from ...ir.interpret import StageInterpreter, run_part
 from .lowering import Coverage
 from .prepare import Prepared
 from .shape_ranges import Shape, Sizes
+from .split_float64 import Piece
 
 
 class StageRunner:
@@ -19,19 +21,26 @@ class StageRunner:
 
     def __init__(self, stage: Prepared, engine: Callable[..., Any] | None) -> None:
         self.stage = stage
-        self._steps: list[tuple[Callable[..., Any], tuple[str, ...], tuple[str, ...]]] = []
+        self._steps: list[tuple[Piece, Callable[..., Any]]] = []
         for piece in stage.pieces:
             run = engine if piece.place == "engine" and engine is not None else piece.graph
             if piece.place != "effects":  # these write to what they are given, never to a copy
                 run = _on_contiguous(run)
-            self._steps.append((run, piece.inputs, piece.outputs))
+            self._steps.append((piece, run))
+
+    @property
+    def inputs(self) -> tuple[str, ...]:
+        return self.stage.inputs
+
+    @property
+    def outputs(self) -> tuple[str, ...]:
+        return self.stage.outputs
 
     def __call__(self, values: dict[str, Any]) -> None:
         """Run on `values`, which holds the stage's inputs; adds its outputs."""
         local = dict(values)
-        for run, inputs, outputs in self._steps:
-            results = run(*[local[n] for n in inputs])
-            local.update(zip(outputs, results, strict=True))
+        for piece, run in self._steps:
+            run_part(piece, run, local)
         values.update((n, local[f]) for n, f in zip(self.stage.outputs, self.stage.found, strict=True))
 
 
@@ -55,6 +64,13 @@ class EngineSet:
     coverage: tuple[Coverage, ...] = ()
 
 
+class _Engines(StageInterpreter):
+    """Its stages are runners."""
+
+    def run(self, stage: Any, values: dict[str, Any]) -> None:
+        stage(values)
+
+
 class HostRunner:
     """A function of the flat inputs and the state: what a specialization runs.
 
@@ -74,16 +90,12 @@ class HostRunner:
         self.sets: list[EngineSet] = []
         self._inputs, self._names = tuple(inputs), (*inputs, *state)
         self._build = build
-        self._suffixes = [""] if segments == 1 else [f"_{i}" for i in range(segments)]
+        self._interpreter = _Engines(segments)
 
     def __call__(self, *flat: Any) -> tuple[Any, ...]:
         values = dict(zip(self._names, flat, strict=True))
         stages = self.set_for([tuple(t.shape) for t in flat[: len(self._inputs)]]).stages
-        for i, suffix in enumerate(self._suffixes):
-            stages["front" + suffix](values)
-            branch = "skip" if values[f"hit_{i}"] else "compute"
-            stages[branch + suffix](values)
-        stages["back"](values)
+        self._interpreter.step(stages, values)
         state = {id(t) for t in flat}
         outputs = [values[n] for n in stages["back"].stage.outputs]
         return tuple(t.clone() if id(t) in state else t for t in outputs)  # state changes under the caller

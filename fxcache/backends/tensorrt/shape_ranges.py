@@ -18,6 +18,7 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 from ...environment.trace_sandbox import pristine
 from ...errors import EngineRangeError
 from ...ir.guards import ShapeGuards
+from ...ir.interpret import StageInterpreter
 from ...ir.program import Program
 
 Shape = tuple[int, ...]
@@ -230,7 +231,5 @@ def _described(program: Program, shapes: Sequence[Shape]) -> dict[str, Any]:
                     tensor.name, "its shape depends on data, which TensorRT cannot allocate"
                 )
             values[tensor.name] = torch.empty(size, dtype=tensor.dtype, device=tensor.device)
-        for stage in program.stages.values():
-            results = stage.graph(*(values[n] for n in stage.inputs))
-            values.update(zip(stage.outputs, results, strict=True))
+        StageInterpreter(len(program.segments)).every(program.stages, values)
     return values

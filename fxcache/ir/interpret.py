@@ -1,0 +1,66 @@
+"""Run the stages of a program one after the other, over its values by name."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any, Protocol, TypeVar
+
+
+class Part(Protocol):
+    """Something that takes values and returns values, both by name: a stage, or a piece of one."""
+
+    @property
+    def inputs(self) -> tuple[str, ...]: ...
+
+    @property
+    def outputs(self) -> tuple[str, ...]: ...
+
+
+P = TypeVar("P", bound=Part)
+
+
+def run_part(part: Part, run: Callable[..., Iterable[Any]], values: dict[str, Any]) -> None:
+    """Call `run` on the inputs of `part`, which `values` holds, and add its outputs there."""
+    results = run(*[values[name] for name in part.inputs])
+    values.update(zip(part.outputs, results, strict=True))
+
+
+def suffixes(segments: int) -> tuple[str, ...]:
+    """What the names of the stages of each segment end in: nothing where there is one segment."""
+    return ("",) if segments == 1 else tuple(f"_{i}" for i in range(segments))
+
+
+class StageInterpreter:
+    """Runs stages, as `torch.fx.Interpreter` runs nodes: a subclass says how one runs, or which way to go.
+
+    Args:
+        segments: how many decisions a step makes.
+
+    Example:
+        values = {**inputs, **state}
+        StageInterpreter(len(program.segments)).step(program.stages, values)
+        output = values["output_0"]
+    """
+
+    def __init__(self, segments: int) -> None:
+        self._ways = tuple(("front" + s, "skip" + s, "compute" + s) for s in suffixes(segments))
+
+    def step(self, stages: Mapping[str, P], values: dict[str, Any]) -> None:
+        """One step: of each segment, the way that was decided. Adds to `values` what every stage returns."""
+        for index, (front, skip, compute) in enumerate(self._ways):
+            self.run(stages[front], values)
+            self.run(stages[skip if self.hits(index, values) else compute], values)
+        self.run(stages["back"], values)
+
+    def every(self, stages: Mapping[str, P], values: dict[str, Any]) -> None:
+        """Every stage once, in the program's order: of each segment both ways, so on fake values only."""
+        for stage in stages.values():
+            self.run(stage, values)
+
+    def run(self, stage: Any, values: dict[str, Any]) -> None:
+        """Run one stage. By default its graph, as it is."""
+        run_part(stage, stage.graph, values)
+
+    def hits(self, index: int, values: Mapping[str, Any]) -> bool:
+        """Whether segment `index` is skipped. By default what the front before it decided."""
+        return bool(values[f"hit_{index}"])
