@@ -237,6 +237,17 @@ class NotCapturedError(FxcacheError, AttributeError):
         )
 
 
+class DrawingError(FxcacheError, RuntimeError):
+    """A graph cannot be drawn here."""
+
+    def __init__(self, why: str, advice: str = "") -> None:
+        advice = advice or (
+            "Install graphviz itself (apt install graphviz, brew install graphviz) and pip install "
+            "'fxcache[draw]'; or name the file .dot, which needs only the latter"
+        )
+        super().__init__(f"the graph cannot be drawn: {why}. {advice}.")
+
+
 class TensorRTMissingError(FxcacheError, ImportError):
     """The TensorRT backend needs a package that is not installed, or cannot be imported."""
 

@@ -1,87 +1,151 @@
-"""A cached graph as text: the outer graph, then each of its stages."""
+"""A cached graph as text: one function that reads as the step runs.
+
+Front, `if hit:` the replay, `else:` the middle blocks, back. What is remembered between steps is an
+attribute of `state`; shapes stand beside, with dynamic sizes as s0, s1 and so on.
+"""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
-from dataclasses import dataclass
+import textwrap
+from collections.abc import Iterator, Sequence
 from typing import Any
 
-from torch.fx import GraphModule, Node
-
+from .fold_statements import factor_names, fold
 from .program import Program
-from .stage import Stage
+from .statements import INFIX, WIDTH, Body, Branch, Call, Ref, Sizes, Statement, Values, statements
 
-
-@dataclass(frozen=True)
-class CachedGraph:
-    """A transformed graph to look at: `print` it, or take `module` (the outer graph; its stages are its
-    submodules and the state its last inputs)."""
-
-    program: Program
-
-    @property
-    def module(self) -> GraphModule:
-        assert self.program.graph is not None
-        return self.program.graph
-
-    def __str__(self) -> str:
-        return render(self.program)
+COLUMNS = 110
+BESIDE = 80  # the column of shapes, where the statement leaves it free
 
 
 def render(program: Program) -> str:
-    """The program as a reader would write it: one line for each node."""
+    """The program as a reader would write it."""
+    body = fold(statements(program), [s.name for s in program.state], text)
+    lines = [*_signature(program), *_body(body, 4)]
+    return "\n".join(lines) + "\n"
+
+
+def _signature(program: Program) -> Iterator[str]:
     assert program.graph is not None
-    parts = [
-        _function("cached", _names(program.graph.graph.find_nodes(op="placeholder")), program.graph.graph)
-    ]
-    parts += [_function(s.name, _placeholders(s), s.graph.graph) for s in program.stages.values()]
-    return "\n\n".join(parts) + "\n"
+    sizes = Sizes()
+    state = {s.name: s for s in program.state}
+    inputs = [n for n in program.graph.graph.find_nodes(op="placeholder") if n.name not in state]
+    shown = [f"{n.name}: {sizes.describe(n.meta.get('val')) or 'int'}" for n in inputs]
+    yield from _wrapped("def cached(", shown, ", state):", 0)
+    yield from _wrapped("# state: ", describe_state(program, sizes), "", 4)
 
 
-def _placeholders(stage: Stage) -> list[str]:
-    return _names(stage.graph.graph.find_nodes(op="placeholder"))
+def describe_state(program: Program, sizes: Sizes) -> list[str]:
+    """`name: dtype[sizes]` of what is remembered, the factors of one value together."""
+    names = factor_names(s.name for s in program.state)
+    groups: dict[str, list[str]] = {}
+    for tensor in program.state:
+        dtype = WIDTH.get(tensor.dtype, str(tensor.dtype).removeprefix("torch."))
+        described = sizes.tensor(dtype, tensor.shape)
+        groups.setdefault(names.get(tensor.name, tensor.name), []).append(described)
+    return [f"{n}: {len(s)} x {s[0]}" if len(s) > 1 else f"{n}: {s[0]}" for n, s in groups.items()]
 
 
-def _names(nodes: Any) -> list[str]:
-    return [n.name for n in nodes]
+def _body(body: Body, indent: int) -> Iterator[str]:
+    pending: list[str] = []  # effects, of which some go into one line
+    for part in body:
+        effect = isinstance(part, Statement) and not part.names and _is_effect(part)
+        if pending and not (effect and len("; ".join([*pending, text(part.value)])) <= COLUMNS - indent):
+            yield " " * indent + "; ".join(pending)
+            pending = []
+        if effect:
+            pending.append(text(part.value))
+        elif isinstance(part, Branch):
+            yield f"{' ' * indent}if {text(part.hit)}:"
+            yield from _body(part.skip or [Statement((), Ref("pass"))], indent + 4)
+            yield f"{' ' * indent}else:"
+            yield from _body(part.compute or [Statement((), Ref("pass"))], indent + 4)
+        else:
+            yield from _statement(part, indent)
+    if pending:
+        yield " " * indent + "; ".join(pending)
 
 
-def _function(name: str, inputs: list[str], graph: Any) -> str:
-    lines = [f"def {name}({', '.join(inputs)}):"]
-    for node in graph.nodes:
-        if node.op == "output":
-            lines.append(f"    return {_value(node.args[0])}")
-        elif node.op not in ("placeholder", "get_attr"):
-            effect = not node.users
-            lines.append("    " + ("" if effect else f"{node.name} = ") + _call(node))
-    return "\n".join(lines)
+def _is_effect(part: Statement) -> bool:
+    return isinstance(part.value, Call) and part.value.target != "return"
 
 
-def _call(node: Node) -> str:
-    if node.op == "call_function" and _title(node.target) == "getitem":
-        return f"{_value(node.args[0])}[{_value(node.args[1])}]"
-    arguments = [_value(a) for a in node.args] + [f"{k}={_value(v)}" for k, v in node.kwargs.items()]
-    target = f"self.{node.target}" if node.op == "call_module" else _title(node.target)
-    return f"{target}({', '.join(arguments)})"
+def _statement(part: Statement, indent: int) -> Iterator[str]:
+    names = ", ".join("_" if n is None else text(n) for n in part.names)
+    start = f"{names} = " if names else ""
+    value = part.value
+    if isinstance(value, Call) and value.target == "return":
+        yield from _wrapped("return ", [text(a) for a in value.args], "", indent)
+        return
+    line = " " * indent + start + text(value)
+    beside = f"# {', '.join(part.shapes)}" if part.shapes else ""
+    if len(line) <= COLUMNS:
+        yield _with(line, beside)
+        return
+    if isinstance(value, Call) and not _is_infix(value):
+        head, *rest = _wrapped(f"{start}{value.target}(", _arguments(value), ")", indent)
+        yield _with(head, beside)
+        yield from rest
+        return
+    yield from textwrap.wrap(line, COLUMNS, subsequent_indent=" " * (indent + 4), break_long_words=False)
 
 
-def _title(target: str | Callable[..., Any]) -> str:
-    if isinstance(target, str):
-        return target
-    owner = getattr(target, "__self__", None)
-    if owner is not None and hasattr(owner, "order"):
-        return f"{type(owner).__name__}.{target.__name__}"
-    text = str(target)
-    return text if text.startswith("aten.") else getattr(target, "__name__", text)
+def _with(line: str, beside: str) -> str:
+    if not beside:
+        return line
+    told = f"{line:<{BESIDE - 2}}  {beside}"
+    if len(told) > COLUMNS:
+        told = f"{line}  {beside}"
+    return told if len(told) <= COLUMNS else line
 
 
-def _value(value: Any) -> str:
-    if isinstance(value, Node):
-        return f"self.{value.target}" if value.op == "get_attr" else value.name
+def _wrapped(start: str, items: Sequence[str], end: str, indent: int) -> Iterator[str]:
+    """A call or the like, over several lines where it is too long for one."""
+    margin = "# " if start.startswith("# ") else ""
+    inner = " " * indent + margin + " " * (7 if margin else 8)
+    pieces = [item + (end if i == len(items) - 1 else ",") for i, item in enumerate(items)]
+    line = " " * indent + start
+    whole = line + " ".join(pieces)
+    if not margin and len(whole) > COLUMNS and len(line) + len(pieces[0]) > COLUMNS:
+        yield line.rstrip()
+        line = inner
+    fresh = True
+    for piece in pieces:
+        if not fresh and len(line) + 1 + len(piece) > COLUMNS:
+            yield line
+            line, fresh = inner, True
+        line += piece if fresh else f" {piece}"
+        fresh = False
+    yield line
+
+
+def _is_infix(value: Call) -> bool:
+    return value.target.removeprefix("aten.") in INFIX and len(value.args) == 2 and not value.kwargs
+
+
+def text(value: Any) -> str:
+    """A value as a person would write it."""
+    if isinstance(value, Ref):
+        return f"state.{value.name}" if value.state else value.name
+    if isinstance(value, Call):
+        if value.target == "getitem" and len(value.args) == 2:
+            return f"{text(value.args[0])}[{text(value.args[1])}]"
+        if _is_infix(value):
+            left, right = (
+                f"({text(a)})" if isinstance(a, Call) and _is_infix(a) else text(a) for a in value.args
+            )
+            return f"{left} {INFIX[value.target.removeprefix('aten.')]} {right}"
+        return f"{value.target}({', '.join(_arguments(value))})"
+    if isinstance(value, Values):
+        return ", ".join(map(text, value))
     if isinstance(value, (list, tuple)):
-        inner = ", ".join(_value(v) for v in value)
+        inner = ", ".join(map(text, value))
         return f"[{inner}]" if isinstance(value, list) else f"({inner}{',' if len(value) == 1 else ''})"
     if isinstance(value, dict):
-        return "{" + ", ".join(f"{k!r}: {_value(v)}" for k, v in value.items()) + "}"
+        return "{" + ", ".join(f"{k!r}: {text(v)}" for k, v in value.items()) + "}"
     return re.sub(r"\s+", " ", repr(value))
+
+
+def _arguments(value: Call) -> list[str]:
+    return [*map(text, value.args), *(f"{k}={text(v)}" for k, v in value.kwargs.items())]

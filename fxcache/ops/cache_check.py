@@ -13,14 +13,15 @@ COMPUTE, MAY_CACHE, PAST_END = 1.0, 0.0, 2.0  # entries of a steps mask, and of 
 def cache_check(
     now: Tensor,
     diff: Tensor | None,
-    mask: Tensor | None,
+    mask: Tensor | None = None,
+    *,
     threshold: float,
-    warmup: int,
-    interval: int,
-    max_cached: int | None,
-    max_continuous: int | None,
-    max_accumulated: float | None,
-    static: bool,
+    warmup: int = 0,
+    interval: int = 1,
+    max_cached: int | None = None,
+    max_continuous: int | None = None,
+    max_accumulated: float | None = None,
+    static: bool = False,
 ) -> tuple[Tensor, Tensor]:
     """Whether this step may replay the cache.
 

@@ -32,9 +32,9 @@ from ..errors import (
     TooManyContextsError,
     TrajectoryWarning,
 )
-from ..ir.printer import CachedGraph
 from .contexts import Contexts
 from .foreign_tracers import REASON, refuse_compilation, refuse_tracing
+from .graph_view import CachedGraph
 from .module_proxy import ModuleProxy
 from .other_caches import OtherCaches
 from .specializations import MAX_CAPTURES, Lowering, Specialization, Specializations, eager
@@ -238,14 +238,14 @@ class CachedTransformer(ModuleProxy):
 
     @property
     def graph(self) -> CachedGraph:
-        """The graph of the first captured kind of call: prints the outer graph and its stages.
+        """The graph of the first captured kind of call: `print` it, or draw it with `show()`.
 
         Raises `NotCapturedError` before the first call.
         """
         specializations = self._specializations.all()
         if not specializations:
             raise NotCapturedError
-        return CachedGraph(specializations[0].program)
+        return CachedGraph(specializations[0].program, specializations[0].measure)
 
     # ------------------------------------------------------------------ copies
 

@@ -57,6 +57,21 @@ def count_step(
     Returns:
         None where the model's modules cannot run on fake tensors.
     """
+    counts = count_stages(program, inputs, symbols)
+    if counts is None:
+        return None
+    names = suffixes(len(program.segments))
+    return StepFlops(
+        trunk=counts["back"] + sum(counts["front" + s] for s in names),
+        compute=tuple(counts["compute" + s] for s in names),
+        skip=tuple(counts["skip" + s] for s in names),
+    )
+
+
+def count_stages(
+    program: Program, inputs: Sequence[Described], symbols: Mapping[sympy.Symbol, Any]
+) -> dict[str, int] | None:
+    """FLOPs of each stage by its name; arguments and None as in `count_step`."""
     try:
         return _count(program, inputs, symbols)
     except (MemoryError, torch.OutOfMemoryError):
@@ -65,7 +80,9 @@ def count_step(
         return None
 
 
-def _count(program: Program, inputs: Sequence[Described], symbols: Mapping[sympy.Symbol, Any]) -> StepFlops:
+def _count(
+    program: Program, inputs: Sequence[Described], symbols: Mapping[sympy.Symbol, Any]
+) -> dict[str, int]:
     placeholders = program.capture.graph.graph.find_nodes(op="placeholder")
     with (
         LOCK,
@@ -88,12 +105,7 @@ def _count(program: Program, inputs: Sequence[Described], symbols: Mapping[sympy
         with entered(program.capture.settings):
             counting = _Counting(len(program.segments))
             counting.every(program.stages, values)
-    counts, names = counting.counts, suffixes(len(program.segments))
-    return StepFlops(
-        trunk=counts["back"] + sum(counts["front" + s] for s in names),
-        compute=tuple(counts["compute" + s] for s in names),
-        skip=tuple(counts["skip" + s] for s in names),
-    )
+    return counting.counts
 
 
 class _Counting(StageInterpreter):

@@ -34,7 +34,7 @@ from ..ir.module_lists import Way
 from ..ir.program import Program
 from ..ir.roles import Roles
 from ..passes import run_passes
-from .flops import Described, StepFlops, count_step
+from .flops import Described, StepFlops, count_stages, count_step
 from .random_order import refuse_reordered
 from .served_graph import Served
 from .state_kind import Kind as StateKind
@@ -159,6 +159,14 @@ class Specialization:
         if any(s.sizes(symbols) is None for s in self.program.state):
             shapes = self._measure(call)
         return {s.name: s.allocate(symbols, shapes.get(s.name)) for s in self.program.state}
+
+    def measure(self) -> tuple[dict[str, int], int | None]:
+        """FLOPs of each stage and bytes of the state, at the sizes of the captured call, where known."""
+        if self.key not in self._inputs:
+            return {}, None
+        inputs, symbols = self._inputs[self.key], self.symbols[self.key]
+        stages = count_stages(self.program, inputs, symbols) or {}
+        return stages, sum(s.bytes(symbols) for s in self.program.state)
 
     def flops(self, call_key: tuple[Any, ...]) -> StepFlops | None:
         """FLOPs of a step at the sizes of a call that was accepted, counted when first asked for.

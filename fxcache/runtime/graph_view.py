@@ -1,0 +1,81 @@
+"""`CachedGraph`: a transformed graph to look at, as text and as a drawing."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from torch.fx import GraphModule
+
+from ..errors import DrawingError
+from ..ir.draw import draw
+from ..ir.printer import render
+from ..ir.program import Program
+from .stats import amount
+
+
+def _unknown() -> tuple[Mapping[str, int], int | None]:
+    return {}, None
+
+
+@dataclass(frozen=True)
+class CachedGraph:
+    """A transformed graph to look at.
+
+    `print` it; `show` it; or take `module`, the outer graph: its submodules are the stages, its last inputs
+    the state.
+
+    measure: FLOPs of each stage and bytes of state, at the sizes of the captured call.
+    """
+
+    program: Program
+    measure: Callable[[], tuple[Mapping[str, int], int | None]] = field(default=_unknown, repr=False)
+
+    @property
+    def module(self) -> GraphModule:
+        """The outer graph."""
+        assert self.program.graph is not None
+        return self.program.graph
+
+    def show(self, path: str | Path = "graph.svg") -> Path:
+        """Draw the graph into a file: stages with what they run and their FLOPs, the decision, the state.
+
+        Args:
+            path: the file; its suffix says the format: .svg, .png, .pdf, or .dot for the description alone.
+
+        Returns:
+            The path.
+
+        Raises:
+            DrawingError: the graphviz package, or its `dot` program, is not installed; or no such format.
+
+        Example:
+            >>> cached.graph.show("flux.svg")  # doctest: +SKIP
+        """
+        target = Path(path)
+        flops, size = self.measure()
+        work = {name: f"{amount(count)}FLOPs" for name, count in flops.items()}
+        memory = "of unknown size" if size is None else f"{size / 2**20:.2f} MiB a context"
+        try:
+            drawing = draw(self.program, work, memory)
+        except ImportError as error:
+            raise DrawingError("the Python package 'graphviz' is not installed") from error
+        kind = target.suffix.removeprefix(".")
+        if kind in ("dot", "gv"):
+            target.write_text(drawing.source)
+            return target
+        from graphviz import FORMATS, ExecutableNotFound  # optional; `draw` found it
+
+        if kind not in FORMATS:
+            raise DrawingError(
+                f"{target.name!r} is no kind of picture that it draws", "name it .svg, .png or .pdf"
+            )
+        try:
+            target.write_bytes(drawing.pipe(format=kind))
+        except ExecutableNotFound as error:
+            raise DrawingError("its program 'dot' is not installed") from error
+        return target
+
+    def __str__(self) -> str:
+        return render(self.program)
