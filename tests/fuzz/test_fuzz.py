@@ -1,7 +1,7 @@
 """Random models: equal to the plain model or refused, whatever they are put together from.
 
-`pytest -m fuzz` runs 2,000 of them, in about 25 minutes on two cores; `FXCACHE_FUZZ_MODELS` sets another number. A failure
-prints a `Spec`, which `tests.fuzz.oracle.check` runs again.
+`pytest -m fuzz` runs 2,000 of them, in about 25 minutes on two cores; `FXCACHE_FUZZ_MODELS` sets another
+number. A failure prints a `Spec`, which `tests.fuzz.oracle.check` runs again.
 """
 
 from __future__ import annotations
