@@ -8,6 +8,7 @@ parameters behind it. The prefix that only feeds the chain (text refiners) is cu
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator
 
 import torch
@@ -39,14 +40,14 @@ def find_chain(program: Program) -> Program:
             previous = _heaviest(earlier, chains, candidates)
         chains[node] = [*previous, node]
     ends = _preceding(graph.output_node().all_input_nodes, candidates)
-    chain = _without_side_lists(_heaviest(ends, chains, candidates), candidates)
+    chain, beside = _without_side_lists(_heaviest(ends, chains, candidates), candidates)
     if len(chain) < 2:
         found = (
             ", ".join(sorted({b.module_list for b in candidates.values()}))
             or "nothing that holds several of one class is called"
         )
         raise NoBlocksError(type(program.capture.model).__name__, found)
-    return program.replace(chain=tuple(candidates[n] for n in chain))
+    return program.replace(chain=tuple(candidates[n] for n in chain), notes=(*program.notes, *beside))
 
 
 def _items(program: Program) -> dict[Node, Block]:
@@ -107,13 +108,15 @@ def _weight(chain: list[Node], candidates: dict[Node, Block]) -> tuple[int, int]
     return (sum(modules.values()), len(chain))
 
 
-def _without_side_lists(chain: list[Node], candidates: dict[Node, Block]) -> list[Node]:
-    """Drop blocks of lists that mostly lie beside the chain: adapters, temporal mixers."""
-    calls: dict[str, int] = {}
-    for block in candidates.values():
-        calls[block.module_list] = calls.get(block.module_list, 0) + 1
-    inside: dict[str, int] = {}
-    for node in chain:
-        name = candidates[node].module_list
-        inside[name] = inside.get(name, 0) + 1
-    return [n for n in chain if 2 * inside[candidates[n].module_list] >= calls[candidates[n].module_list]]
+def _without_side_lists(
+    chain: list[Node], candidates: dict[Node, Block]
+) -> tuple[list[Node], tuple[str, ...]]:
+    """Drop blocks of lists that mostly lie beside the chain: adapters, temporal mixers. Says which."""
+    calls = Counter(block.module_list for block in candidates.values())
+    inside = Counter(candidates[n].module_list for n in chain)
+    beside = {name: count for name, count in calls.items() if 2 * inside[name] < count}
+    notes = (
+        f"blocks of '{name}' lie beside the chain, which passes through {inside[name]} of their {count} calls"
+        for name, count in beside.items()
+    )
+    return [n for n in chain if candidates[n].module_list not in beside], tuple(notes)

@@ -63,11 +63,20 @@ def _times(builder: StageBuilder, forecaster: Forecaster, index: int) -> Node | 
     return builder.call(times, builder.input(f"now_{index}"), forecaster.distance)
 
 
+def cached_whole(middle: Middle, node: Node, forecaster: Forecaster) -> str | None:
+    """Why a tensor that the middle returns is cached itself, not its residual; None where the residual is."""
+    dtype = node.meta["val"].dtype
+    if not dtype.is_floating_point:
+        return f"{dtype} has no differences to forecast"
+    if forecaster.calibrate != "residual":
+        return f'the forecaster has calibrate="{forecaster.calibrate}"'
+    return middle.whole.get(node.name)
+
+
 def _caches(middle: Middle, node: Node, forecaster: Forecaster) -> tuple[Forecaster, bool]:
     """The forecaster of an output, and whether it works on the residual."""
-    if not node.meta["val"].is_floating_point():
-        return REUSE, False
-    return forecaster, middle.skeletons[node.name] is not None and forecaster.calibrate == "residual"
+    method = forecaster if node.meta["val"].is_floating_point() else REUSE
+    return method, cached_whole(middle, node, forecaster) is None
 
 
 def _remember(

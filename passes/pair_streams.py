@@ -28,7 +28,8 @@ def pair_streams(program: Program) -> Program:
     pairings = _pairings(chain)
     blocks = [dataclasses.replace(b, carries=_carries(b, pairings.get(b.kind))) for b in chain]
     blocks = _with_primary(program, blocks)
-    chain_blocks = tuple(blocks[_start(program, blocks) :])
+    start, notes = _start(blocks)
+    chain_blocks = tuple(blocks[start:])
     pairs = (pair for b in chain_blocks for pair in b.carries.items())
     assumed = {condition for pair in pairs for condition in equalities(*pair)}
     beside = tuple(
@@ -36,7 +37,9 @@ def pair_streams(program: Program) -> Program:
         for b in _beside(program, chain_blocks)
     )
     assumed |= {c for b in beside for pair in b.carries.items() for c in equalities(*pair)}
-    return program.replace(chain=chain_blocks, beside=beside, assumed=tuple(assumed))
+    return program.replace(
+        chain=chain_blocks, beside=beside, assumed=tuple(assumed), notes=(*program.notes, *notes)
+    )
 
 
 def _beside(program: Program, chain: tuple[Block, ...]) -> Iterator[Block]:
@@ -134,8 +137,8 @@ def _sample_lineage(program: Program, blocks: list[Block]) -> set[Node]:
     return lineage
 
 
-def _start(program: Program, blocks: list[Block]) -> int:
-    """Where the chain really starts: behind refiners that only prepare what it takes in.
+def _start(blocks: list[Block]) -> tuple[int, tuple[str, ...]]:
+    """Where the chain really starts, behind refiners that only prepare what it takes in; and why there.
 
     At a change of list the part before is cut off when the primary stream does not come from it, or
     when the stream is joined there by values that bypass it and it is the much smaller part.
@@ -149,11 +152,13 @@ def _start(program: Program, blocks: list[Block]) -> int:
         if carried is None:
             continue
         reached = ancestors([carried], stop=calls.__contains__)
+        left = f"blocks before '{block.name}' are not of the chain"
         if before.node not in reached:
-            return k
+            return k, (f"{left}: its primary stream does not come from them",)
         bypass = any(n.op == "placeholder" and n.meta["val"].is_floating_point() for n in reached)
         prefix = sum(b.parameters for b in blocks[:k])
         rest = sum(b.parameters for b in blocks[k:])
         if bypass and 2 * prefix <= rest:
-            return k
-    return 0
+            why = "an input of the model joins the stream behind them, and they are at most half as large"
+            return k, (f"{left}: {why}",)
+    return 0, ()

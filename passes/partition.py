@@ -45,15 +45,15 @@ def _trunk(program: Program, j: int, crossing: dict[int, list[Node]]) -> Trunk:
     name = "back" if last else "front" if len(program.segments) == 1 else f"front_{j}"
     builder = StageBuilder(name, lambda n: regions.get(n) == 2 * j)
     _copy_in_order(program, builder, 2 * j, crossing)
-    residual = None
+    residual, whole = None, None
     if last:
         builder.outputs.clear()
         output = program.capture.graph.graph.output_node()
         for i, node in enumerate(output.args[0]):  # type: ignore[arg-type]
             builder.outputs[f"output_{i}"] = builder.value(node)  # type: ignore[arg-type]
     else:
-        residual = _front_residual(program, program.segments[j], builder)
-    return Trunk(builder, residual)
+        residual, whole = _front_residual(program, program.segments[j], builder)
+    return Trunk(builder, residual, whole)
 
 
 def _copy_in_order(
@@ -80,21 +80,26 @@ def _needed(starts: set[Node], inside: set[Node]) -> set[Node]:
     return found
 
 
-def _front_residual(program: Program, segment: Segment, builder: StageBuilder) -> Node | None:
-    """Primary stream after the front blocks minus its skeleton; None where Fn is 0."""
+def _front_residual(
+    program: Program, segment: Segment, builder: StageBuilder
+) -> tuple[Node | None, str | None]:
+    """Primary stream after the front blocks minus its skeleton; None where Fn is 0.
+
+    And, where it has no skeleton, why the stream itself is all there is to compare.
+    """
     if segment.fn == 0:
-        return None
+        return None, None
     front = segment.blocks[: segment.fn]
     primary = front[-1].primary
     if primary is None:
-        return None
+        return None, f"'{front[-1].name}' returns no tensor"
     value = builder.value(primary)
     identity = Identity.on((*front, *_beside(program, front, 2 * segment.index)))
     try:
         skeleton = builder.value(primary, identity)
-    except OpaqueValueError:
-        return value
-    return builder.call(torch.sub, value, skeleton)
+    except OpaqueValueError as error:
+        return value, str(error)
+    return builder.call(torch.sub, value, skeleton), None
 
 
 def _beside(program: Program, blocks: Sequence[Block], region: int) -> list[Block]:
@@ -118,15 +123,19 @@ def _middle(program: Program, segment: Segment, crossing: dict[int, list[Node]])
     outputs = crossing.get(region, [])
     probe = StageBuilder("probe", inside)
     skeletons: dict[str, tuple[Node, Node] | None] = {}
+    whole: dict[str, str] = {}
     for node in outputs:
-        skeletons[node.name] = _skeleton(node, identity, probe, compute, skip)
-    return Middle(compute, skip, tuple(outputs), skeletons)
+        found = _skeleton(node, identity, probe, compute, skip)
+        skeletons[node.name] = None if isinstance(found, str) else found
+        if isinstance(found, str):
+            whole[node.name] = found
+    return Middle(compute, skip, tuple(outputs), skeletons, whole)
 
 
 def _skeleton(
     node: Node, identity: Identity, probe: StageBuilder, compute: StageBuilder, skip: StageBuilder
-) -> tuple[Node, Node] | None:
-    """The skeleton's value of a middle output in both branches; None where it has none.
+) -> tuple[Node, Node] | str:
+    """The skeleton's value of a middle output in both branches; where it has none, why.
 
     `probe` is a builder to try it in, so that nothing is left in the branches where it has none.
     """
@@ -134,7 +143,7 @@ def _skeleton(
         counterpart = probe.value(node, identity)
         # a size follows from shapes, which are equal wherever a stream is carried
         if isinstance(node.meta["val"], torch.Tensor) and not same_shape(counterpart, node):
-            return None
-    except OpaqueValueError:
-        return None
+            return "it has another shape or dtype where the blocks hand on their streams"
+    except OpaqueValueError as error:
+        return str(error)
     return compute.value(node, identity), skip.value(node, identity)

@@ -10,12 +10,14 @@ import torch
 from torch import nn
 from torch.fx import Node
 
+from ..backends.host.stage_fusion import host_path
 from ..capture.call_signature import flatten
 from ..capture.forward_inputs import ForwardInputs
 from ..capture.leaf_adapter import LeafAdapter
 from ..config import CacheConfig, as_config
 from ..ir.blocks import Segment
 from ..ir.program import Program
+from ..passes.insert_forecast import REUSE, cached_whole
 from ..runtime.cached_transformer import CachedTransformer
 from ..runtime.flops import count_step
 from ..runtime.specializations import transform_call
@@ -32,6 +34,8 @@ class SegmentFound:
     fn: int
     bn: int
     cached_values: tuple[tuple[str, str, str], ...]  # name, shape, "residual" or "value"
+    whole: Mapping[str, str]  # of values: why each is cached itself and not its residual
+    signal: str | None  # why the signal is the primary stream itself, not what the front adds to it
 
 
 @dataclass(frozen=True)
@@ -40,6 +44,8 @@ class Explanation:
 
     streams: names of the first block's arguments that are carried from block to block.
     state_bytes: memory of one context. flops_*: of one step of the whole batch, None if not countable.
+    notes: what was decided against, and why. waits: why the compiled model cannot start a hit before it
+        knows whether the step is one; None where it can.
     """
 
     model: str
@@ -54,6 +60,8 @@ class Explanation:
     state_bytes: int
     flops_computed: int | None
     flops_cached: int | None
+    notes: tuple[str, ...] = ()
+    waits: str | None = None
 
     @property
     def blocks(self) -> int:
@@ -67,6 +75,7 @@ class Explanation:
             "  chain           " + " > ".join(f"{name} x{n} ({kind})" for name, kind, n in self.lists),
             f"  streams         {', '.join(self.streams)}; primary (the signal): {self.primary_stream}",
             f"  trajectories    {self._trajectories()}",
+            *(f"  beside          {note}" for note in self.notes),
         ]
         for i, segment in enumerate(self.segments):
             lines += self._segment(i, segment)
@@ -74,6 +83,7 @@ class Explanation:
             f"  state           {self.state_bytes / 2**20:.3f} MiB a context",
             f"  computed step   {amount(self.flops_computed)}FLOPs",
             f"  cached step     {amount(self.flops_cached)}FLOPs{self._share()}",
+            f"  compiled        {self._start()}",
         ]
         return "\n".join(lines)
 
@@ -81,6 +91,11 @@ class Explanation:
         if self.timestep is None:
             return "no timestep input: call reset() between runs"
         return f"a new one begins where '{self.timestep}' turns back"
+
+    def _start(self) -> str:
+        if self.waits is None:
+            return "a hit starts before the decision is known"
+        return f"a hit starts after the decision: {self.waits}"
 
     def _segment(self, index: int, segment: SegmentFound) -> list[str]:
         n = len(segment.blocks)
@@ -92,8 +107,11 @@ class Explanation:
         if middle:
             first, last = segment.blocks[segment.fn], segment.blocks[n - segment.bn - 1]
             lines.append(f"    cuts          before {first} and after {last}")
+        if segment.signal is not None:
+            lines.append(f"    signal        the stream itself, not what the front adds: {segment.signal}")
         for name, shape, kind in segment.cached_values:
-            lines.append(f"    caches        {kind} of {name} {shape}")
+            why = f", not its residual: {segment.whole[name]}" if name in segment.whole else ""
+            lines.append(f"    caches        {kind} of {name} {shape}{why}")
         return lines
 
     def _share(self) -> str:
@@ -137,6 +155,8 @@ def explain(
         state_bytes=sum(s.bytes(symbols) for s in program.state),
         flops_computed=flops.computed if flops else None,
         flops_cached=flops.cached if flops else None,
+        notes=program.notes,
+        waits=host_path(program).waits,
     )
 
 
@@ -163,12 +183,14 @@ def _lists(program: Program) -> tuple[tuple[str, str, int], ...]:
 def _segment(program: Program, segment: Segment) -> SegmentFound:
     assert program.partition is not None
     middle = program.partition.middles[segment.index]
-    cached = tuple(
-        (node.name, _shape(node), "residual" if middle.skeletons[node.name] else "value")
-        for node in middle.outputs
-        if isinstance(node.meta["val"], torch.Tensor)
-    )
-    return SegmentFound(tuple(b.name for b in segment.blocks), segment.fn, segment.bn, cached)
+    forecaster = program.config.forecaster or REUSE
+    tensors = [node for node in middle.outputs if isinstance(node.meta["val"], torch.Tensor)]
+    reasons = {node.name: cached_whole(middle, node, forecaster) for node in tensors}
+    whole = {name: why for name, why in reasons.items() if why is not None}
+    cached = tuple((n.name, _shape(n), "value" if n.name in whole else "residual") for n in tensors)
+    signal = program.partition.trunks[segment.index].whole
+    names = tuple(b.name for b in segment.blocks)
+    return SegmentFound(names, segment.fn, segment.bn, cached, whole, signal)
 
 
 def _shape(node: Node) -> str:

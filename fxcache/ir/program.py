@@ -22,10 +22,12 @@ class Trunk:
     """A stage that every step runs, still open for nodes to be added.
 
     residual: the front residual of the segment that follows, the signal; None where there is none.
+    whole: why the signal is the stream itself rather than what the front adds to it; None where it is not.
     """
 
     builder: StageBuilder
     residual: Node | None
+    whole: str | None = None
 
 
 @dataclass(frozen=True)
@@ -34,13 +36,14 @@ class Middle:
 
     outputs: values of the captured graph that the middle gives to what follows.
     skeletons: for each output's name, its skeleton's node in `compute` and in `skip`, or None where it
-        has none and the value itself is cached.
+        has none and the value itself is cached. whole: why it has none, by name.
     """
 
     compute: StageBuilder
     skip: StageBuilder
     outputs: tuple[Node, ...]
     skeletons: Mapping[str, tuple[Node, Node] | None]
+    whole: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -63,6 +66,7 @@ class Program:
     graph: the outer graph; takes the flat inputs and then the state.
     by_class: blocks may be any modules of one class that are called repeatedly. among: names of the leaves
     that may be blocks then; of all, where it is empty.
+    notes: what passes decided against, and why, in words.
     """
 
     capture: Capture
@@ -80,6 +84,7 @@ class Program:
     graph: GraphModule | None = None
     by_class: bool = False
     among: frozenset[str] = frozenset()
+    notes: tuple[str, ...] = ()
 
     def replace(self, **changes: Any) -> Program:
         return dataclasses.replace(self, **changes)

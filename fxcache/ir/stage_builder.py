@@ -104,7 +104,9 @@ class StageBuilder:
         if not (self._inside(node) or is_free(node)):
             return iter(())
         if altered and identity is not None and node in identity.blocks:
-            raise OpaqueValueError(node.name)
+            raise OpaqueValueError(
+                f"it needs an output of '{node.name}' that continues none of its arguments"
+            )
         return iter([_resolve(n, identity if altered else None) for n in node.all_input_nodes])
 
     def _make(self, key: Key, identity: Identity | None) -> None:

@@ -27,14 +27,15 @@ class Path:
     """The stages of a program as a host runs them: a front, then per segment a hit or a miss.
 
     Each hit is the skip and the trunk after it, each miss the compute and that trunk. speculated: the
-    front and the hit as one stage, started before the decision is known; a miss can follow it. None
-    where a hit does too much for that, or writes what a miss does not write again.
+    front and the hit as one stage, started before the decision is known; a miss can follow it. waits:
+    why that cannot be, and a hit starts after the decision.
     """
 
     front: Stage
     hits: tuple[Stage, ...]
     misses: tuple[Stage, ...]
     speculated: Stage | None
+    waits: str | None = None
 
     def decided_first(self) -> Path:
         """The same without speculation."""
@@ -59,8 +60,9 @@ def host_path(program: Program) -> Path:
         wanted = trunks[i + 1].outputs if i + 1 == count else _needed(later[i + 1], skips[i], trunks[i + 1])
         hits.append(join("hit" + suffix, (skips[i], trunks[i + 1]), wanted))
         misses.append(join("miss" + suffix, (computes[i], trunks[i + 1]), wanted))
-    speculated = _speculate(trunks[0], hits[0], misses[0]) if count == 1 and _may_hit(program) else None
-    return Path(trunks[0], tuple(hits), tuple(misses), speculated)
+    waits = _waits(program, hits[0], misses[0])
+    speculated = _speculate(trunks[0], hits[0], misses[0]) if waits is None else None
+    return Path(trunks[0], tuple(hits), tuple(misses), speculated, waits)
 
 
 def _may_hit(program: Program) -> bool:
@@ -68,16 +70,27 @@ def _may_hit(program: Program) -> bool:
     return config.residual_diff_threshold > 0 or config.steps_mask_policy == "static"
 
 
-def _speculate(front: Stage, hit: Stage, miss: Stage) -> Stage | None:
+def _waits(program: Program, hit: Stage, miss: Stage) -> str | None:
+    """Why a hit cannot start before the decision is known; None where it can."""
+    if len(program.segments) > 1:
+        return f"a step has {len(program.segments)} decisions"
+    if not _may_hit(program):
+        return "no step is a hit"
+    used, all_used = _parameters(hit), _parameters(miss)
+    if used > LIGHT * all_used:
+        return f"a hit uses {used} parameters, more than {LIGHT:.0%} of the {all_used} of a miss"
+    unwritten = _written(hit) - _written(miss)
+    if unwritten:
+        return f"a hit writes {', '.join(sorted(unwritten))}, which a miss does not write again"
+    return "a hit takes random numbers" if drawn(hit) else None
+
+
+def _speculate(front: Stage, hit: Stage, miss: Stage) -> Stage:
     """Front and hit as one stage: a cached step is then one call of compiled code.
 
     It also gives what a miss needs of the front. A miss counts and logs the step anew, from what the
-    clock said before, so that a hit that should not have been leaves nothing behind. None where that cannot
-    be: a hit that takes random numbers has taken them.
+    clock said before, so that a hit that should not have been leaves nothing behind.
     """
-    light = _parameters(hit) <= LIGHT * _parameters(miss)
-    if not light or not _written(hit) <= _written(miss) or drawn(hit):
-        return None
     needed = (n for n in miss.inputs if n in front.outputs)
     return join("step", (front, hit), ("hit_0", *hit.outputs, *needed))
 
