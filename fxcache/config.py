@@ -38,8 +38,8 @@ class CacheConfig:
     bn_compute_blocks: Bn, blocks at the back that every step runs.
     max_warmup_steps: W, steps at the start of a trajectory that compute.
     warmup_interval: within the warmup only every I-th step must compute.
-    max_cached_steps: M, at most so many hits in a trajectory; None is no limit.
-    max_continuous_cached_steps: MC, at most so many hits in a row; None is no limit.
+    max_cached_steps: M, at most N hits in a trajectory; None is no limit.
+    max_continuous_cached_steps: MC, at most N hits in a row; None is no limit.
     residual_diff_threshold: R, a hit needs the relative L1 change of the front residual below this;
         0 never hits.
     max_accumulated_residual_diff: no hit once the diffs of the trajectory add up to this.

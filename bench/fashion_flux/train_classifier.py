@@ -107,7 +107,7 @@ def _parse() -> Run:
     parser.add_argument("--output", type=Path, required=True)
     parser.add_argument("--epochs", type=int, default=8)
     parser.add_argument("--batch", type=int, default=250)
-    parser.add_argument("--steps", type=int, default=None, help="stop after so many batches")
+    parser.add_argument("--steps", type=int, default=None, help="stop after N batches")
     return Run(**vars(parser.parse_args()))
 
 

@@ -24,12 +24,12 @@ def compile(
     """Compile a cached model.
 
     Args:
-        cached: what `fxcache.transform` gave. Not changed; `cached.compile(...)` does this in place.
+        cached: what `fxcache.transform` returned. Not changed; `cached.compile(...)` does this in place.
         backend: "inductor" or "tensorrt"; or another one of `torch.compile`.
         mode: for inductor, "fused" (the fastest steps), "single" (one graph with the conditional in it),
             "staged" (fast cold start: blocks of a class are compiled once) or "reduce-overhead" (CUDA
             graphs by stage). "default" and "max-autotune" of `torch.compile` are "fused".
-        dynamic: whether sizes stay open in the compiled code; None lets the compiler find out. For
+        dynamic: whether sizes stay dynamic in the compiled code; None lets the compiler find out. For
             tensorrt also a range: input name -> dimension -> (lowest, highest).
         options: further options of the backend.
 

@@ -71,7 +71,7 @@ class Explanation:
         free = ", ".join(self.free_sizes) or "none: another size captures again"
         lines = [
             f"{self.model} with {self.config}",
-            f"  captured        {self.captured}; free sizes: {free}",
+            f"  captured        {self.captured}; dynamic sizes: {free}",
             "  chain           " + " > ".join(f"{name} x{n} ({kind})" for name, kind, n in self.lists),
             f"  streams         {', '.join(self.streams)}; primary (the signal): {self.primary_stream}",
             f"  trajectories    {self._trajectories()}",

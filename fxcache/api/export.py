@@ -30,11 +30,11 @@ def export(
     """Write a package that runs without the model's Python code.
 
     Args:
-        cached: what `fxcache.transform` gave.
+        cached: what `fxcache.transform` returned.
         path: file to write, ending in `.pt2`, or in `.zip` for engines.
         example_inputs: keyword arguments of a call such as will be made; tensors fix dtypes, devices and,
-            where the model does not leave them open, sizes. Everything else is fixed.
-        dynamic: leave sizes open where the model allows.
+            where the model does not keep them dynamic, sizes. Everything else is fixed.
+        dynamic: keep sizes dynamic where the model allows.
         backend: "inductor", or "tensorrt" for engines by stage.
         options: further options of the compiler (inductor's configuration).
 

@@ -75,7 +75,7 @@ def transform(
         max_contexts: how many contexts may hold state at once.
         max_captures: how many graphs to keep for one kind of call, that is for calls that differ only in
             sizes and plain values; the one not used for longest is dropped. Calls that need a new graph each
-            time are refused when so many served one call each.
+            time are refused when N graphs served one call each.
 
     Returns:
         A module to use in the model's place; of a pipeline, the pipeline (`fxcache.restore` undoes it).

@@ -1,6 +1,6 @@
 """Keep sizes open in the branches of a conditional that TorchInductor compiles.
 
-Branches that update state are functionalised by torch, which asks composite operators (`aten.linear`)
+Branches that update state are functionalized by torch, which asks composite operators (`aten.linear`)
 for concrete sizes: every size would be fixed, and another one compile the graph again. And it stumbles over
 a higher-order operator in a branch (flexible attention). So the branches are flattened to ATen operators
 first, after Dynamo, whose guards on the model's modules stay.

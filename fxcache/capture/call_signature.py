@@ -85,7 +85,7 @@ def _tree_key(value: Any, tensors: list[torch.Tensor], objects: list[Any]) -> tu
 
 
 def structure_key(key: tuple[Any, ...]) -> tuple[Any, ...]:
-    """`key` without the sizes, which a symbolic capture may leave open."""
+    """`key` without the sizes, which a symbolic capture may keep dynamic."""
 
     def strip(part: Any) -> Any:
         if isinstance(part, torch.Size):

@@ -3,7 +3,7 @@
 The glue between modules becomes functional ATen nodes; each leaf module stays what it is, a
 `call_module` on the original. Leaves are the items of the model's collections (the candidate blocks)
 and every module that holds no such collection. Because leaves stay the originals, parameters, state-dict
-keys, LoRA loaded later, quantised or hooked linears, `.to()` and offloading keep working.
+keys, LoRA loaded later, quantized or hooked linears, `.to()` and offloading keep working.
 """
 
 from __future__ import annotations

@@ -122,7 +122,7 @@ class ForwardInputs:
         return step if step is not None and type(bound[step]) in (int, float) else None
 
     def arguments(self, bound: Mapping[str, Any], positional: int) -> tuple[list[Any], dict[str, Any]]:
-        """Positional and keyword arguments of the call that was bound, at least so many by position."""
+        """Positional and keyword arguments of the call that was bound, at least N by position."""
         rest = dict(bound)
         extra = rest.pop(self.variadic, ()) if self.variadic is not None else ()
         first = self.positional if extra else max(positional, self.positional_only)

@@ -33,7 +33,7 @@ INEXACT = frozenset(
 
 
 class AliasWritten(RefusedTrace):
-    """The forward writes to a tensor that a leaf gave back as it was given; the trace must keep that."""
+    """The forward writes to a tensor that a leaf returned as it was given; the trace must keep that."""
 
 
 class GlueWatch(TorchDispatchMode):

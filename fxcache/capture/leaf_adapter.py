@@ -52,8 +52,8 @@ def _same(a: Any, b: Any) -> bool:
 class LeafAdapter(nn.Module):
     """Calls `leaf` with `changed` in force.
 
-    flat: takes the leaf's operands one by one and gives a flat tuple: the dynamic values of its result,
-    then the new values of the operands that it wrote to. None: takes and gives what the leaf does.
+    flat: takes the leaf's operands one by one and returns a flat tuple: the dynamic values of its result,
+    then the new values of the operands that it wrote to. None: takes and returns what the leaf does.
     """
 
     def __init__(self, leaf: nn.Module, changed: tuple[Change, ...], flat: Flat | None) -> None:
@@ -127,7 +127,7 @@ def places_of(structure: Structure) -> tuple[Path, ...]:
     note(structure.marked(), ())
     if len(found) != structure.count:
         kind = type(structure.marked()).__name__
-        raise RefusedTrace(f"a module gives back a {kind}, whose tensors cannot be taken out one by one")
+        raise RefusedTrace(f"a module returns a {kind}, whose tensors cannot be taken out one by one")
     return tuple(found[i] for i in range(len(found)))
 
 

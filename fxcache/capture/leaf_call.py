@@ -5,7 +5,7 @@ operator. Its tracing rule records a single node; its fake rule runs the real mo
 to learn what comes out. `capture` later turns each such node into a `call_module` on the original.
 
 This file holds every use of torch's private operator machinery that capture needs: there is no public
-way to record a module call as one node below the functionalisation layer.
+way to record a module call as one node below the functionalization layer.
 """
 
 from __future__ import annotations
@@ -59,7 +59,7 @@ class LeafReadsError(Exception):
 class Outcome:
     """What a leaf call came to: the same for like blocks given like arguments.
 
-    outputs: the structure of what it gave back. written: the operands that it writes to. same: for each
+    outputs: the structure of what it returned. written: the operands that it writes to. same: for each
     output that is one of the operands, which. shared: outputs that share memory with something else.
     drew: whether it took random numbers.
     """
@@ -84,7 +84,7 @@ class LeafRecord:
 
     @property
     def outputs(self) -> Structure:
-        """The structure of what it gave back."""
+        """The structure of what it returned."""
         assert self.outcome is not None
         return self.outcome.outputs
 
@@ -152,7 +152,7 @@ class Recording:
         return results[:count]
 
     def describe(self, index: int, operands: tuple[Any, ...]) -> tuple[Any, ...]:
-        """`run`, on fake tensors: repeated blocks given like arguments give back like results."""
+        """`run`, on fake tensors: repeated blocks given like arguments return like results."""
         record = self.calls[index]
         key = call_key(record.module, record.arguments, operands)
         if key is None:
@@ -167,7 +167,7 @@ class Recording:
         return tuple(_another(r) for r in results)
 
     def run(self, index: int, operands: tuple[Any, ...]) -> tuple[Any, ...]:
-        """Run the recorded module and give back its dynamic outputs, flat, then what it wrote.
+        """Run the recorded module and return its dynamic outputs, flat, then what it wrote.
 
         The operands are left as they were.
         """
@@ -188,7 +188,7 @@ class Recording:
         outputs, results = Structure.of(result, fields=True)
         for constant in outputs.held():
             if is_opaque(constant) and tensors_within(constant):
-                raise RefusedTrace(f"'{record.name}' gives back a {type(constant).__name__} of tensors")
+                raise RefusedTrace(f"'{record.name}' returns a {type(constant).__name__} of tensors")
         record.outcome = _outcome(outputs, results, watch)
         return (*_unaliased(results, operands, watch), *_taken_back(operands, watch))
 
@@ -323,7 +323,7 @@ def _record(mode: ProxyTorchDispatchMode, index: int, *operands: Any) -> tuple[A
 
 
 @leaf_call.py_functionalize_impl
-def _functionalise(ctx: Any, index: int, *operands: Any) -> tuple[Any, ...]:
+def _functionalize(ctx: Any, index: int, *operands: Any) -> tuple[Any, ...]:
     unwrapped = ctx.unwrap_tensors(operands)
     with ctx.redispatch_to_next():
         results = leaf_call(index, *unwrapped)

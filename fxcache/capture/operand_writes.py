@@ -78,7 +78,7 @@ class LeafWrites(TorchDispatchMode):
             self.wrote = True
             self._write(func, tensor)
         self.drew = self.drew or draws(func, args, kwargs)
-        # The kernel gives back its input where nothing is dropped; fake tensors, below autograd, a copy.
+        # The kernel returns its input where nothing is dropped; fake tensors, below autograd, a copy.
         unchanged = func is torch.ops.aten.dropout.default and not draws(func, args, kwargs)
         result = args[0] if unchanged else func(*args, **kwargs)
         for made in result if isinstance(result, (list, tuple)) else (result,):

@@ -54,9 +54,9 @@ def unordered(func: Any) -> str | None:
     if func.namespace == "c10d":
         return "a collective that works in place"
     if any("__torch__" in str(r.type) for r in func._schema.returns):
-        return "it gives back an object that is no tensor"
+        return "it returns an object that is no tensor"
     if not func._schema.returns:
-        return "it gives nothing back, so it is run for an effect"
+        return "it returns nothing, so it is run for an effect"
     if func.namespace != "aten" and _get_effect(func) is not None:
         return "it is registered to have side effects"
     return None

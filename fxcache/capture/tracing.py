@@ -1,7 +1,7 @@
 """Trace one call of a forward into a functional graph, with leaf calls as single nodes.
 
 The forward is traced as it runs; a second trace, over the straight-line graph of the first, removes
-in-place writes. One trace through a functionalising layer would hide the reads of Python code from
+in-place writes. One trace through a functionalizing layer would hide the reads of Python code from
 us, and leaves some composite operators' writes in the graph.
 """
 
@@ -84,7 +84,7 @@ def trace(
 
     inputs: gives the flat inputs, anew for each trace that may write to them. decomposed: use the Python
     decompositions of operators, which take symbolic amounts of padding and resizing that their kernels do
-    not. Some copy where the kernel gives back its input, so that writes in place are refused.
+    not. Some copy where the kernel returns its input, so that writes in place are refused.
     blocks: names of the leaves that may read values.
 
     Raises whatever the forward raises under tracing, and `RefusedTrace`.
@@ -210,7 +210,7 @@ def _refuse_hidden(output: Structure) -> None:
     for constant in output.held():
         if is_opaque(constant) and any(map(is_traced, tensors_within(constant))):
             kind = type(constant).__name__
-            raise RefusedTrace(f"its forward gives back a {kind} that holds tensors")
+            raise RefusedTrace(f"its forward returns a {kind} that holds tensors")
 
 
 def _settle_autocast(session: Recording, glue: GlueWatch) -> tuple[Change, ...]:
@@ -230,9 +230,9 @@ def _settle_autocast(session: Recording, glue: GlueWatch) -> tuple[Change, ...]:
 
 
 def _refuse_numbers(calls: list[LeafRecord], watched: frozenset[str]) -> None:
-    """A block traced on real tensors may have read the numbers that it gives back."""
+    """A block traced on real tensors may have read the numbers that it returns."""
     for call in calls:
         assert call.outputs is not None
         numbers = [c for c in call.outputs.constants if isinstance(c, (bool, int, float))]
         if watched and call.name not in watched and numbers:
-            raise RefusedTrace(f"block '{call.name}' gives back numbers, which may depend on tensor values")
+            raise RefusedTrace(f"block '{call.name}' returns numbers, which may depend on tensor values")

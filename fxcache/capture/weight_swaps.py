@@ -1,7 +1,7 @@
 """Parameters and buffers that a forward exchanges before it calls the leaf that owns them.
 
 A graph of the calls would run each leaf with what it owns between forwards: block swapping, casting a
-block and casting it back, would be skipped without a word.
+block and casting it back, would be skipped silently.
 """
 
 from __future__ import annotations

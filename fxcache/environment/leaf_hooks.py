@@ -1,6 +1,6 @@
 """Whether the hooks on the leaves, and on all within them, are those that they were captured with.
 
-A hook acts within the leaf, so what it returns counts by itself. But that a leaf gives back its very
+A hook acts within the leaf, so what it returns counts by itself. But that a leaf returns its very
 input, or writes to it, is in the graph; a hook that comes later may do otherwise.
 """
 

@@ -1,7 +1,7 @@
 """Trees of values with the tensors cut out: how a call is written down, and put together again.
 
 Containers are those of `torch.utils._pytree`. Dataclasses of tensors, which it does not know, are opened
-as well where a leaf takes one or gives one back.
+as well where a leaf takes or returns one.
 """
 
 from __future__ import annotations

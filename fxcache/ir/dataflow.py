@@ -12,7 +12,7 @@ from torch.fx import Node
 
 
 def output_values(call: Node) -> dict[Any, Node]:
-    """The tensors that a module call gives back, by their place in its result.
+    """The tensors that a module call returns, by their place in its result.
 
     The call itself, or what the graph takes out of its structured result.
     """

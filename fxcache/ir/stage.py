@@ -12,7 +12,7 @@ class Stage:
     """A part of the graph that runs as a whole.
 
     inputs: what it takes, by name of the value in the captured graph or of the state tensor.
-    outputs: what it gives, likewise; the graph module returns a tuple in this order.
+    outputs: what it returns, likewise; the graph module returns a tuple in this order.
     """
 
     name: str

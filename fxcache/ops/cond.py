@@ -1,4 +1,4 @@
-"""The choice between replaying and computing the middle, and what branches may give back."""
+"""The choice between replaying and computing the middle, and what branches may return."""
 
 from __future__ import annotations
 
@@ -63,7 +63,7 @@ def _as_it_is(value: Tensor) -> Tensor:
     """A contiguous tensor whose strides the compiler keeps.
 
     They are written as products of sizes, as the conditional operator wants them: those of a contiguous
-    tensor of open sizes have maxima in them (a size might be 0).
+    tensor of dynamic sizes have maxima in them (a size might be 0).
     """
     strides: list[int] = [1]
     for size in value.shape[:0:-1]:

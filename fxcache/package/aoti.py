@@ -27,7 +27,7 @@ def export_aoti(
 ) -> Path:
     """Write the package for calls like `example_inputs`. Raises `ExportError`.
 
-    dynamic: leave sizes open where the model allows. options: inductor's configuration.
+    dynamic: keep sizes dynamic where the model allows. options: inductor's configuration.
     """
     if target.suffix != ".pt2":
         raise ExportError(type(cached.original).__name__, f"the file's name must end in .pt2, not {target}")
@@ -54,7 +54,7 @@ def inductor_options() -> tuple[str, ...]:
 
 
 def _still_open(exported: torch.export.ExportedProgram, inputs: int) -> set[tuple[int, int]]:
-    """(input, dimension) pairs that the compiled program leaves open."""
+    """(input, dimension) pairs that the compiled program keeps dynamic."""
     names = exported.graph_signature.user_inputs
     nodes = {n.name: n for n in exported.graph.find_nodes(op="placeholder")}
     found: set[tuple[int, int]] = set()

@@ -45,7 +45,7 @@ def flat_inputs(manifest: Manifest, args: tuple[Any, ...], kwargs: Mapping[str, 
 
 
 def open_sizes(manifest: Manifest, tensors: list[torch.Tensor]) -> dict[str, int]:
-    """The open sizes of a call, by the names that the manifest uses. Raises `PackageInputError`."""
+    """The dynamic sizes of a call, by the names that the manifest uses. Raises `PackageInputError`."""
     sizes: dict[str, int] = {}
     for entry, tensor in zip(manifest.inputs, tensors, strict=True):
         _check(entry, tensor)

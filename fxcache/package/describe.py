@@ -58,7 +58,7 @@ def manifest_of(
 ) -> Manifest:
     """What a package made for calls like `example_inputs` says of itself.
 
-    open_sizes: (input, dimension) pairs that the compiled code leaves open.
+    open_sizes: (input, dimension) pairs that the compiled code keeps dynamic.
     """
     program, original = specialization.program, cached.original
     bound = cached._inputs.bind((), example_inputs)
@@ -104,7 +104,7 @@ def manifest_of(
 
 
 def _conditions(specialization: Specialization, symbols: Mapping[sympy.Symbol, Any]) -> Iterator[str]:
-    """Guards on the open sizes; those on fixed ones hold already."""
+    """Guards on the dynamic sizes; those on fixed ones hold already."""
     for condition in specialization.guards.conditions:
         if isinstance(condition, sympy.Eq):
             left, right = (sympy.sympify(a).xreplace(dict(symbols)) for a in condition.args)

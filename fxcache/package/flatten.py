@@ -1,7 +1,7 @@
 """Flatten a program: every stage down to ATen operators, its modules' parameters as attributes.
 
-Needed where branches that update state are compiled for open sizes: functionalising such a branch asks
-composite operators (`aten.linear`) for concrete sizes and would fix them without a word. A flat program
+Needed where branches that update state are compiled for dynamic sizes: functionalizing such a branch asks
+composite operators (`aten.linear`) for concrete sizes and would fix them silently. A flat program
 holds the modules as they are now; use it only where that is meant (export).
 """
 

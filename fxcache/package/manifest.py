@@ -34,7 +34,7 @@ class TensorEntry:
 
     @functools.cached_property
     def sizes(self) -> tuple[SizeFunction, ...]:
-        """Its shape as functions of the open sizes. Raises `ValueError` for what is no expression."""
+        """Its shape as functions of the dynamic sizes. Raises `ValueError` for what is no expression."""
         return tuple(map(size_function, self.shape))
 
 
@@ -86,7 +86,7 @@ class Manifest:
 
     @functools.cached_property
     def checks(self) -> tuple[SizeFunction, ...]:
-        """The conditions as functions of the open sizes. Raises `ValueError` for what is none."""
+        """The conditions as functions of the dynamic sizes. Raises `ValueError` for what is none."""
         return tuple(map(size_function, self.conditions))
 
     def on_gpu(self, index: int) -> Manifest:

@@ -59,7 +59,7 @@ class PackagedGraph:
         return self.state(open_sizes(self._manifest, call.tensors))
 
     def state(self, sizes: Mapping[str, int]) -> dict[str, torch.Tensor]:
-        """Fresh state tensors for these open sizes."""
+        """Fresh state tensors for these dynamic sizes."""
         return {e.name: _allocate(e, sizes) for e in self._manifest.state}
 
     def shares_state(self, other: Served, call_key: tuple[Any, ...]) -> bool:

@@ -96,7 +96,7 @@ class PackagedTransformer(Sealed):
         return self._graph.state(sizes)
 
     def input_sizes(self, *args: Any, **kwargs: Any) -> dict[str, int]:
-        """The open sizes of a call, by the names that the manifest uses."""
+        """The dynamic sizes of a call, by the names that the manifest uses."""
         return open_sizes(self.manifest, flat_inputs(self.manifest, args, kwargs))
 
     # ------------------------------------------------------------------ contexts and report

@@ -17,7 +17,7 @@ Of several that could claim a call, the one of which the most tells: with the mo
 compared, then the most that are the very same objects, then the nearest sample.
 
 Anything else begins a new trajectory with a state of its own, which computes. An input that changes
-from step to step although it is neither sample nor time (the residuals of a ControlNet) is recognised
+from step to step although it is neither sample nor time (the residuals of a ControlNet) is recognized
 when it changes twice in a row while other conditioning stays, time moves on and the sample is near; in
 that trajectory it then no longer counts. The halves of guidance have such inputs, too, and differ in
 more: a call is compared with the trajectory from which the fewest inputs differ. Where two could claim
@@ -43,7 +43,7 @@ from .trajectory import Change, Trajectory
 from .trajectory_state import TrajectoryState
 
 MAX_TRAJECTORIES = 8  # of one context; beyond it, the one that waited longest is dropped
-PATIENCE = 2  # a trajectory is over when it sat out so many rounds of all trajectories
+PATIENCE = 2  # rounds of all trajectories that one may sit out before it is over
 
 
 class Context:

@@ -63,7 +63,7 @@ def _denoises(module: nn.Module) -> bool:
 def transform_pipeline(
     pipe: P, config: ConfigLike, cache: Callable[[nn.Module, CacheConfig], CachedTransformer]
 ) -> P:
-    """Replace the denoisers of `pipe` by what `cache` makes of them; gives `pipe` back.
+    """Replace the denoisers of `pipe` by what `cache` makes of them; returns `pipe`.
 
     `config` is one for all, or a mapping from component names to one each: those are transformed, the
     others left alone.

@@ -12,7 +12,7 @@ from ..ir.roles import Roles
 from ..ops.nearness import distance
 from .conditioning import version_of
 
-SHORT = 16  # so many times are averaged quicker on the host
+SHORT = 16  # up to this many times are averaged quicker on the host
 
 
 @dataclass(eq=False)

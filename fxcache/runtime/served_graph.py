@@ -15,7 +15,7 @@ from .flops import StepFlops
 class Served(Protocol):
     """A graph that serves calls; two calls are of the same graph where it is the same object.
 
-    run: takes a call's tensors and the state tensors; gives the flat outputs. roles: what the tensors are
+    run: takes a call's tensors and the state tensors; returns the flat outputs. roles: what the tensors are
     for. segments: how many decisions a step makes.
     """
 

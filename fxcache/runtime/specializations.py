@@ -45,7 +45,7 @@ from .write_back import writing_back
 Lowering = Callable[[Program], Callable[..., tuple[Any, ...]]]
 Key = tuple[Any, ...]
 MAX_CAPTURES = 16  # specializations for one kind of call
-MOST_KINDS = 4  # so many kinds of call may each have as many
+MOST_KINDS = 4  # at most this many kinds of call may each have as many
 MAX_CALLS = 256  # calls, by sizes and values, that are found quickly
 _LOG = logging.getLogger("fxcache")
 
@@ -60,7 +60,7 @@ def eager(program: Program) -> Callable[..., tuple[Any, ...]]:
 class Specialization:
     """One transformed graph and the calls that it serves.
 
-    run: takes the flat inputs and the state tensors; gives the flat outputs. served: calls so far.
+    run: takes the flat inputs and the state tensors; returns the flat outputs. served: calls so far.
     key, structure: of the call that was captured. number, last_served: which call that was, and the last one
     that was served. objects: those of the call that was captured, which blocks may be given whenever the
     graph runs; prints: how these were. gives_object: one may be in the output. flexible: whether `run`
@@ -262,7 +262,7 @@ class Specializations:
 
         numbers: whether numbers that changed may become inputs of its graph.
 
-        Also gives the call again, with the key that equal calls before had: comparing it is quick then.
+        Also returns the call again, with the key that equal calls before had: comparing it is quick then.
         """
         self._calls += 1
         known = self._last

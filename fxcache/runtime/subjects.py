@@ -40,7 +40,7 @@ def _refuse_package(value: object, use: str, instead: str) -> None:
 
 
 def compiled_before(value: object) -> bool:
-    """Whether `value` is what `torch.compile(module)` gives, or a module on which `compile()` was called."""
+    """Whether `value` is what `torch.compile(module)` returns, or a module on which `compile()` ran."""
     if isinstance(value, torch._dynamo.OptimizedModule):
         return True
     return isinstance(value, nn.Module) and value.__dict__.get("_compiled_call_impl") is not None
@@ -57,7 +57,7 @@ def _refusal(value: object) -> tuple[str | None, str]:
     if value is None:
         return "None", "the pipeline may hold its denoiser under another name (transformer, unet, ...)"
     if isinstance(value, torch._dynamo.OptimizedModule):
-        return "what torch.compile() gave", (
+        return "what torch.compile() returned", (
             "transform the model itself (its _orig_mod), then fxcache.compile() the result"
         )
     if isinstance(value, torch.jit.ScriptModule):

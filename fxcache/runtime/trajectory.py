@@ -15,7 +15,7 @@ from .request_identity import Moment
 from .served_graph import Served
 from .trajectory_state import TrajectoryState
 
-LEAP = 2.5  # a move in time is doubtful when it is so many times the one before
+LEAP = 2.5  # how many times the move before a move in time may be without doubt
 FIRST_LEAP = 0.3  # a first move is doubtful when it is this share of the time
 
 

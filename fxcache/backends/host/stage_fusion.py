@@ -119,7 +119,7 @@ def _needed(later: set[str], branch: Stage, trunk: Stage) -> tuple[str, ...]:
 
 
 def join(name: str, stages: Sequence[Stage], outputs: tuple[str, ...]) -> Stage:
-    """One stage that runs `stages` in turn and gives `outputs`."""
+    """One stage that runs `stages` in turn and returns `outputs`."""
     graph = Graph()
     produced = {n for stage in stages for n in stage.outputs}
     used = {stage.name: _used_inputs(stage) for stage in stages}

@@ -21,7 +21,7 @@ SQUEEZES = (torch.ops.aten.squeeze.dim, torch.ops.aten.squeeze.dims)
 
 
 def _idle(node: Node) -> bool:
-    """A copy of an input, or what has no converter for open sizes and changes nothing here: a squeeze of
+    """A copy of an input, or what has no converter for dynamic sizes and changes nothing here: a squeeze of
     sizes that are not 1, contiguous strides for what is contiguous."""
     if node.target is torch.ops.aten.clone.default:
         return bool(node.args[0].op == "placeholder")  # type: ignore[union-attr]

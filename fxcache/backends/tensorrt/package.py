@@ -86,7 +86,7 @@ def _builder() -> str:
 
 
 def _open_sizes(sizes: Sizes) -> set[tuple[int, int]]:
-    """(input, dimension) pairs that the engines leave open."""
+    """(input, dimension) pairs that the engines keep dynamic."""
     rows = zip(sizes.low, sizes.high, strict=True)
     return {(i, d) for i, (low, high) in enumerate(rows) for d in range(len(low)) if low[d] != high[d]}
 

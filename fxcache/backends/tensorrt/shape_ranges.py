@@ -1,4 +1,4 @@
-"""Which sizes an engine is built for: a range for every open dimension of the model's inputs.
+"""Which sizes an engine is built for: a range for every dynamic dimension of the model's inputs.
 
 The captured graph knows its sizes as symbols with conditions on them. Dimensions that the model ties
 together (batch of every input, rows of position ids and image tokens) move together; how far is what

@@ -85,7 +85,7 @@ def _tensors(value: Any) -> Iterable[torch.Tensor]:
 
 
 def in_double(node: Node) -> bool:
-    """Whether a node takes or gives float64."""
+    """Whether a node takes or returns float64."""
     around = (node, *node.all_input_nodes)
     return any(
         t.dtype in (torch.float64, torch.complex128) for n in around for t in _tensors(n.meta.get("val"))
