@@ -14,11 +14,13 @@ from ..ir.verify import (
     branches_agree,
     chain_consumes,
     decisions_made,
+    graph_described,
     hits_replay,
     middles_complete,
     nothing_dead,
     regions_ordered,
     segments_whole,
+    stages_described,
     streams_paired,
     values_described,
     verify,
@@ -52,10 +54,10 @@ PASSES: tuple[Pass, ...] = (
     Pass(pair_streams, (chain_consumes, streams_paired)),
     Pass(split_segments, (segments_whole,)),
     Pass(assign_regions, (regions_ordered,)),
-    Pass(partition, (middles_complete,)),
-    Pass(insert_cache_check, (decisions_made,)),
-    Pass(insert_forecast, (middles_complete, hits_replay)),
-    Pass(insert_conditional, (branches_agree, nothing_dead)),
+    Pass(partition, (stages_described, middles_complete)),
+    Pass(insert_cache_check, (stages_described, decisions_made)),
+    Pass(insert_forecast, (stages_described, middles_complete, hits_replay)),
+    Pass(insert_conditional, (graph_described, branches_agree, nothing_dead)),
 )
 
 

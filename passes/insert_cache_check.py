@@ -37,6 +37,7 @@ def sample_node(program: Program) -> Node | None:
 
 
 def _insert(program: Program, trunk: Trunk, index: int, sample: Node | None) -> list[StateTensor]:
+    assert program.partition is not None
     config, builder = program.config, trunk.builder
     device = _device(program)
     height = len(initial_clock())
@@ -48,26 +49,24 @@ def _insert(program: Program, trunk: Trunk, index: int, sample: Node | None) -> 
     if sample is not None and index == 0:  # by the time of the next segment the sample is the last one
         last = StateTensor.like(LAST_SAMPLE, sample.meta["val"])
         state.append(last)
-        near = builder.call(is_near, builder.input(sample.name, sample), builder.input(last.name))
+        near = builder.call(is_near, builder.input(sample.name, sample), builder.state(last))
         if len(program.segments) > 1:
             builder.outputs["near_0"] = near
     elif sample is not None:
-        near = builder.input("near_0")
-    clock_node = builder.input(clock.name)
+        near = builder.input("near_0", program.partition.trunks[0].builder.outputs["near_0"])
+    clock_node = builder.state(clock)
     if program.timestep is None:
         now = builder.call(continue_step, clock_node, near)
     else:
-        timestep = builder.input(_placeholder(program, program.timestep))
+        time = _placeholder(program, program.timestep)
+        timestep = builder.input(time.name, time)
         now = builder.call(begin_step, clock_node, timestep, near)
 
     diff = None
     if trunk.residual is not None:
-        value = trunk.residual.meta.get("val")
-        primary = program.segments[index].blocks[program.segments[index].fn - 1].primary
-        assert primary is not None
-        previous = StateTensor.like(f"previous_{index}", value if value is not None else primary.meta["val"])
+        previous = StateTensor.like(f"previous_{index}", trunk.residual.meta["val"])
         state.append(previous)
-        diff = builder.call(residual_diff, trunk.residual, builder.input(previous.name))
+        diff = builder.call(residual_diff, trunk.residual, builder.state(previous))
         builder.outputs[f"residual_{index}"] = trunk.residual
 
     mask_node = None
@@ -75,7 +74,7 @@ def _insert(program: Program, trunk: Trunk, index: int, sample: Node | None) -> 
         entries = mask_entries(config.steps_mask)
         mask = StateTensor(f"mask_{index}", (len(entries),), torch.float64, device, (entries,))
         state.append(mask)
-        mask_node = builder.input(mask.name)
+        mask_node = builder.state(mask)
 
     check = builder.call(
         cache_check,
@@ -103,7 +102,7 @@ def _device(program: Program) -> torch.device:
     return primary.meta["val"].device
 
 
-def _placeholder(program: Program, timestep: str) -> str:
-    """Name of the graph input that carries the timestep."""
+def _placeholder(program: Program, timestep: str) -> Node:
+    """The graph input that carries the timestep."""
     nodes = program.capture.graph.graph.find_nodes(op="placeholder")
-    return nodes[program.capture.inputs.index(timestep)].name
+    return nodes[program.capture.inputs.index(timestep)]

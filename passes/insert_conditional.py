@@ -7,7 +7,7 @@ import operator
 from torch import nn
 from torch.fx import Graph, GraphModule, Node
 
-from ..ir.program import Middle, Program
+from ..ir.program import Middle, Program, Trunk
 from ..ir.stage import Stage
 from ..ops.cond import conditional, materialize
 
@@ -16,6 +16,8 @@ def insert_conditional(program: Program) -> Program:
     """Finish every stage and build the outer graph over them."""
     assert program.partition is not None
     root = program.capture.graph
+    trunks, middles = program.partition.trunks, program.partition.middles
+    fakes = trunks[0].builder.fakes
     graph = Graph()
     values: dict[str, Node] = {}
     for node in root.graph.find_nodes(op="placeholder"):
@@ -23,8 +25,8 @@ def insert_conditional(program: Program) -> Program:
         values[node.name].meta = dict(node.meta)
     for tensor in program.state:
         values[tensor.name] = graph.placeholder(tensor.name)
+        values[tensor.name].meta["val"] = fakes.state(tensor)
     stages: dict[str, Stage] = {}
-    trunks, middles = program.partition.trunks, program.partition.middles
     for index, trunk in enumerate(trunks):
         stage = trunk.builder.finish(root)
         stages[stage.name] = stage
@@ -33,8 +35,8 @@ def insert_conditional(program: Program) -> Program:
             break
         middle = middles[index]
         if not middle.outputs:
-            _give_something(middle, index)
-        operands = tuple(dict.fromkeys((*middle.skip.inputs, *middle.compute.inputs)))
+            _give_something(middle, trunk, index)
+        operands = {**middle.skip.inputs, **middle.compute.inputs}
         skip = middle.skip.finish(root, operands)
         compute = middle.compute.finish(root, operands)
         stages[skip.name], stages[compute.name] = skip, compute
@@ -49,15 +51,17 @@ def insert_conditional(program: Program) -> Program:
     return program.replace(stages=stages, graph=outer)
 
 
-def _give_something(middle: Middle, index: int) -> None:
+def _give_something(middle: Middle, trunk: Trunk, index: int) -> None:
     """A middle with no blocks gives nothing, but the conditional operator wants a result."""
+    name = f"record_{index}"
     for builder in (middle.skip, middle.compute):
-        builder.outputs[f"done_{index}"] = builder.call(materialize, builder.input(f"record_{index}"))
+        record = builder.input(name, trunk.builder.outputs[name])
+        builder.outputs[f"done_{index}"] = builder.call(materialize, record)
 
 
 def _call(graph: Graph, stage: Stage, values: dict[str, Node]) -> None:
     call = graph.call_module(stage.name, tuple(values[name] for name in stage.inputs))
-    _unpack(graph, call, stage.outputs, values)
+    _unpack(graph, call, stage, values)
 
 
 def _branch(graph: Graph, values: dict[str, Node], hit: str, skip: Stage, compute: Stage) -> None:
@@ -65,11 +69,14 @@ def _branch(graph: Graph, values: dict[str, Node], hit: str, skip: Stage, comput
     operands = tuple(values[name] for name in skip.inputs)
     intermediate_operands = tuple(i for i, operand in enumerate(operands) if operand.op != "placeholder")
     call = graph.call_function(conditional, (values[hit], *branches, operands, intermediate_operands))
-    _unpack(graph, call, compute.outputs, values)
+    _unpack(graph, call, compute, values)
 
 
-def _unpack(graph: Graph, call: Node, names: tuple[str, ...], values: dict[str, Node]) -> None:
-    for i, name in enumerate(names):
+def _unpack(graph: Graph, call: Node, stage: Stage, values: dict[str, Node]) -> None:
+    """Name what `call` returns, which is what `stage` does."""
+    call.meta["val"] = tuple(stage.returned())
+    for i, name in enumerate(stage.outputs):
         item = graph.call_function(operator.getitem, (call, i))
         item._rename(name)
+        item.meta["val"] = call.meta["val"][i]
         values[name] = item

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import operator
+from collections.abc import Mapping
 
 import torch
 from torch.fx import Node
 
 from ..forecasters import Forecaster, Reuse
-from ..ir.program import Middle, Program
+from ..ir.program import Middle, Program, Trunk
 from ..ir.stage_builder import StageBuilder
 from ..ir.state import StateTensor
 from ..ops.clock import commit_hit, commit_miss, log_step, times
@@ -24,32 +25,39 @@ def insert_forecast(program: Program) -> Program:
     forecaster = program.config.forecaster or REUSE
     accumulate = program.config.max_accumulated_residual_diff is not None
     state: list[StateTensor] = []
+    known = {tensor.name: tensor for tensor in program.state}
     sample = sample_node(program)
     if sample is not None:
         for builder in (program.partition.middles[0].compute, program.partition.middles[0].skip):
-            builder.call(store, builder.input(LAST_SAMPLE), builder.input(sample.name, sample))
+            builder.call(store, builder.state(known[LAST_SAMPLE]), builder.input(sample.name, sample))
     for index, middle in enumerate(program.partition.middles):
-        has_residual = program.partition.trunks[index].residual is not None
-        state += _complete(middle, forecaster, index, has_residual, accumulate)
+        state += _complete(middle, program.partition.trunks[index], forecaster, index, known, accumulate)
     return program.replace(state=(*program.state, *state))
 
 
 def _complete(
-    middle: Middle, forecaster: Forecaster, index: int, has_residual: bool, accumulate: bool
+    middle: Middle,
+    trunk: Trunk,
+    forecaster: Forecaster,
+    index: int,
+    known: Mapping[str, StateTensor],
+    accumulate: bool,
 ) -> list[StateTensor]:
-    compute, skip = middle.compute, middle.skip
+    compute, skip, decided = middle.compute, middle.skip, trunk.builder.outputs
     state: list[StateTensor] = []
-    clocks = {b: _times(b, forecaster, index) for b in (compute, skip)}
+    now, record = f"now_{index}", f"record_{index}"
+    clocks = {b: _times(b, forecaster, now, decided[now]) for b in (compute, skip)}
     for node in middle.outputs:
         factors = _remember(middle, node, forecaster, clocks[compute], state)
         _replay(middle, node, forecaster, clocks[skip], factors)
-    if has_residual:
-        previous = compute.input(f"previous_{index}")
-        compute.call(store, previous, compute.input(f"residual_{index}"))
-    clock, log, now, record = (f"{n}_{index}" for n in ("clock", "log", "now", "record"))
+    if trunk.residual is not None:
+        previous = compute.state(known[f"previous_{index}"])
+        compute.call(store, previous, compute.input(f"residual_{index}", trunk.residual))
+    clock, log = known[f"clock_{index}"], known[f"log_{index}"]
     for builder, hit in ((compute, False), (skip, True)):
-        numbers, given = builder.input(clock), (builder.input(now), builder.input(record))
-        builder.call(log_step, builder.input(log), given[0], float(hit), given[1])
+        numbers = builder.state(clock)
+        given = [builder.input(name, decided[name]) for name in (now, record)]
+        builder.call(log_step, builder.state(log), given[0], float(hit), given[1])
         if hit:
             builder.call(commit_hit, numbers, *given, accumulate)
         else:
@@ -57,10 +65,10 @@ def _complete(
     return state
 
 
-def _times(builder: StageBuilder, forecaster: Forecaster, index: int) -> Node | None:
+def _times(builder: StageBuilder, forecaster: Forecaster, name: str, now: Node) -> Node | None:
     if isinstance(forecaster, Reuse):
         return None
-    return builder.call(times, builder.input(f"now_{index}"), forecaster.distance)
+    return builder.call(times, builder.input(name, now), forecaster.distance)
 
 
 def cached_whole(middle: Middle, node: Node, forecaster: Forecaster) -> str | None:
@@ -94,7 +102,7 @@ def _remember(
         StateTensor.like(f"{node.name}_factor_{i}", node.meta["val"]) for i in range(method.snapshots)
     )
     state.extend(factors)
-    slots = [compute.input(f.name) for f in factors]
+    slots = [compute.state(f) for f in factors]
     updated = [cached]
     if not isinstance(method, Reuse):
         new = compute.call(method.update, slots, cached, clock)
@@ -118,7 +126,7 @@ def _replay(
         skip.outputs[node.name] = skeletons[1]
         return
     method, on_residual = _caches(middle, node, forecaster)
-    slots = [skip.input(f.name) for f in factors]
+    slots = [skip.state(f) for f in factors]
     forecast = slots[0] if isinstance(method, Reuse) else skip.call(method.predict, slots, clock)
     if skeletons and on_residual:
         forecast = skip.call(torch.add, skeletons[1], forecast)

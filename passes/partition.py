@@ -13,15 +13,16 @@ from torch.fx import Node
 
 from ..ir.blocks import Block, Segment
 from ..ir.dataflow import same_shape
+from ..ir.fake_values import FakeValues
 from ..ir.program import Middle, Partition, Program, Trunk
 from ..ir.stage_builder import Identity, OpaqueValueError, StageBuilder, is_free
 
 
 def partition(program: Program) -> Program:
     """Fill `partition` with builders of every stage, ready for nodes to be inserted."""
-    crossing = _crossing(program)
-    trunks = tuple(_trunk(program, j, crossing) for j in range(len(program.segments) + 1))
-    middles = tuple(_middle(program, segment, crossing) for segment in program.segments)
+    crossing, fakes = _crossing(program), FakeValues(program.capture.graph)
+    trunks = tuple(_trunk(program, j, crossing, fakes) for j in range(len(program.segments) + 1))
+    middles = tuple(_middle(program, segment, crossing, fakes) for segment in program.segments)
     return program.replace(partition=Partition(trunks, middles))
 
 
@@ -39,11 +40,11 @@ def _crossing(program: Program) -> dict[int, list[Node]]:
     return crossing
 
 
-def _trunk(program: Program, j: int, crossing: dict[int, list[Node]]) -> Trunk:
+def _trunk(program: Program, j: int, crossing: dict[int, list[Node]], fakes: FakeValues) -> Trunk:
     regions = program.regions
     last = j == len(program.segments)
     name = "back" if last else "front" if len(program.segments) == 1 else f"front_{j}"
-    builder = StageBuilder(name, lambda n: regions.get(n) == 2 * j)
+    builder = StageBuilder(name, lambda n: regions.get(n) == 2 * j, fakes)
     _copy_in_order(program, builder, 2 * j, crossing)
     residual, whole = None, None
     if last:
@@ -96,10 +97,10 @@ def _front_residual(
     value = builder.value(primary)
     identity = Identity.on((*front, *_beside(program, front, 2 * segment.index)))
     try:
-        skeleton = builder.value(primary, identity)
+        builder.copy()[0].value(primary, identity)  # where it has none nothing is left behind
     except OpaqueValueError as error:
         return value, str(error)
-    return builder.call(torch.sub, value, skeleton), None
+    return builder.call(torch.sub, value, builder.value(primary, identity)), None
 
 
 def _beside(program: Program, blocks: Sequence[Block], region: int) -> list[Block]:
@@ -108,7 +109,7 @@ def _beside(program: Program, blocks: Sequence[Block], region: int) -> list[Bloc
     return [b for b in program.beside if b.name in names and program.regions.get(b.node) == region]
 
 
-def _middle(program: Program, segment: Segment, crossing: dict[int, list[Node]]) -> Middle:
+def _middle(program: Program, segment: Segment, crossing: dict[int, list[Node]], fakes: FakeValues) -> Middle:
     region = 2 * segment.index + 1
     suffix = "" if len(program.segments) == 1 else f"_{segment.index}"
     regions = program.regions
@@ -116,12 +117,12 @@ def _middle(program: Program, segment: Segment, crossing: dict[int, list[Node]])
     def inside(node: Node) -> bool:
         return regions.get(node) == region
 
-    compute = StageBuilder("compute" + suffix, inside)
-    skip = StageBuilder("skip" + suffix, inside)
+    compute = StageBuilder("compute" + suffix, inside, fakes)
+    skip = StageBuilder("skip" + suffix, inside, fakes)
     _copy_in_order(program, compute, region, crossing)
     identity = Identity.on((*segment.middle, *_beside(program, segment.middle, region)))
     outputs = crossing.get(region, [])
-    probe = StageBuilder("probe", inside)
+    probe = StageBuilder("probe", inside, fakes)
     skeletons: dict[str, tuple[Node, Node] | None] = {}
     whole: dict[str, str] = {}
     for node in outputs:

@@ -238,6 +238,46 @@ def test_verify_catches_missing_metadata() -> None:
         check(done, after=find_chain)
 
 
+@pytest.mark.parametrize("last", [partition, insert_cache_check, insert_forecast])
+def test_verify_catches_a_stage_node_without_metadata(last: Callable[[Program], Program]) -> None:
+    done = until(last)
+    assert done.partition is not None
+    list(done.partition.middles[0].compute.graph.nodes)[-1].meta.clear()
+    with pytest.raises(GraphSpecError, match=r"in 'compute' value '.*' has no metadata"):
+        check(done, after=last)
+
+
+@pytest.mark.parametrize("name", ["cached", "skip"])
+def test_verify_catches_a_finished_node_without_metadata(name: str) -> None:
+    done = finished()
+    assert done.graph is not None
+    graph = done.graph.graph if name == "cached" else done.stages[name].graph.graph
+    next(n for n in graph.nodes if n.op == "call_function").meta.clear()
+    with pytest.raises(GraphSpecError, match="has no metadata"):
+        check(done, after=insert_conditional)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [lambda v: v.double(), lambda v: v.unsqueeze(0), lambda v: v.to("meta")],
+    ids=["dtype", "shape", "device"],
+)
+def test_verify_catches_branches_that_disagree(change: Callable[[Tensor], Tensor]) -> None:
+    done = finished()
+    given = done.stages["skip"].graph.graph.output_node().args[0][0]
+    given.meta["val"] = change(given.meta["val"])
+    with pytest.raises(GraphSpecError, match=r"the branches of segment 0 give '.*' (in another|on another)"):
+        check(done, after=insert_conditional)
+
+
+def test_verify_catches_an_output_that_keeps_its_own_layout() -> None:
+    done = finished()
+    output = done.stages["skip"].graph.graph.output_node()
+    output.args = (tuple(n.args[0] for n in output.args[0]),)
+    with pytest.raises(GraphSpecError, match="in a layout of its own"):
+        check(done, after=insert_conditional)
+
+
 def test_verify_catches_a_node_in_the_wrong_region() -> None:
     done = program(toy())
     for step in (find_chain, pair_streams, split_segments, assign_regions):

@@ -88,6 +88,16 @@ def same_sizes(x: torch.Tensor, y: torch.Tensor) -> bool:
     return x.dim() == y.dim() and all(_equal(s, t) for s, t in zip(x.shape, y.shape, strict=True))
 
 
+def same_layout(x: object, y: object) -> bool:
+    """Whether two traced tensors have equal shapes and strides at the sizes that were traced.
+
+    Of what is no tensor, whether it is one thing.
+    """
+    if not isinstance(x, torch.Tensor) or not isinstance(y, torch.Tensor):
+        return True
+    return x is y or (same_sizes(x, y) and all(map(_equal, x.stride(), y.stride())))
+
+
 def equalities(a: Node, b: Node) -> list[sympy.Expr]:
     """Conditions, beyond what is always true, under which the shapes of two values are equal."""
     sizes = zip(a.meta["val"].shape, b.meta["val"].shape, strict=True)

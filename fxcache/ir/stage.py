@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
-from torch.fx import GraphModule
+from torch.fx import GraphModule, Node
 
 
 @dataclass(frozen=True)
@@ -19,3 +20,8 @@ class Stage:
     graph: GraphModule
     inputs: tuple[str, ...]
     outputs: tuple[str, ...]
+
+    def returned(self) -> list[Any]:
+        """What it gives, as the fake tensors that describe it."""
+        given: Any = self.graph.graph.output_node().args[0]
+        return [value.meta["val"] if isinstance(value, Node) else value for value in given]

@@ -9,9 +9,17 @@ from typing import Any
 import torch
 from torch import nn
 from torch.fx import Graph, GraphModule, Node
+from torch.fx.experimental.symbolic_shapes import GuardOnDataDependentSymNode
 
+from ..errors import GraphSpecError
 from .blocks import Block
+from .dataflow import same_layout
+from .fake_values import FakeValues
 from .stage import Stage
+from .state import StateTensor
+
+# Operators that read a tensor by its strides, whatever its sizes.
+LAYOUT_BOUND = (torch.ops.aten.as_strided.default,)
 
 
 class OpaqueValueError(Exception):
@@ -71,10 +79,15 @@ def _resolve(node: Node, identity: Identity | None) -> Key:
 
 
 class StageBuilder:
-    """Builds one stage; nodes for which `inside` holds are copied, all others become its inputs."""
+    """Builds one stage; nodes for which `inside` holds are copied, all others become its inputs.
 
-    def __init__(self, name: str, inside: Callable[[Node], bool]) -> None:
+    Every node but get_attr carries `meta["val"]`: copies that of the original, the others what `fakes`
+    finds.
+    """
+
+    def __init__(self, name: str, inside: Callable[[Node], bool], fakes: FakeValues) -> None:
         self.name = name
+        self.fakes = fakes
         self.graph = Graph()
         self._inside = inside
         self._copies: dict[Key, Node] = {}
@@ -117,10 +130,54 @@ class StageBuilder:
             self._copies[key] = self.input(node.name, node)
             return
         inner = identity if altered else None
-        self._copies[key] = self.graph.node_copy(node, lambda n: self._copies[_resolve(n, inner)])
+        copied = {n: self._copies[_resolve(n, inner)] for n in node.all_input_nodes}
+        copy = self._copies[key] = self.graph.node_copy(node, copied.__getitem__)
+        if not all(same_layout(n.meta.get("val"), c.meta.get("val")) for n, c in copied.items()):
+            try:
+                self._lay_out(copy)
+            except OpaqueValueError:
+                self.graph.erase_node(self._copies.pop(key))
+                raise
+
+    def _lay_out(self, copy: Node) -> None:
+        """Describe anew a copy whose operands are laid out otherwise than the original's.
+
+        Raises `OpaqueValueError` where its operator cannot take them so, or would read other elements.
+        """
+        if copy.op != "call_function":  # a leaf, which does not run again
+            return
+        if copy.target in LAYOUT_BOUND:
+            raise OpaqueValueError(f"'{copy.name}' reads by strides what the blocks lay out otherwise")
+        if copy.target is torch.ops.aten.view.default:  # traced of a reshape, where it was possible
+            copy.target = torch.ops.aten.reshape.default
+        function: Any = copy.target
+        try:
+            copy.meta["val"] = self.fakes.result(function, copy.args, copy.kwargs)
+        except GuardOnDataDependentSymNode:  # only how it is laid out depends on data
+            return
+        except RuntimeError as error:
+            why = f"'{copy.name}' cannot take the streams as they are laid out before the blocks"
+            raise OpaqueValueError(why) from error
+
+    def copy(self) -> tuple[StageBuilder, Mapping[Node, Node]]:
+        """Another that can be built on while this one stays as it is, and its node for each of this one's."""
+        other, nodes = StageBuilder(self.name, self._inside, self.fakes), dict[Node, Node]()
+        other.graph.graph_copy(self.graph, nodes)
+        other._copies = {key: nodes[node] for key, node in self._copies.items()}
+        other._inputs = {name: nodes[node] for name, node in self._inputs.items()}
+        other.outputs = {name: nodes[node] for name, node in self.outputs.items()}
+        return other, nodes
+
+    def state(self, tensor: StateTensor) -> Node:
+        """The stage's input that holds a state tensor."""
+        if tensor.name in self._inputs:
+            return self._inputs[tensor.name]
+        node = self.input(tensor.name)
+        node.meta["val"] = self.fakes.state(tensor)
+        return node
 
     def input(self, name: str, like: Node | None = None) -> Node:
-        """The stage's input `name`, made when first asked for."""
+        """The stage's input `name`, which holds what `like` does; made when first asked for."""
         if name not in self._inputs:
             placeholders = list(self._inputs.values())
             first = next(iter(self.graph.nodes), None)
@@ -139,14 +196,19 @@ class StageBuilder:
         return self._inputs[name]
 
     def call(self, function: Callable[..., Any], *args: Any, **kwargs: Any) -> Node:
-        """Add a call of an ordinary function."""
-        return self.graph.call_function(function, args, kwargs)
+        """Add a call of an ordinary function. Raises `GraphSpecError` where that fails on fake tensors."""
+        node = self.graph.call_function(function, args, kwargs)
+        try:
+            node.meta["val"] = self.fakes.result(function, args, kwargs)
+        except RuntimeError as error:
+            raise GraphSpecError(self.name, f"'{node.name}' does not run on fake tensors: {error}") from error
+        return node
 
-    def finish(self, root: nn.Module, inputs: tuple[str, ...] | None = None) -> Stage:
-        """The finished stage; `inputs` fixes which inputs it takes and in what order."""
+    def finish(self, root: nn.Module, inputs: Mapping[str, Node] | None = None) -> Stage:
+        """The finished stage; `inputs` fixes which inputs it takes, in what order, and what each is like."""
         if inputs is not None:
-            for name in inputs:
-                self.input(name)
+            for name, like in inputs.items():
+                self.input(name, like)
             ordered = [self._inputs[name] for name in inputs]
             for node in reversed(ordered):  # move to the front, in order
                 next(iter(self.graph.nodes)).prepend(node)
@@ -157,5 +219,6 @@ class StageBuilder:
         return Stage(self.name, module, tuple(self._inputs), tuple(self.outputs))
 
     @property
-    def inputs(self) -> tuple[str, ...]:
-        return tuple(self._inputs)
+    def inputs(self) -> Mapping[str, Node]:
+        """Its inputs so far, by name, in order."""
+        return self._inputs

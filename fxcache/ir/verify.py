@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import torch
 from torch.fx import Graph, Node
 
 from ..errors import GraphSpecError
+from ..ops.cond import materialize
 from .dataflow import ancestors, same_shape
 from .program import Program
+from .stage import Stage
 
 Rule = Callable[[Program], str | None]  # what is broken, in words, or None
 
@@ -32,7 +35,26 @@ def chain_consumes(program: Program) -> str | None:
 
 
 def values_described(program: Program) -> str | None:
-    for node in program.capture.graph.graph.nodes:
+    return _undescribed(program.capture.graph.graph)
+
+
+def stages_described(program: Program) -> str | None:
+    assert program.partition is not None
+    stages = [trunk.builder for trunk in program.partition.trunks]
+    stages += [builder for m in program.partition.middles for builder in (m.compute, m.skip)]
+    found = ((s.name, _undescribed(s.graph)) for s in stages)
+    return next((f"in '{name}' {problem}" for name, problem in found if problem is not None), None)
+
+
+def graph_described(program: Program) -> str | None:
+    assert program.graph is not None
+    graphs = {"the outer graph": program.graph, **{n: s.graph for n, s in program.stages.items()}}
+    found = ((name, _undescribed(module.graph)) for name, module in graphs.items())
+    return next((f"in {name} {problem}" for name, problem in found if problem is not None), None)
+
+
+def _undescribed(graph: Graph) -> str | None:
+    for node in graph.nodes:
         if node.op not in ("output", "get_attr") and "val" not in node.meta:
             return f"value '{node.name}' has no metadata"
     return None
@@ -134,6 +156,35 @@ def branches_agree(program: Program) -> str | None:
                 return f"two outputs of '{stage.name}' are the same tensor"
             if any(n.op == "placeholder" and not _is_size(n) for n in given):
                 return f"an output of '{stage.name}' is one of its inputs"
+        for name, hit, miss in zip(skip.outputs, _given(skip), _given(compute), strict=True):
+            problem = _unlike(hit, miss)
+            if problem is not None:
+                return f"the branches of segment {segment.index} give '{name}' {problem}"
+    return None
+
+
+def _given(stage: Stage) -> list[Any]:
+    given: Any = stage.graph.graph.output_node().args[0]
+    return list(given)
+
+
+def _unlike(hit: Any, miss: Any) -> str | None:
+    """In what an output differs between the branches; whatever runs behind them was traced for one form.
+
+    Strides are no part of that: an eager hit gives what arithmetic on the cache does, laid out densely.
+    `materialize` gives both one layout where the conditional operator demands it.
+    """
+    if not isinstance(miss, Node) or not isinstance(hit, Node):
+        return None if type(hit) is type(miss) else "as a number in one only"
+    tensors = [isinstance(n.meta["val"], torch.Tensor) for n in (hit, miss)]
+    if tensors == [False, False]:
+        return None
+    if not same_shape(hit, miss):
+        return "in another shape or dtype"
+    if hit.meta["val"].device != miss.meta["val"].device:
+        return "on another device"
+    if any(n.target is not materialize for n in (hit, miss)):
+        return "in a layout of its own"
     return None
 
 
