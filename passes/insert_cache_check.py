@@ -22,6 +22,8 @@ LOG_CAPACITY = 1024  # steps of one trajectory whose hits and diffs are kept for
 def insert_cache_check(program: Program) -> Program:
     """Each front also gives `now`, `hit`, `record` and the residual; adds the state that needs."""
     assert program.partition is not None
+    program = program.replace(partition=program.partition.copy())
+    assert program.partition is not None
     state: list[StateTensor] = []
     sample = sample_node(program)
     for index, trunk in enumerate(program.partition.trunks[:-1]):
@@ -49,24 +51,24 @@ def _insert(program: Program, trunk: Trunk, index: int, sample: Node | None) -> 
     if sample is not None and index == 0:  # by the time of the next segment the sample is the last one
         last = StateTensor.like(LAST_SAMPLE, sample.meta["val"])
         state.append(last)
-        near = builder.call(is_near, builder.input(sample.name, sample), builder.state(last))
+        near = builder.call(is_near, builder.input(sample.name, sample), builder.state(last), named="near")
         if len(program.segments) > 1:
             builder.outputs["near_0"] = near
     elif sample is not None:
         near = builder.input("near_0", program.partition.trunks[0].builder.outputs["near_0"])
     clock_node = builder.state(clock)
     if program.timestep is None:
-        now = builder.call(continue_step, clock_node, near)
+        now = builder.call(continue_step, clock_node, near, named="now")
     else:
         time = _placeholder(program, program.timestep)
         timestep = builder.input(time.name, time)
-        now = builder.call(begin_step, clock_node, timestep, near)
+        now = builder.call(begin_step, clock_node, timestep, near, named="now")
 
     diff = None
     if trunk.residual is not None:
         previous = StateTensor.like(f"previous_{index}", trunk.residual.meta["val"])
         state.append(previous)
-        diff = builder.call(residual_diff, trunk.residual, builder.state(previous))
+        diff = builder.call(residual_diff, trunk.residual, builder.state(previous), named="diff")
         builder.outputs[f"residual_{index}"] = trunk.residual
 
     mask_node = None
@@ -90,8 +92,8 @@ def _insert(program: Program, trunk: Trunk, index: int, sample: Node | None) -> 
         static=config.static,
     )
     builder.outputs[f"now_{index}"] = now
-    builder.outputs[f"hit_{index}"] = builder.call(operator.getitem, check, 0)
-    builder.outputs[f"record_{index}"] = builder.call(operator.getitem, check, 1)
+    builder.outputs[f"hit_{index}"] = builder.call(operator.getitem, check, 0, named="hit")
+    builder.outputs[f"record_{index}"] = builder.call(operator.getitem, check, 1, named="record")
     return state
 
 

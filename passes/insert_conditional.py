@@ -16,7 +16,8 @@ def insert_conditional(program: Program) -> Program:
     """Finish every stage and build the outer graph over them."""
     assert program.partition is not None
     root = program.capture.graph
-    trunks, middles = program.partition.trunks, program.partition.middles
+    partition = program.partition.copy()
+    trunks, middles = partition.trunks, partition.middles
     fakes = trunks[0].builder.fakes
     graph = Graph()
     values: dict[str, Node] = {}

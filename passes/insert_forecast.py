@@ -22,6 +22,8 @@ REUSE = Reuse()
 def insert_forecast(program: Program) -> Program:
     """Complete both branches of every segment; adds the forecast factors to the state."""
     assert program.partition is not None
+    program = program.replace(partition=program.partition.copy())
+    assert program.partition is not None
     forecaster = program.config.forecaster or REUSE
     accumulate = program.config.max_accumulated_residual_diff is not None
     state: list[StateTensor] = []
@@ -68,7 +70,7 @@ def _complete(
 def _times(builder: StageBuilder, forecaster: Forecaster, name: str, now: Node) -> Node | None:
     if isinstance(forecaster, Reuse):
         return None
-    return builder.call(times, builder.input(name, now), forecaster.distance)
+    return builder.call(times, builder.input(name, now), forecaster.distance, named="when")
 
 
 def cached_whole(middle: Middle, node: Node, forecaster: Forecaster) -> str | None:
@@ -97,7 +99,9 @@ def _remember(
         return ()
     method, on_residual = _caches(middle, node, forecaster)
     skeletons = middle.skeletons[node.name]
-    cached = compute.call(torch.sub, value, skeletons[0]) if skeletons and on_residual else value
+    cached = (
+        compute.call(torch.sub, value, skeletons[0], named="residual") if skeletons and on_residual else value
+    )
     factors = tuple(
         StateTensor.like(f"{node.name}_factor_{i}", node.meta["val"]) for i in range(method.snapshots)
     )
@@ -105,7 +109,7 @@ def _remember(
     slots = [compute.state(f) for f in factors]
     updated = [cached]
     if not isinstance(method, Reuse):
-        new = compute.call(method.update, slots, cached, clock)
+        new = compute.call(method.update, slots, cached, clock, named="factors")
         updated = [compute.call(operator.getitem, new, i) for i in range(len(slots))]
     for slot, factor in zip(slots, updated, strict=True):
         compute.call(store, slot, factor)
@@ -127,7 +131,9 @@ def _replay(
         return
     method, on_residual = _caches(middle, node, forecaster)
     slots = [skip.state(f) for f in factors]
-    forecast = slots[0] if isinstance(method, Reuse) else skip.call(method.predict, slots, clock)
+    forecast = (
+        slots[0] if isinstance(method, Reuse) else skip.call(method.predict, slots, clock, named="forecast")
+    )
     if skeletons and on_residual:
         forecast = skip.call(torch.add, skeletons[1], forecast)
     skip.outputs[node.name] = skip.call(materialize, forecast)

@@ -100,7 +100,7 @@ def _front_residual(
         builder.copy()[0].value(primary, identity)  # where it has none nothing is left behind
     except OpaqueValueError as error:
         return value, str(error)
-    return builder.call(torch.sub, value, builder.value(primary, identity)), None
+    return builder.call(torch.sub, value, builder.value(primary, identity), named="residual"), None
 
 
 def _beside(program: Program, blocks: Sequence[Block], region: int) -> list[Block]:

@@ -334,3 +334,26 @@ def test_state_of_a_graph_is_what_theory_says() -> None:
         v.numel() * v.element_size() for n, v in state.items() if not n.startswith(("clock", "log"))
     )
     assert streams == x.numel() * 4 * (1 + 1 + 3)  # the sample, the front residual, and order + 1 factors
+
+
+def printed(done: Program) -> list[str]:
+    """All that passes build, as text: graphs under construction, stages, the outer graph."""
+    found = []
+    if done.partition is not None:
+        trunks = [trunk.builder for trunk in done.partition.trunks]
+        builders = [*trunks, *(b for m in done.partition.middles for b in (m.compute, m.skip))]
+        found += [f"{b.name} {b.graph} {b.outputs} {[*b.inputs]}" for b in builders]
+    found += [f"{name} {stage.graph.graph}" for name, stage in done.stages.items()]
+    if done.graph is not None:
+        found.append(str(done.graph.graph))
+    return [*found, *(s.name for s in done.state), str(done.segments), str(list(done.regions.values()))]
+
+
+def test_a_pass_changes_nothing_of_its_input() -> None:
+    done = dual_program()
+    for step in PASSES:
+        before = printed(done)
+        once = step(done)
+        assert printed(done) == before, step.run.__name__
+        assert printed(step(done)) == printed(once), step.run.__name__
+        done = once

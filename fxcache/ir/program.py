@@ -29,6 +29,12 @@ class Trunk:
     residual: Node | None
     whole: str | None = None
 
+    def copy(self) -> Trunk:
+        """Another one, to which nodes can be added without changing this."""
+        builder, nodes = self.builder.copy()
+        residual = None if self.residual is None else nodes[self.residual]
+        return dataclasses.replace(self, builder=builder, residual=residual)
+
 
 @dataclass(frozen=True)
 class Middle:
@@ -45,6 +51,15 @@ class Middle:
     skeletons: Mapping[str, tuple[Node, Node] | None]
     whole: Mapping[str, str] = field(default_factory=dict)
 
+    def copy(self) -> Middle:
+        """Another one, to which nodes can be added without changing this."""
+        (compute, in_compute), (skip, in_skip) = self.compute.copy(), self.skip.copy()
+        skeletons = {
+            name: None if pair is None else (in_compute[pair[0]], in_skip[pair[1]])
+            for name, pair in self.skeletons.items()
+        }
+        return dataclasses.replace(self, compute=compute, skip=skip, skeletons=skeletons)
+
 
 @dataclass(frozen=True)
 class Partition:
@@ -52,6 +67,10 @@ class Partition:
 
     trunks: tuple[Trunk, ...]
     middles: tuple[Middle, ...]
+
+    def copy(self) -> Partition:
+        """Another one: a pass adds nodes to a copy, as what it was given stays what it is."""
+        return Partition(tuple(t.copy() for t in self.trunks), tuple(m.copy() for m in self.middles))
 
 
 @dataclass(frozen=True)

@@ -195,9 +195,12 @@ class StageBuilder:
             self._inputs[name] = node
         return self._inputs[name]
 
-    def call(self, function: Callable[..., Any], *args: Any, **kwargs: Any) -> Node:
-        """Add a call of an ordinary function. Raises `GraphSpecError` where that fails on fake tensors."""
-        node = self.graph.call_function(function, args, kwargs)
+    def call(self, function: Callable[..., Any], *args: Any, named: str = "", **kwargs: Any) -> Node:
+        """Add a call of an ordinary function; `named` is the node's name, if it is still free.
+
+        Raises `GraphSpecError` where that fails on fake tensors.
+        """
+        node = self.graph.create_node("call_function", function, args, kwargs, name=named or None)
         try:
             node.meta["val"] = self.fakes.result(function, args, kwargs)
         except RuntimeError as error:
