@@ -7,6 +7,7 @@ import operator
 import torch
 from torch.fx import Node
 
+from ..ir.keys import StateKey, ValueKey
 from ..ir.program import Program, Trunk
 from ..ir.roles import Roles
 from ..ir.state import StateTensor
@@ -15,7 +16,8 @@ from ..ops.clock import WIDTH, begin_step, continue_step, initial_clock
 from ..ops.nearness import is_near
 from ..ops.residual_diff import residual_diff
 
-LAST_SAMPLE = "sample_0"  # the state tensor that holds what the last step was given to denoise
+LAST_SAMPLE = StateKey("sample")  # the state tensor that holds what the last step was given to denoise
+NEAR = ValueKey("near")  # decided once a step, for all segments
 LOG_CAPACITY = 1024  # steps of one trajectory whose hits and diffs are kept for `stats()`
 
 
@@ -43,19 +45,20 @@ def _insert(program: Program, trunk: Trunk, index: int, sample: Node | None) -> 
     config, builder = program.config, trunk.builder
     device = _device(program)
     height = len(initial_clock())
-    clock = StateTensor(f"clock_{index}", (height, WIDTH), torch.float64, device, initial_clock())
-    log = StateTensor(f"log_{index}", (2, LOG_CAPACITY), torch.float32, device)
+    name = StateKey("clock", index).name
+    clock = StateTensor(name, (height, WIDTH), torch.float64, device, initial_clock())
+    log = StateTensor(StateKey("log", index).name, (2, LOG_CAPACITY), torch.float32, device)
     state = [clock, log]
 
     near: Node | None = None
     if sample is not None and index == 0:  # by the time of the next segment the sample is the last one
-        last = StateTensor.like(LAST_SAMPLE, sample.meta["val"])
+        last = StateTensor.like(LAST_SAMPLE.name, sample.meta["val"])
         state.append(last)
         near = builder.call(is_near, builder.input(sample.name, sample), builder.state(last), named="near")
         if len(program.segments) > 1:
-            builder.outputs["near_0"] = near
+            builder.outputs[NEAR.name] = near
     elif sample is not None:
-        near = builder.input("near_0", program.partition.trunks[0].builder.outputs["near_0"])
+        near = builder.input(NEAR.name, program.partition.trunks[0].builder.outputs[NEAR.name])
     clock_node = builder.state(clock)
     if program.timestep is None:
         now = builder.call(continue_step, clock_node, near, named="now")
@@ -66,15 +69,15 @@ def _insert(program: Program, trunk: Trunk, index: int, sample: Node | None) -> 
 
     diff = None
     if trunk.residual is not None:
-        previous = StateTensor.like(f"previous_{index}", trunk.residual.meta["val"])
+        previous = StateTensor.like(StateKey("previous", index).name, trunk.residual.meta["val"])
         state.append(previous)
         diff = builder.call(residual_diff, trunk.residual, builder.state(previous), named="diff")
-        builder.outputs[f"residual_{index}"] = trunk.residual
+        builder.outputs[ValueKey("residual", index).name] = trunk.residual
 
     mask_node = None
     if config.steps_mask is not None:
         entries = mask_entries(config.steps_mask)
-        mask = StateTensor(f"mask_{index}", (len(entries),), torch.float64, device, (entries,))
+        mask = StateTensor(StateKey("mask", index).name, (len(entries),), torch.float64, device, (entries,))
         state.append(mask)
         mask_node = builder.state(mask)
 
@@ -91,9 +94,9 @@ def _insert(program: Program, trunk: Trunk, index: int, sample: Node | None) -> 
         max_accumulated=config.max_accumulated_residual_diff,
         static=config.static,
     )
-    builder.outputs[f"now_{index}"] = now
-    builder.outputs[f"hit_{index}"] = builder.call(operator.getitem, check, 0, named="hit")
-    builder.outputs[f"record_{index}"] = builder.call(operator.getitem, check, 1, named="record")
+    builder.outputs[ValueKey("now", index).name] = now
+    builder.outputs[ValueKey("hit", index).name] = builder.call(operator.getitem, check, 0, named="hit")
+    builder.outputs[ValueKey("record", index).name] = builder.call(operator.getitem, check, 1, named="record")
     return state
 
 

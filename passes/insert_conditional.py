@@ -7,6 +7,7 @@ import operator
 from torch import nn
 from torch.fx import Graph, GraphModule, Node
 
+from ..ir.keys import ValueKey
 from ..ir.program import Middle, Program, Trunk
 from ..ir.stage import Stage
 from ..ops.cond import conditional, materialize
@@ -41,7 +42,7 @@ def insert_conditional(program: Program) -> Program:
         skip = middle.skip.finish(root, operands)
         compute = middle.compute.finish(root, operands)
         stages[skip.name], stages[compute.name] = skip, compute
-        _branch(graph, values, f"hit_{index}", skip, compute)
+        _branch(graph, values, ValueKey("hit", index).name, skip, compute)
     graph.output(tuple(values[name] for name in stages["back"].outputs))
     holder = nn.Module()
     for stage in stages.values():
@@ -54,10 +55,10 @@ def insert_conditional(program: Program) -> Program:
 
 def _give_something(middle: Middle, trunk: Trunk, index: int) -> None:
     """A middle with no blocks gives nothing, but the conditional operator wants a result."""
-    name = f"record_{index}"
+    name = ValueKey("record", index).name
     for builder in (middle.skip, middle.compute):
         record = builder.input(name, trunk.builder.outputs[name])
-        builder.outputs[f"done_{index}"] = builder.call(materialize, record)
+        builder.outputs[ValueKey("done", index).name] = builder.call(materialize, record)
 
 
 def _call(graph: Graph, stage: Stage, values: dict[str, Node]) -> None:

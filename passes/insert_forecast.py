@@ -9,6 +9,7 @@ import torch
 from torch.fx import Node
 
 from ..forecasters import Forecaster, Reuse
+from ..ir.keys import FactorKey, StateKey, ValueKey
 from ..ir.program import Middle, Program, Trunk
 from ..ir.stage_builder import StageBuilder
 from ..ir.state import StateTensor
@@ -31,7 +32,7 @@ def insert_forecast(program: Program) -> Program:
     sample = sample_node(program)
     if sample is not None:
         for builder in (program.partition.middles[0].compute, program.partition.middles[0].skip):
-            builder.call(store, builder.state(known[LAST_SAMPLE]), builder.input(sample.name, sample))
+            builder.call(store, builder.state(known[LAST_SAMPLE.name]), builder.input(sample.name, sample))
     for index, middle in enumerate(program.partition.middles):
         state += _complete(middle, program.partition.trunks[index], forecaster, index, known, accumulate)
     return program.replace(state=(*program.state, *state))
@@ -47,15 +48,15 @@ def _complete(
 ) -> list[StateTensor]:
     compute, skip, decided = middle.compute, middle.skip, trunk.builder.outputs
     state: list[StateTensor] = []
-    now, record = f"now_{index}", f"record_{index}"
+    now, record = ValueKey("now", index).name, ValueKey("record", index).name
     clocks = {b: _times(b, forecaster, now, decided[now]) for b in (compute, skip)}
     for node in middle.outputs:
         factors = _remember(middle, node, forecaster, clocks[compute], state)
         _replay(middle, node, forecaster, clocks[skip], factors)
     if trunk.residual is not None:
-        previous = compute.state(known[f"previous_{index}"])
-        compute.call(store, previous, compute.input(f"residual_{index}", trunk.residual))
-    clock, log = known[f"clock_{index}"], known[f"log_{index}"]
+        previous = compute.state(known[StateKey("previous", index).name])
+        compute.call(store, previous, compute.input(ValueKey("residual", index).name, trunk.residual))
+    clock, log = known[StateKey("clock", index).name], known[StateKey("log", index).name]
     for builder, hit in ((compute, False), (skip, True)):
         numbers = builder.state(clock)
         given = [builder.input(name, decided[name]) for name in (now, record)]
@@ -103,7 +104,7 @@ def _remember(
         compute.call(torch.sub, value, skeletons[0], named="residual") if skeletons and on_residual else value
     )
     factors = tuple(
-        StateTensor.like(f"{node.name}_factor_{i}", node.meta["val"]) for i in range(method.snapshots)
+        StateTensor.like(FactorKey(node.name, i).name, node.meta["val"]) for i in range(method.snapshots)
     )
     state.extend(factors)
     slots = [compute.state(f) for f in factors]

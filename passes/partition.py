@@ -14,6 +14,7 @@ from torch.fx import Node
 from ..ir.blocks import Block, Segment
 from ..ir.dataflow import same_shape
 from ..ir.fake_values import FakeValues
+from ..ir.keys import stage_name
 from ..ir.program import Middle, Partition, Program, Trunk
 from ..ir.stage_builder import Identity, OpaqueValueError, StageBuilder, is_free
 
@@ -43,7 +44,7 @@ def _crossing(program: Program) -> dict[int, list[Node]]:
 def _trunk(program: Program, j: int, crossing: dict[int, list[Node]], fakes: FakeValues) -> Trunk:
     regions = program.regions
     last = j == len(program.segments)
-    name = "back" if last else "front" if len(program.segments) == 1 else f"front_{j}"
+    name = stage_name("back" if last else "front", j, len(program.segments))
     builder = StageBuilder(name, lambda n: regions.get(n) == 2 * j, fakes)
     _copy_in_order(program, builder, 2 * j, crossing)
     residual, whole = None, None
@@ -111,14 +112,14 @@ def _beside(program: Program, blocks: Sequence[Block], region: int) -> list[Bloc
 
 def _middle(program: Program, segment: Segment, crossing: dict[int, list[Node]], fakes: FakeValues) -> Middle:
     region = 2 * segment.index + 1
-    suffix = "" if len(program.segments) == 1 else f"_{segment.index}"
+    place = (segment.index, len(program.segments))
     regions = program.regions
 
     def inside(node: Node) -> bool:
         return regions.get(node) == region
 
-    compute = StageBuilder("compute" + suffix, inside, fakes)
-    skip = StageBuilder("skip" + suffix, inside, fakes)
+    compute = StageBuilder(stage_name("compute", *place), inside, fakes)
+    skip = StageBuilder(stage_name("skip", *place), inside, fakes)
     _copy_in_order(program, compute, region, crossing)
     identity = Identity.on((*segment.middle, *_beside(program, segment.middle, region)))
     outputs = crossing.get(region, [])

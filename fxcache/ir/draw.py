@@ -14,6 +14,7 @@ import torch
 from torch.fx import Node
 
 from ..forecasters import Reuse
+from .keys import stage_name, stage_names
 from .printer import describe_state
 from .program import Program
 from .stage import Stage
@@ -56,8 +57,9 @@ def draw(program: Program, work: Mapping[str, str], memory: str) -> graphviz.Dig
         if segment is None:
             before = trunk.name
             break
-        suffix = trunk.name.removeprefix("front")
-        hit, skip, compute, join = (f"{n}{suffix}" for n in ("hit", "skip", "compute", "join"))
+        place = (segment.index, len(program.segments))
+        skip, compute = stage_name("skip", *place), stage_name("compute", *place)
+        hit, join = f"hit_{segment.index}", f"join_{segment.index}"
         graph.node(hit, _decision(program, segment.fn), shape="diamond", fillcolor="#fff6c2", style="filled")
         graph.edge(trunk.name, hit)
         for name, answer in ((skip, "hit"), (compute, "no hit")):
@@ -75,7 +77,7 @@ def draw(program: Program, work: Mapping[str, str], memory: str) -> graphviz.Dig
 
 
 def _trunks(program: Program) -> list[Stage]:
-    return [s for name, s in program.stages.items() if name.startswith(("front", "back"))]
+    return [program.stages[n] for n in (*stage_names("front", len(program.segments)), "back")]
 
 
 def _color(stage: str) -> str:

@@ -12,11 +12,11 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import replace
 from typing import Any
 
+from .keys import FACTOR
 from .statements import Body, Branch, Call, Ref, Statement, Values, is_materialize, names_in
 
 SHORT = 64  # characters of what may stand within another expression
 LONG = 102  # of an expression with another in it
-FACTOR = re.compile(r"(.+_factor)_\d+")
 
 
 def fold(body: Body, state: Sequence[str], text: Callable[[Any], str]) -> Body:

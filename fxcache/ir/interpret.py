@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any, Protocol, TypeVar
 
+from .keys import StageKind, ValueKey, stage_names
+
 
 class Part(Protocol):
     """Something that takes values and returns values, both by name: a stage, or a piece of one."""
@@ -25,11 +27,6 @@ def run_part(part: Part, run: Callable[..., Iterable[Any]], values: dict[str, An
     values.update(zip(part.outputs, results, strict=True))
 
 
-def suffixes(segments: int) -> tuple[str, ...]:
-    """What the names of the stages of each segment end in: nothing where there is one segment."""
-    return ("",) if segments == 1 else tuple(f"_{i}" for i in range(segments))
-
-
 class StageInterpreter:
     """Runs stages, as `torch.fx.Interpreter` runs nodes: a subclass says how one runs, or which way to go.
 
@@ -43,7 +40,8 @@ class StageInterpreter:
     """
 
     def __init__(self, segments: int) -> None:
-        self._ways = tuple(("front" + s, "skip" + s, "compute" + s) for s in suffixes(segments))
+        kinds: tuple[StageKind, ...] = ("front", "skip", "compute")
+        self._ways = tuple(zip(*(stage_names(kind, segments) for kind in kinds), strict=True))
 
     def step(self, stages: Mapping[str, P], values: dict[str, Any]) -> None:
         """One step: of each segment, the way that was decided. Adds to `values` what every stage returns."""
@@ -63,4 +61,4 @@ class StageInterpreter:
 
     def hits(self, index: int, values: Mapping[str, Any]) -> bool:
         """Whether segment `index` is skipped. By default what the front before it decided."""
-        return bool(values[f"hit_{index}"])
+        return bool(values[ValueKey("hit", index).name])

@@ -12,11 +12,11 @@ import re
 from torch import nn
 from torch.fx import Graph, GraphModule
 
-NUMBERED = "previous|clock|log|mask|hit|record|now|near|sample|residual|done|output"
+from .keys import NUMBERED
+
 NUMBERED_STAGES = "front|skip|compute|miss|_object"
 NAMES = "self|front|skip|compute|back|hit|miss|step"
 RESERVED = re.compile(rf"({NUMBERED}|{NUMBERED_STAGES})_\d+|.*_factor_\d+|{NAMES}")
-RECORD = re.compile(r"(clock|log)_\d+")  # the small state tensors that say what a trajectory did
 
 
 def identifier(name: str) -> str:

@@ -10,7 +10,7 @@ import sympy
 import torch
 
 from ..errors import GraphSpecError
-from .names import RECORD
+from .keys import RECORD
 
 Size: TypeAlias = int | sympy.Expr
 

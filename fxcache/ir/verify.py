@@ -11,6 +11,7 @@ from torch.fx import Graph, Node
 from ..errors import GraphSpecError
 from ..ops.cond import materialize
 from .dataflow import ancestors, same_shape
+from .keys import StateKey, ValueKey, stage_name
 from .program import Program
 from .stage import Stage
 
@@ -103,13 +104,13 @@ def decisions_made(program: Program) -> str | None:
     given: set[str] = set()
     for index, trunk in enumerate(program.partition.trunks[:-1]):
         given |= set(trunk.builder.outputs)
-        for name in (f"now_{index}", f"hit_{index}", f"record_{index}"):
-            if name not in given:
-                return f"'{trunk.builder.name}' does not give '{name}'"
-        for name in (f"clock_{index}", f"log_{index}"):
-            if name not in known:
-                return f"there is no state '{name}'"
-        if trunk.residual is not None and f"previous_{index}" not in known:
+        for value in (ValueKey("now", index), ValueKey("hit", index), ValueKey("record", index)):
+            if value.name not in given:
+                return f"'{trunk.builder.name}' does not give '{value.name}'"
+        for key in (StateKey("clock", index), StateKey("log", index)):
+            if key.name not in known:
+                return f"there is no state '{key.name}'"
+        if trunk.residual is not None and StateKey("previous", index).name not in known:
             return f"segment {index} has a front residual and does not remember the last"
     return None
 
@@ -144,8 +145,8 @@ def _block_names(program: Program) -> set[str]:
 
 def branches_agree(program: Program) -> str | None:
     for segment in program.segments:
-        suffix = "" if len(program.segments) == 1 else f"_{segment.index}"
-        skip, compute = program.stages["skip" + suffix], program.stages["compute" + suffix]
+        place = (segment.index, len(program.segments))
+        skip, compute = (program.stages[stage_name(k, *place)] for k in ("skip", "compute"))
         if skip.inputs != compute.inputs:
             return f"branches of segment {segment.index} take different inputs"
         if skip.outputs != compute.outputs:

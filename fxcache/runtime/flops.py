@@ -16,7 +16,8 @@ from ..capture.trace_lock import LOCK
 from ..capture.uncompiled_functions import uncompiled
 from ..environment.ambient_settings import entered
 from ..environment.trace_sandbox import pristine
-from ..ir.interpret import StageInterpreter, suffixes
+from ..ir.interpret import StageInterpreter
+from ..ir.keys import stage_names
 from ..ir.program import Program
 from ..ir.stage import Stage
 
@@ -60,11 +61,11 @@ def count_step(
     counts = count_stages(program, inputs, symbols)
     if counts is None:
         return None
-    names = suffixes(len(program.segments))
+    segments = len(program.segments)
     return StepFlops(
-        trunk=counts["back"] + sum(counts["front" + s] for s in names),
-        compute=tuple(counts["compute" + s] for s in names),
-        skip=tuple(counts["skip" + s] for s in names),
+        trunk=counts["back"] + sum(counts[n] for n in stage_names("front", segments)),
+        compute=tuple(counts[n] for n in stage_names("compute", segments)),
+        skip=tuple(counts[n] for n in stage_names("skip", segments)),
     )
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from ..capture.sanitize_trace import RANDOM
 from ..errors import CaptureError
+from ..ir.keys import stage_names
 from ..ir.program import Program
 from ..ir.stage import Stage
 
@@ -14,8 +15,8 @@ def refuse_reordered(program: Program) -> None:
     if not total:
         return
     count = len(program.segments)
-    suffixes = [""] if count == 1 else [f"_{i}" for i in range(count)]
-    names = [*(n + s for s in suffixes for n in ("front", "compute")), "back"]
+    pairs = zip(stage_names("front", count), stage_names("compute", count), strict=True)
+    names = [*(name for pair in pairs for name in pair), "back"]
     taken = [i for name in names for i in drawn(program.stages[name])]
     if taken != list(range(total)):
         names_drawn = [n.name for n in program.capture.graph.graph.nodes if RANDOM in n.meta]

@@ -30,6 +30,7 @@ from ..environment.state_watch import Watch, watch_forward
 from ..errors import CaptureError, FxcacheError, TooManyCapturesError
 from ..ir.captured import Capture
 from ..ir.guards import ShapeGuards
+from ..ir.keys import FACTOR, StateKey
 from ..ir.module_lists import Way
 from ..ir.program import Program
 from ..ir.roles import Roles
@@ -204,11 +205,11 @@ def measured_nodes(program: Program) -> dict[str, list[str]]:
         if segment.fn:
             primary = segment.blocks[segment.fn - 1].primary
             assert primary is not None
-            nodes.setdefault(primary.name, []).append(f"previous_{segment.index}")
+            nodes.setdefault(primary.name, []).append(StateKey("previous", segment.index).name)
     for state in program.state:
-        value, _, _ = state.name.rpartition("_factor_")
-        if value:
-            nodes.setdefault(value, []).append(state.name)
+        factor = FACTOR.fullmatch(state.name)
+        if factor is not None:
+            nodes.setdefault(factor[1], []).append(state.name)
     return nodes
 
 

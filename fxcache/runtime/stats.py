@@ -9,6 +9,7 @@ from dataclasses import dataclass
 import torch
 
 from ..errors import UnknownContextError
+from ..ir.keys import StateKey
 from ..ops.clock import LIVE, STEP
 from ..spelling import nearest
 from .flops import StepFlops
@@ -65,10 +66,10 @@ def context_stats(state: Mapping[str, torch.Tensor], segments: int, flops: StepF
 
 
 def _segment_stats(state: Mapping[str, torch.Tensor], index: int) -> SegmentStats:
-    clock = state.get(f"clock_{index}")
+    clock = state.get(StateKey("clock", index).name)
     if clock is None:
         return SegmentStats((), {})
-    log = state[f"log_{index}"]
+    log = state[StateKey("log", index).name]
     steps = min(int(clock[LIVE, STEP].item()), log.shape[1])
     hits, diffs = log[:, :steps].tolist()
     decided = {i: d for i, d in enumerate(diffs) if not math.isnan(d)}

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Any
 
+from ...ir.keys import ValueKey
 from ...ir.program import Program
 from ...ir.stage import Stage
 from .stage_fusion import Path
@@ -33,7 +34,7 @@ def _speculating(
     at = [names.index(n) for n in step.inputs]
     where = _places([names, step.outputs])
     wanted = [where[n] for n in path.misses[0].inputs]
-    decision = step.outputs.index("hit_0")
+    decision = step.outputs.index(ValueKey("hit").name)
     first = decision + 1
     outputs = slice(first, first + len(path.hits[0].outputs))
 
@@ -53,7 +54,7 @@ def _deciding(names: Sequence[str], path: Path, compiled: Callable[[Stage], Runn
     hits, misses = [compiled(s) for s in path.hits], [compiled(s) for s in path.misses]
     at = [names.index(n) for n in path.front.inputs]
     trunks = [path.front, *path.hits]
-    decisions = [t.outputs.index(f"hit_{i}") for i, t in enumerate(trunks[:-1])]
+    decisions = [t.outputs.index(ValueKey("hit", i).name) for i, t in enumerate(trunks[:-1])]
     picks: list[tuple[Pick, Pick]] = []
     for i, (hit, miss) in enumerate(zip(path.hits, path.misses, strict=True)):
         where = _places([names, *(t.outputs for t in trunks[: i + 1])])

@@ -5,13 +5,10 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import Any
 
-import torch
-from torch import nn
 from torch.fx import Graph, GraphModule, Node
 
-from ...ir.interpret import suffixes
+from ...ir.keys import ValueKey, stage_names
 from ...ir.program import Program
 from ...ir.stage import Stage
 from ...ops.clock import commit_hit, commit_miss, log_step
@@ -45,23 +42,24 @@ class Path:
 def host_path(program: Program) -> Path:
     """The joined stages of `program`."""
     count = len(program.segments)
-    names = suffixes(count)
     stages = program.stages
-    trunks = [stages["front" + s] for s in names] + [stages["back"]]
-    skips = [stages["skip" + s] for s in names]
-    computes = [stages["compute" + s] for s in names]
+    root = program.capture.graph
+    trunks = [*(stages[n] for n in stage_names("front", count)), stages["back"]]
+    skips = [stages[n] for n in stage_names("skip", count)]
+    computes = [stages[n] for n in stage_names("compute", count)]
     # What a stage must give: everything that any later stage takes.
     later: list[set[str]] = [set()]
     for skip, compute, trunk in zip(reversed(skips), reversed(computes), reversed(trunks[1:]), strict=True):
         later.append(later[-1] | {*skip.inputs, *compute.inputs, *trunk.inputs})
     later.reverse()
     hits, misses = [], []
-    for i, suffix in enumerate(names):
+    for i in range(count):
+        suffix = "" if count == 1 else f"_{i}"
         wanted = trunks[i + 1].outputs if i + 1 == count else _needed(later[i + 1], skips[i], trunks[i + 1])
-        hits.append(join("hit" + suffix, (skips[i], trunks[i + 1]), wanted))
-        misses.append(join("miss" + suffix, (computes[i], trunks[i + 1]), wanted))
+        hits.append(join(root, "hit" + suffix, (skips[i], trunks[i + 1]), wanted))
+        misses.append(join(root, "miss" + suffix, (computes[i], trunks[i + 1]), wanted))
     waits = _waits(program, hits[0], misses[0])
-    speculated = _speculate(trunks[0], hits[0], misses[0]) if waits is None else None
+    speculated = _speculate(root, trunks[0], hits[0], misses[0]) if waits is None else None
     return Path(trunks[0], tuple(hits), tuple(misses), speculated, waits)
 
 
@@ -85,14 +83,14 @@ def _waits(program: Program, hit: Stage, miss: Stage) -> str | None:
     return "a hit takes random numbers" if drawn(hit) else None
 
 
-def _speculate(front: Stage, hit: Stage, miss: Stage) -> Stage:
+def _speculate(root: GraphModule, front: Stage, hit: Stage, miss: Stage) -> Stage:
     """Front and hit as one stage: a cached step is then one call of compiled code.
 
     It also gives what a miss needs of the front. A miss counts and logs the step anew, from what the
     clock said before, so that a hit that should not have been leaves nothing behind.
     """
     needed = (n for n in miss.inputs if n in front.outputs)
-    return join("step", (front, hit), ("hit_0", *hit.outputs, *needed))
+    return join(root, "step", (front, hit), (ValueKey("hit").name, *hit.outputs, *needed))
 
 
 def _parameters(stage: Stage) -> int:
@@ -118,8 +116,8 @@ def _needed(later: set[str], branch: Stage, trunk: Stage) -> tuple[str, ...]:
     return tuple(n for n in given if n in later or n.startswith("hit_"))
 
 
-def join(name: str, stages: Sequence[Stage], outputs: tuple[str, ...]) -> Stage:
-    """One stage that runs `stages` in turn and returns `outputs`."""
+def join(root: GraphModule, name: str, stages: Sequence[Stage], outputs: tuple[str, ...]) -> Stage:
+    """One stage that runs `stages`, whose modules `root` holds, in turn and returns `outputs`."""
     graph = Graph()
     produced = {n for stage in stages for n in stage.outputs}
     used = {stage.name: _used_inputs(stage) for stage in stages}
@@ -127,13 +125,11 @@ def join(name: str, stages: Sequence[Stage], outputs: tuple[str, ...]) -> Stage:
         dict.fromkeys(n for s in stages for n in s.inputs if n in used[s.name] and n not in produced)
     )
     values: dict[str, Node] = {n: graph.placeholder(n) for n in inputs}
-    holder = nn.Module()
     for stage in stages:
         results = _inline(graph, stage, values)
         values.update(zip(stage.outputs, results, strict=True))
-        _share_modules(holder, stage.graph)
     graph.output(tuple(values[n] for n in outputs))
-    module = GraphModule(holder, graph, class_name=name.title().replace("_", ""))
+    module = GraphModule(root, graph, class_name=name.title().replace("_", ""))
     return Stage(name, module, inputs, outputs)
 
 
@@ -152,26 +148,3 @@ def _inline(graph: Graph, stage: Stage, values: dict[str, Node]) -> Sequence[Nod
         if node.op not in ("placeholder", "output"):
             env[node] = graph.node_copy(node, lambda n: env[n])
     return [env[n] for n in stage.graph.graph.output_node().args[0]]  # type: ignore[union-attr, index]
-
-
-def _share_modules(holder: nn.Module, source: GraphModule) -> None:
-    """Let `holder` reach what the graph of `source` refers to."""
-    for node in source.graph.nodes:
-        if node.op not in ("call_module", "get_attr"):
-            continue
-        *parents, last = str(node.target).split(".")
-        target, origin = holder, source
-        for parent in parents:
-            origin = getattr(origin, parent)
-            if parent not in target._modules:
-                target.add_module(parent, nn.Module() if type(origin) is nn.Module else origin)
-            target = target.get_submodule(parent)
-        if not hasattr(target, last):
-            _set(target, last, getattr(origin, last))
-
-
-def _set(owner: nn.Module, name: str, value: Any) -> None:
-    if isinstance(value, torch.Tensor) and not isinstance(value, nn.Parameter):
-        owner.register_buffer(name, value)
-    else:
-        setattr(owner, name, value)

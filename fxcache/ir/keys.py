@@ -1,0 +1,71 @@
+"""The names of what a cached graph remembers and hands on: made here, and nowhere else.
+
+The capture keeps the model's own names apart from these (`names.avoid_reserved`).
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from typing import Literal, get_args
+
+StateKind = Literal["clock", "log", "sample", "previous", "mask"]
+ValueKind = Literal["near", "residual", "now", "hit", "record", "done"]
+StageKind = Literal["front", "skip", "compute", "back"]
+
+
+@dataclass(frozen=True)
+class StateKey:
+    """A state tensor of a segment. kind: "clock" and "log" say what a trajectory did; "sample" is what the
+    last step was given to denoise, "previous" the front residual of the last computed step, "mask" the steps
+    mask."""
+
+    kind: StateKind
+    segment: int = 0
+
+    @property
+    def name(self) -> str:
+        """The name of the tensor, in the graph and in a package."""
+        return f"{self.kind}_{self.segment}"
+
+
+@dataclass(frozen=True)
+class FactorKey:
+    """A state tensor of a forecaster: number `rung` of those that it keeps of a value of the middle."""
+
+    value: str
+    rung: int
+
+    @property
+    def name(self) -> str:
+        """The name of the tensor, in the graph and in a package."""
+        return f"{self.value}_factor_{self.rung}"
+
+
+@dataclass(frozen=True)
+class ValueKey:
+    """A value that the front of a segment hands on: what it decided, and from what."""
+
+    kind: ValueKind
+    segment: int = 0
+
+    @property
+    def name(self) -> str:
+        """The name of the value in the graph."""
+        return f"{self.kind}_{self.segment}"
+
+
+# What is named so: with `output_N`, those of the capture's own outputs.
+NUMBERED = "|".join((*get_args(StateKind), *get_args(ValueKind), "output"))
+FACTOR = re.compile(r"(.+)_factor_\d+")
+RECORD = re.compile(r"(clock|log)_\d+")  # the small state tensors that say what a trajectory did
+
+
+def stage_name(kind: StageKind, segment: int, segments: int) -> str:
+    """The name of a stage; of one segment it has no number."""
+    return kind if segments == 1 or kind == "back" else f"{kind}_{segment}"
+
+
+def stage_names(kind: StageKind, segments: int) -> list[str]:
+    """The names of the stages of one kind, of all segments in order."""
+    return [stage_name(kind, i, segments) for i in range(segments)]
