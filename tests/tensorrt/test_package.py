@@ -66,7 +66,7 @@ def test_each_stage_reads_back_its_engine(written: Path) -> None:
     with zipfile.ZipFile(written) as archive:
         for name in STAGES:
             stage = _read_stage(archive, name, package, written)
-            steps = [inspect.unwrap(run) for run, _, _ in stage._steps]
+            steps = [inspect.unwrap(run) for _, run in stage._steps]
             (bound,) = [run for run in steps if isinstance(run, BoundEngine)]
             assert bound.module.serialized_engine == archive.read(f"fxcache/stages/{name}/engine.trt")
             engine = stage.stage.engine
