@@ -21,7 +21,16 @@ FORECASTERS: tuple[type[Forecaster], ...] = (Reuse, TaylorSeer, Newton, HiCache)
 
 
 def forecaster_from_dict(fields: Mapping[str, Any]) -> Forecaster:
-    """`{"name": "taylorseer", "order": 2}` → `TaylorSeer(order=2)`. Raises `ConfigError`."""
+    """The forecaster that plain values describe: `name`, in small letters, and its fields.
+
+    Raises:
+        ConfigError: no such forecaster, or a field's value cannot work. UnknownOptionError: no such field.
+
+    Example:
+        >>> from fxcache.forecasters import forecaster_from_dict
+        >>> forecaster_from_dict({"name": "taylorseer", "order": 2})
+        TaylorSeer(order=2, calibrate='residual', distance='step')
+    """
     values = dict(fields)
     name = values.pop("name", None)
     for kind in FORECASTERS:
@@ -32,7 +41,13 @@ def forecaster_from_dict(fields: Mapping[str, Any]) -> Forecaster:
 
 
 def forecaster_to_dict(forecaster: Forecaster) -> dict[str, Any]:
-    """Plain values that `forecaster_from_dict` reads back."""
+    """Plain values that JSON can hold and `forecaster_from_dict` reads back.
+
+    Example:
+        >>> from fxcache.forecasters import Reuse, forecaster_to_dict
+        >>> forecaster_to_dict(Reuse())
+        {'name': 'reuse', 'order': 0, 'calibrate': 'residual', 'distance': 'step'}
+    """
     return {"name": type(forecaster).__name__.lower(), **dataclasses.asdict(forecaster)}
 
 

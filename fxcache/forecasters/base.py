@@ -19,11 +19,24 @@ PAST = 4  # computed steps whose positions are remembered: orders up to PAST - 1
 
 
 class Times(NamedTuple):
-    """Where this step stands, as 0-dim float64 tensors in the forecaster's unit of distance.
+    """Where this step stands, as 0-dim float64 tensors; `fxcache.ops.clock.times` makes it of a clock.
+
+    Positions are in the forecaster's unit of distance: steps, or whatever the model's timestep counts.
 
     now: position of this step.
-    past: positions of the last computed steps, most recent first; entries from `computed` on are junk.
+    past: positions of the last `PAST` (4) computed steps, most recent first; entries from `computed` on
+        are junk.
     computed: how many steps of this trajectory were computed before this one.
+
+    Example:
+        Step 5; steps 0 and 3 were computed.
+
+        >>> import torch
+        >>> from fxcache.forecasters import Times
+        >>> now, *past, computed = torch.tensor([5, 3, 0, 0, 0, 2], dtype=torch.float64)
+        >>> times = Times(now, tuple(past), computed)
+        >>> times.now - times.past[0]
+        tensor(2., dtype=torch.float64)
     """
 
     now: Tensor
@@ -38,6 +51,20 @@ class Forecaster:
     order: highest order of difference used; memory is `order + 1` tensors for each cached value.
     calibrate: extrapolate the middle's residual (default) or its output itself.
     distance: measure steps by their number, or by the timestep's own value.
+
+    A new method is a frozen dataclass with `update` and `predict`: pure functions of tensors, which are
+    traced into the graph, so that no value may be read in Python.
+
+    Raises:
+        ConfigError: a field has a value that cannot work. UnknownOptionError: there is no such field.
+
+    Example:
+        >>> from fxcache import TaylorSeer
+        >>> TaylorSeer(order=2).snapshots, TaylorSeer.least_order()
+        (3, 1)
+        >>> TaylorSeer(order=4)
+        Traceback (most recent call last):
+        fxcache.errors.ConfigError: CacheConfig.forecaster = TaylorSeer(...): its order must be 1 to 3
     """
 
     order: int = 1
@@ -60,6 +87,7 @@ class Forecaster:
 
     @staticmethod
     def least_order() -> int:
+        """The lowest order that the method has."""
         return 1
 
     @property
@@ -71,12 +99,38 @@ class Forecaster:
         """What to remember after a computed step.
 
         Args:
-            factors: what was remembered so far, `snapshots` tensors shaped like `value`.
-            value: the value at this step.
+            factors: what was remembered so far, `snapshots` tensors shaped like `value` and of its dtype;
+                zeros before the first computed step.
+            value: the value at this step, of any shape, of a floating dtype.
             times: this step and the computed ones before it.
+
+        Returns:
+            `snapshots` tensors, likewise.
+
+        Example:
+            >>> import torch
+            >>> from fxcache.forecasters import Reuse, Times
+            >>> start = Times(torch.tensor(0.0), (torch.tensor(0.0),) * 4, computed=torch.tensor(0.0))
+            >>> Reuse().update((torch.zeros(2),), torch.ones(2), start)
+            (tensor([1., 1.]),)
         """
         raise NotImplementedError
 
     def predict(self, factors: Sequence[Tensor], times: Times) -> Tensor:
-        """The value expected at `times.now`; called only when at least one step was computed."""
+        """The value expected at `times.now`; called only when at least one step was computed.
+
+        Args:
+            factors: what `update` returned at the last computed step.
+            times: this step and the computed ones before it.
+
+        Returns:
+            A tensor shaped like the value, of its dtype.
+
+        Example:
+            >>> import torch
+            >>> from fxcache.forecasters import Reuse, Times
+            >>> later = Times(torch.tensor(1.0), (torch.tensor(0.0),) * 4, computed=torch.tensor(1.0))
+            >>> Reuse().predict((torch.ones(2),), later)
+            tensor([1., 1.])
+        """
         raise NotImplementedError

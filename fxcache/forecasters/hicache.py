@@ -17,7 +17,28 @@ from .taylorseer import differences
 class HiCache(Forecaster):
     """`Y ~ d0 + sum d(i) s^i H_i(s e) / i!` with physicists' Hermite polynomials H and a scale s.
 
-    The scale contracts the polynomial far from the last computed step, where monomials run away.
+    d(i) are the differences of TaylorSeer, e the distance since the last computed step. The scale contracts
+    the polynomial far from that step, where monomials run away. Source: HiCache, arXiv 2508.16984.
+
+    scale: s, above 0 and at most 1.
+
+    Raises:
+        ConfigError: its order is not 1 to 3, or its scale is out of range.
+
+    Example:
+        Of order 1 it goes on along a line as steep as `2 s^2` times the last difference.
+
+        >>> import torch
+        >>> from fxcache import HiCache
+        >>> from fxcache.forecasters import Times
+        >>> hicache = HiCache(order=1, scale=0.5)
+        >>> factors, past = [torch.zeros(1)] * hicache.snapshots, [0.0] * 4
+        >>> for count, t in enumerate([0.0, 1.0]):
+        ...     times = Times(torch.tensor(t), tuple(map(torch.tensor, past)), torch.tensor(count))
+        ...     factors, past = hicache.update(factors, torch.tensor([4 * t]), times), [t, *past[:3]]
+        >>> when = Times(torch.tensor(2.0), tuple(map(torch.tensor, past)), torch.tensor(2))
+        >>> hicache.predict(factors, when)
+        tensor([6.])
     """
 
     scale: float = 0.7

@@ -17,7 +17,29 @@ from .base import Forecaster, Times
 
 @dataclass(frozen=True)
 class Newton(Forecaster):
-    """The polynomial through the last `order + 1` computed values, read at this step."""
+    """The polynomial through the last `order + 1` computed values, read at this step.
+
+    `Y ~ f[t0] + f[t0,t1] (t - t0) + f[t0,t1,t2] (t - t0)(t - t1) + ...`, Newton's interpolation formula, with
+    the divided differences `f[...]` of the values at the last computed steps t0, t1, ..., the latest first.
+
+    Raises:
+        ConfigError: its order is not 1 to 3.
+
+    Example:
+        Of order 2 it reproduces a square, however uneven the steps.
+
+        >>> import torch
+        >>> from fxcache import Newton
+        >>> from fxcache.forecasters import Times
+        >>> newton = Newton(order=2)
+        >>> factors, past = [torch.zeros(1)] * newton.snapshots, [0.0] * 4
+        >>> for count, t in enumerate([0.0, 1.0, 3.0]):
+        ...     times = Times(torch.tensor(t), tuple(map(torch.tensor, past)), torch.tensor(count))
+        ...     factors, past = newton.update(factors, torch.tensor([t * t]), times), [t, *past[:3]]
+        >>> when = Times(torch.tensor(4.0), tuple(map(torch.tensor, past)), torch.tensor(3))
+        >>> newton.predict(factors, when)
+        tensor([16.])
+    """
 
     def update(self, factors: Sequence[Tensor], value: Tensor, times: Times) -> tuple[Tensor, ...]:
         ladder = [value]

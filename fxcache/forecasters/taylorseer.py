@@ -16,6 +16,23 @@ def differences(factors: Sequence[Tensor], value: Tensor, times: Times, order: i
     """The ladder `d0 = value, d(i+1) = (d(i) - d(i) of the last computed step) / distance`.
 
     Rung i+1 exists only if the last ladder had rung i; a missing rung is zero.
+
+    Args:
+        factors: the ladder of the last computed step: `order + 1` tensors like `value`.
+        value: the value at this step, of any shape, of a floating dtype.
+        times: this step and the computed ones before it; the distance is `times.now - times.past[0]`.
+        order: highest difference.
+
+    Returns:
+        The ladder of this step: `order + 1` tensors like `value`.
+
+    Example:
+        >>> import torch
+        >>> from fxcache.forecasters.base import Times
+        >>> from fxcache.forecasters.taylorseer import differences
+        >>> times = Times(torch.tensor(2.0), (torch.tensor(0.0),) * 4, computed=torch.tensor(1.0))
+        >>> differences((torch.tensor([1.0]), torch.tensor([0.0])), torch.tensor([5.0]), times, order=1)
+        (tensor([5.]), tensor([2.]))
     """
     ladder = [value]
     distance = (times.now - times.past[0]).to(value.dtype)
@@ -27,7 +44,28 @@ def differences(factors: Sequence[Tensor], value: Tensor, times: Times, order: i
 
 @dataclass(frozen=True)
 class TaylorSeer(Forecaster):
-    """Taylor extrapolation from finite differences at computed steps: `Y ~ sum d(i) e^i / i!`."""
+    """Taylor extrapolation from finite differences at computed steps: `Y ~ sum d(i) e^i / i!`.
+
+    d(i) are `differences`, e the distance since the last computed step. Source: TaylorSeer, arXiv 2503.06923,
+    its Taylor expansion with derivatives approximated by finite differences. Exact for values that change
+    along a line; `Newton` is exact for polynomials up to its order.
+
+    Raises:
+        ConfigError: its order is not 1 to 3.
+
+    Example:
+        >>> import torch
+        >>> from fxcache import TaylorSeer
+        >>> from fxcache.forecasters import Times
+        >>> taylor = TaylorSeer(order=1)
+        >>> factors, past = [torch.zeros(1)] * taylor.snapshots, [0.0] * 4
+        >>> for count, t in enumerate([0.0, 2.0]):
+        ...     times = Times(torch.tensor(t), tuple(map(torch.tensor, past)), torch.tensor(count))
+        ...     factors, past = taylor.update(factors, torch.tensor([1 + 3 * t]), times), [t, *past[:3]]
+        >>> when = Times(torch.tensor(5.0), tuple(map(torch.tensor, past)), torch.tensor(2))
+        >>> taylor.predict(factors, when)
+        tensor([16.])
+    """
 
     def update(self, factors: Sequence[Tensor], value: Tensor, times: Times) -> tuple[Tensor, ...]:
         return differences(factors, value, times, self.order)

@@ -23,17 +23,31 @@ def cache_check(
     max_accumulated: float | None = None,
     static: bool = False,
 ) -> tuple[Tensor, Tensor]:
-    """Whether this step may replay the cache.
+    """Whether this step may replay the cache: DBCache's rules, as cache-dit has them.
+
+    A NaN in `diff` computes, as does a step before which none was computed.
 
     Args:
-        now: the clock's live row at the beginning of the step.
-        diff: relative change of the front residual, or None where the mask decides alone.
+        now: [WIDTH] float64, the clock's live row at the beginning of the step.
+        diff: 0-dim float32, relative change of the front residual, or None where the mask decides alone.
         mask: [steps + 1] float64, one entry a step and `PAST_END`, or None.
-        threshold, warmup, interval, max_cached, max_continuous, max_accumulated: as in `CacheConfig`.
+        threshold: a hit needs a diff below it. warmup, interval, max_cached, max_continuous: in steps.
+        max_accumulated: sum of diffs from which on no step is a hit. All as in `CacheConfig`.
         static: whether a mask's 0 is a hit with no check.
 
     Returns:
         hit: 0-dim bool. record: 0-dim float32, the diff where it was what decided, else NaN.
+
+    Example:
+        >>> import torch
+        >>> from fxcache.ops.cache_check import cache_check
+        >>> from fxcache.ops.clock import COMPUTED, STEP, WIDTH
+        >>> now = torch.zeros(WIDTH, dtype=torch.float64)
+        >>> now[STEP] = now[COMPUTED] = 4  # step 4; steps 0 to 3 were computed
+        >>> cache_check(now, torch.tensor(0.1), threshold=0.12, warmup=4)
+        (tensor(True), tensor(0.1000))
+        >>> cache_check(now, torch.tensor(0.1), threshold=0.12, warmup=5)
+        (tensor(False), tensor(nan))
     """
     numbers = now.unbind(0)
     step = numbers[STEP]
@@ -65,12 +79,24 @@ def _past_warmup(step: Tensor, warmup: int, interval: int) -> Tensor:
 
 
 def mask_entries(mask: tuple[int, ...]) -> tuple[float, ...]:
-    """A steps mask as the tensor that `cache_check` reads."""
+    """A steps mask (1 compute, 0 may cache) as the numbers that `cache_check` reads.
+
+    Example:
+        >>> from fxcache.ops.cache_check import mask_entries
+        >>> mask_entries((1, 0, 1))
+        (1.0, 0.0, 1.0, 2.0)
+    """
     return (*(COMPUTE if m else MAY_CACHE for m in mask), PAST_END)
 
 
 def effective_warmup(warmup: int, mask: tuple[int, ...] | None) -> int:
-    """With a mask, the warmup is cut to the mask's leading run of computed steps."""
+    """The warmup in steps; with a mask, at most the mask's leading run of computed steps.
+
+    Example:
+        >>> from fxcache.ops.cache_check import effective_warmup
+        >>> effective_warmup(8, None), effective_warmup(8, (1, 1, 0, 1))
+        (8, 2)
+    """
     if mask is None:
         return warmup
     leading = mask.index(0) if 0 in mask else len(mask)

@@ -23,7 +23,15 @@ BEFORE_ANY = 1e300  # a timestep that every other is below; finite, so that JSON
 
 
 def initial_clock() -> tuple[tuple[float, ...], ...]:
-    """Rows of a clock before the first step."""
+    """Rows of a clock before the first step: [4, WIDTH], which the state tensor `clock_0` begins with.
+
+    Example:
+        >>> import torch
+        >>> from fxcache.ops.clock import LIVE, STEP, initial_clock
+        >>> clock = torch.tensor(initial_clock(), dtype=torch.float64)
+        >>> clock.shape, clock[LIVE, STEP]
+        (torch.Size([4, 11]), tensor(0., dtype=torch.float64))
+    """
     start = [0.0] * WIDTH
     start[TIMESTEP], start[DIRECTION] = BEFORE_ANY, -1.0
     risen = [0.0] * WIDTH
@@ -42,12 +50,22 @@ def begin_step(clock: Tensor, timestep: Tensor, near: Tensor | None) -> Tensor:
     there on.
 
     Args:
-        clock: [4, WIDTH] float64.
-        timestep: any shape and number type; its mean counts.
+        clock: [4, WIDTH] float64; not written.
+        timestep: any shape and number type, in the model's own unit; its mean counts.
         near: 0-dim bool, whether the sample may follow the last one; None for a model without a sample.
 
     Returns:
         [WIDTH] float64.
+
+    Example:
+        >>> import torch
+        >>> from fxcache.ops.clock import STEP, begin_step, commit_miss, initial_clock
+        >>> clock, near = torch.tensor(initial_clock(), dtype=torch.float64), torch.tensor(True)
+        >>> for timestep in (900.0, 600.0, 300.0, 900.0):  # the last begins a new trajectory
+        ...     now = begin_step(clock, torch.tensor([timestep]), near)
+        ...     print(int(now[STEP]), end=" ")
+        ...     commit_miss(clock, now, torch.tensor(0.1), "step")
+        0 1 2 0
     """
     live, start, risen, _ = clock.unbind(0)
     last, direction, step = live[: STEP + 1].unbind(0)  # columns TIMESTEP, DIRECTION, STEP
@@ -63,14 +81,38 @@ def begin_step(clock: Tensor, timestep: Tensor, near: Tensor | None) -> Tensor:
 
 
 def continue_step(clock: Tensor, near: Tensor | None) -> Tensor:
-    """As `begin_step`, for a model without a timestep: there the sample alone tells."""
+    """As `begin_step`, for a model without a timestep: there the sample alone tells.
+
+    Example:
+        >>> import torch
+        >>> from fxcache.ops.clock import LIVE, STEP, continue_step, initial_clock
+        >>> clock = torch.tensor(initial_clock(), dtype=torch.float64)
+        >>> clock[LIVE, STEP] = 7
+        >>> [int(continue_step(clock, near=torch.tensor(n))[STEP]) for n in (True, False)]
+        [7, 0]
+    """
     if near is None:
         return clock[LIVE].clone()
     return torch.where(near, clock[LIVE], clock[START])
 
 
 def commit_hit(clock: Tensor, now: Tensor, record: Tensor, accumulate: bool) -> None:
-    """Count a hit, in place; `accumulate` adds up the diffs."""
+    """Count a hit, in place.
+
+    Args:
+        clock: [4, WIDTH] float64; its live row is written.
+        now: [WIDTH] float64, what the step began with.
+        record: 0-dim float32, the diff that decided, or NaN.
+        accumulate: whether to add up the diffs.
+
+    Example:
+        >>> import torch
+        >>> from fxcache.ops.clock import HITS, LIVE, RUN, STEP, commit_hit, initial_clock
+        >>> clock = torch.tensor(initial_clock(), dtype=torch.float64)
+        >>> commit_hit(clock, clock[LIVE].clone(), torch.tensor(0.1), accumulate=False)
+        >>> clock[LIVE, [STEP, HITS, RUN]].tolist()
+        [1.0, 1.0, 1.0]
+    """
     advanced = now + clock[HIT]
     if accumulate:
         advanced[ACCUMULATED] += torch.nan_to_num(record, 0.0, 0.0, 0.0)
@@ -78,7 +120,23 @@ def commit_hit(clock: Tensor, now: Tensor, record: Tensor, accumulate: bool) -> 
 
 
 def commit_miss(clock: Tensor, now: Tensor, record: Tensor, distance: str) -> None:
-    """Count a computed step, in place, and remember where it was."""
+    """Count a computed step, in place, and remember where it was. It ends a run of hits.
+
+    Args:
+        clock: [4, WIDTH] float64; its live row is written.
+        now: [WIDTH] float64, what the step began with.
+        record: 0-dim float32, the diff that decided, or NaN.
+        distance: what positions count, "step" or "timestep".
+
+    Example:
+        >>> import torch
+        >>> from fxcache.ops.clock import COMPUTED, LIVE, PAST_AT, STEP, commit_miss, initial_clock
+        >>> clock = torch.tensor(initial_clock(), dtype=torch.float64)
+        >>> clock[LIVE, STEP] = 5
+        >>> commit_miss(clock, clock[LIVE].clone(), torch.tensor(float("nan")), "step")
+        >>> clock[LIVE, [STEP, COMPUTED, PAST_AT]].tolist()
+        [6.0, 1.0, 5.0]
+    """
     position = now[TIMESTEP] if distance == "timestep" else now[STEP]
     counts = torch.stack(
         (
@@ -94,13 +152,48 @@ def commit_miss(clock: Tensor, now: Tensor, record: Tensor, distance: str) -> No
 
 
 def times(now: Tensor, distance: str) -> Times:
-    """Where this step stands, for a forecaster."""
+    """Where this step stands, for a forecaster.
+
+    Args:
+        now: [WIDTH] float64, what the step began with.
+        distance: the unit of positions, "step" or "timestep".
+
+    Returns:
+        0-dim float64 tensors: the position of this step, those of the last 4 computed ones, and how many
+        were computed.
+
+    Example:
+        >>> import torch
+        >>> from fxcache.ops.clock import COMPUTED, PAST_AT, STEP, WIDTH, times
+        >>> now = torch.zeros(WIDTH, dtype=torch.float64)
+        >>> now[STEP], now[COMPUTED], now[PAST_AT] = 5, 2, 3
+        >>> when = times(now, "step")
+        >>> when.now.item(), when.past[0].item(), when.computed.item()
+        (5.0, 3.0, 2.0)
+    """
     position = now[TIMESTEP] if distance == "timestep" else now[STEP]
     return Times(position, tuple(now[PAST_AT + i] for i in range(PAST)), now[COMPUTED])
 
 
 def log_step(log: Tensor, now: Tensor, hit: float, record: Tensor) -> None:
-    """Write whether this step was a hit, and its diff, at the step's place in `log` [2, capacity]."""
+    """Write whether this step was a hit, and its diff, at the step's place in `log`.
+
+    Args:
+        log: [2, capacity] float32; written in place. Steps beyond its end share the last place.
+        now: [WIDTH] float64, what the step began with.
+        hit: 1.0 or 0.0.
+        record: 0-dim float32, the diff that decided, or NaN.
+
+    Example:
+        >>> import torch
+        >>> from fxcache.ops.clock import STEP, WIDTH, log_step
+        >>> log, now = torch.zeros(2, 3), torch.zeros(WIDTH, dtype=torch.float64)
+        >>> now[STEP] = 1
+        >>> log_step(log, now, 1.0, torch.tensor(0.25))
+        >>> log
+        tensor([[0.0000, 1.0000, 0.0000],
+                [0.0000, 0.2500, 0.0000]])
+    """
     place = now[STEP].to(torch.int64).clamp(max=log.shape[1] - 1).reshape(1)
     entry = torch.stack((torch.full_like(record, hit), record)).reshape(2, 1)
     log.index_copy_(1, place, entry)

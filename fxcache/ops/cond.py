@@ -16,11 +16,22 @@ def conditional(
 ) -> tuple[Any, ...]:
     """`skip(*operands)` on a hit, else `compute(*operands)`.
 
-    intermediate_operands: positions of the operands that the graph computes; the others are its inputs,
-        which branches may update in place.
+    Compiled, it is the conditional operator and stays one graph. In eager it is a plain `if`, which waits for
+    `hit`: there `torch.cond` would call the compiler on every step.
 
-    Compiled, it is the conditional operator and stays one graph. In eager it is a plain `if`: there
-    `torch.cond` would call the compiler on every step.
+    Args:
+        hit: 0-dim bool.
+        skip, compute: take all operands; return tensors alike in number, shape and dtype.
+        operands: what the branches take.
+        intermediate_operands: positions of the operands that the graph computes; the others are its inputs,
+            which branches may update in place.
+
+    Example:
+        >>> import torch
+        >>> from fxcache.ops.cond import conditional
+        >>> skip, compute = (lambda x: (x + 1,)), (lambda x: (x * 10,))
+        >>> conditional(torch.tensor(False), skip, compute, (torch.tensor(2),), intermediate_operands=[0])
+        (tensor(20),)
     """
     if not torch.compiler.is_compiling():
         return skip(*operands) if hit else compute(*operands)
@@ -53,6 +64,13 @@ def materialize(value: Tensor) -> Tensor:
     """`value` as a dense tensor of its own, where the conditional operator demands it of branches.
 
     Blocks may return views of one tensor; in eager they are left as they are.
+
+    Example:
+        >>> import torch
+        >>> from fxcache.ops.cond import materialize
+        >>> view = torch.zeros(2, 3).T
+        >>> materialize(view) is view  # compiled, it would be a contiguous copy
+        True
     """
     if not torch.compiler.is_compiling():
         return value
@@ -72,5 +90,14 @@ def _as_it_is(value: Tensor) -> Tensor:
 
 
 def store(slot: Tensor, value: Tensor) -> None:
-    """Remember `value` in the state, in place."""
+    """Remember `value` in the state: write it into `slot`, a tensor of its shape.
+
+    Example:
+        >>> import torch
+        >>> from fxcache.ops.cond import store
+        >>> slot = torch.zeros(2)
+        >>> store(slot, torch.ones(2))
+        >>> slot
+        tensor([1., 1.])
+    """
     slot.copy_(value)

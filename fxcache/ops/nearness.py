@@ -13,7 +13,15 @@ NEAR = 0.9  # distance up to which a sample may follow another: an angle of abou
 
 
 def is_near(sample: Tensor, last: Tensor) -> Tensor:
-    """Whether `sample` is nearer than `NEAR` to `last`, a 0-dim bool tensor; what has no distance is not."""
+    """Whether `sample` is nearer than `NEAR` to `last`, a 0-dim bool tensor; what has no distance is not.
+
+    Example:
+        >>> import torch
+        >>> from fxcache.ops.nearness import is_near
+        >>> last = torch.tensor([1.0, 0.0])
+        >>> is_near(torch.tensor([5.0, 0.1]), last), is_near(torch.tensor([0.0, 1.0]), last)
+        (tensor(True), tensor(False))
+    """
     return distance(sample, last) < NEAR
 
 
@@ -21,7 +29,15 @@ def distance(sample: Tensor, last: Tensor) -> Tensor:
     """Relative L1 distance of `sample`, made as large as `last`, from `last`: 0-dim, 0 to 2.
 
     NaN where one is zero or not finite. Of whole numbers (tokens), which have no distance, the share that
-    changed.
+    changed. Both have the same shape, any; the result is float32 for dtypes of less than 4 bytes.
+
+    Example:
+        >>> import torch
+        >>> from fxcache.ops.nearness import distance
+        >>> distance(torch.tensor([2.0, 2.0]), torch.tensor([1.0, 1.0]))
+        tensor(0.)
+        >>> distance(torch.tensor([1, 2, 3, 4]), torch.tensor([1, 2, 3, 5]))
+        tensor(0.2500)
     """
     if not (sample.is_floating_point() or sample.is_complex()):
         return (sample != last).mean(dtype=torch.float32)

@@ -9,7 +9,19 @@ from torch import Tensor
 def residual_diff(residual: Tensor, previous: Tensor) -> Tensor:
     """Relative L1 change `mean|residual - previous| / mean|previous|`, a 0-dim float32 tensor.
 
-    Both means are taken in float32, so that thresholds do not quantize in bfloat16.
+    Both means are taken in float32, so that thresholds do not quantize in bfloat16. It is NaN where both
+    are zero, and infinite where only `previous` is. Source: the criterion of DBCache (cache-dit) and of
+    FBCache (ParaAttention).
+
+    Args:
+        residual: what the front blocks add at this step, e.g. [batch, tokens, channels], of any float dtype.
+        previous: the same of the last computed step.
+
+    Example:
+        >>> import torch
+        >>> from fxcache.ops.residual_diff import residual_diff
+        >>> residual_diff(torch.tensor([1.1, 2.0], dtype=torch.bfloat16), torch.tensor([1.0, 2.0]))
+        tensor(0.0339)
     """
     change = (residual - previous).abs().mean(dtype=torch.float32)
     return change / previous.abs().mean(dtype=torch.float32)
