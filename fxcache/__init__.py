@@ -1,7 +1,12 @@
 """Block caching for diffusion transformers, compiled into the model's graph.
 
->>> import fxcache
->>> pipe.transformer = fxcache.transform(pipe.transformer, "F8B0_W8M0MC3_T1O1_R0.12")  # doctest: +SKIP
+Example:
+    >>> import fxcache
+    >>> from fxcache.embedded import load_pipeline, sample
+    >>> pipe = load_pipeline()
+    >>> pipe.transformer = fxcache.transform(pipe.transformer, "F1B0_W4M0MC3_T1O1_R0.12")
+    >>> sample(pipe, [7], num_inference_steps=2).shape  # [batch, channels, height, width]
+    torch.Size([1, 1, 28, 28])
 """
 
 from .api.compile import compile

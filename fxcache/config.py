@@ -48,7 +48,18 @@ class CacheConfig:
     forecaster: what a hit replays: None the stored residual, or e.g. `TaylorSeer(order=1)`.
     enabled: False is the uncached baseline, written `C0_Q0_NONE`.
 
-    Raises `ConfigError` (and `SignalRequiredError`) when built with a value that cannot work.
+    Raises:
+        ConfigError: a value that cannot work. SignalRequiredError: Fn is 0, but a residual is to be compared.
+        UnknownOptionError: no such field.
+
+    Example:
+        >>> from fxcache import CacheConfig, TaylorSeer
+        >>> config = CacheConfig(fn_compute_blocks=4, max_warmup_steps=6, forecaster=TaylorSeer(order=2))
+        >>> print(config)
+        F4B0_W6M0MC0_T1O2_R0.08
+        >>> CacheConfig(residual_diff_threshold=-1)
+        Traceback (most recent call last):
+        fxcache.errors.ConfigError: CacheConfig.residual_diff_threshold = -1: must be a finite number ...
     """
 
     fn_compute_blocks: int = 8
@@ -97,27 +108,52 @@ class CacheConfig:
 
     @property
     def static(self) -> bool:
-        """Whether a steps mask decides alone, with no look at the residual."""
+        """Whether a steps mask decides alone, with no look at the residual.
+
+        Example:
+            >>> from fxcache import CacheConfig
+            >>> CacheConfig(steps_mask="1101", steps_mask_policy="static").static, CacheConfig().static
+            (True, False)
+        """
         return self.steps_mask is not None and self.steps_mask_policy == "static"
 
     def for_steps(self, steps: int) -> CacheConfig:
         """This config, checked against the number of steps that will be run.
 
-        Raises `MaskTooShortError` when a steps mask covers fewer.
+        Raises:
+            MaskTooShortError: a steps mask covers fewer.
+
+        Example:
+            >>> from fxcache import CacheConfig
+            >>> CacheConfig(steps_mask="1101").for_steps(28)
+            Traceback (most recent call last):
+            fxcache.errors.MaskTooShortError: steps_mask has 4 entries but 28 steps will be run: ...
         """
         if self.steps_mask is not None and len(self.steps_mask) < steps:
             raise MaskTooShortError(len(self.steps_mask), steps)
         return self
 
     def replace(self, **changes: Any) -> CacheConfig:
-        """A copy with some fields changed, validated again."""
+        """A copy with some fields changed, validated again. Raises what building one does.
+
+        Example:
+            >>> from fxcache import CacheConfig
+            >>> str(CacheConfig().replace(max_continuous_cached_steps=3))
+            'F8B0_W8M0MC3_T0O1_R0.08'
+        """
         return dataclasses.replace(self, **changes)
 
     @classmethod
     def from_string(cls, text: str) -> CacheConfig:
         """Read the benchmark's notation, `F8B0_W8M0MC3_T1O1_R0.12` or `C0_Q0_NONE`.
 
-        Raises `NotationError` for anything else.
+        Raises:
+            NotationError: anything else. ConfigError: it says what cannot work.
+
+        Example:
+            >>> from fxcache import CacheConfig
+            >>> CacheConfig.from_string("F8B0_W8M0MC3_T1O1_R0.12").forecaster
+            TaylorSeer(order=1, calibrate='residual', distance='step')
         """
         return cls(**notation.parse(text))
 
@@ -126,7 +162,16 @@ class CacheConfig:
 
     @classmethod
     def from_dict(cls, fields: Mapping[str, Any]) -> CacheConfig:
-        """Build from plain values; `forecaster` may be a mapping such as `{"name": "taylorseer"}`."""
+        """Build from plain values; `forecaster` may be a mapping such as `{"name": "taylorseer"}`.
+
+        Raises:
+            ConfigError, UnknownOptionError, SignalRequiredError: as building one does.
+
+        Example:
+            >>> from fxcache import CacheConfig
+            >>> str(CacheConfig.from_dict({"fn_compute_blocks": 1, "forecaster": {"name": "taylorseer"}}))
+            'F1B0_W8M0MC0_T1O1_R0.08'
+        """
         require_known("CacheConfig", fields, FIELDS, OTHERS)
         values = dict(fields)
         if isinstance(values.get("forecaster"), Mapping):
@@ -134,7 +179,13 @@ class CacheConfig:
         return cls(**values)
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain values that JSON and YAML can hold; `from_dict` reads them back."""
+        """Plain values that JSON and YAML can hold; `from_dict` reads them back.
+
+        Example:
+            >>> from fxcache import CacheConfig
+            >>> CacheConfig(steps_mask="1101").to_dict()["steps_mask"]
+            [1, 1, 0, 1]
+        """
         values = {f.name: getattr(self, f.name) for f in dataclasses.fields(self)}
         if self.forecaster is not None:
             values["forecaster"] = forecaster_to_dict(self.forecaster)
@@ -144,7 +195,17 @@ class CacheConfig:
 
     @classmethod
     def from_yaml(cls, source: str | Path) -> CacheConfig:
-        """Read a YAML file, or YAML text that holds a mapping of the fields."""
+        """Read a YAML file, or YAML text: a mapping of the fields, or the notation.
+
+        Raises:
+            ConfigError: it holds neither. And what `from_dict` and `from_string` raise.
+
+        Example:
+            >>> from fxcache import CacheConfig
+            >>> text = "fn_compute_blocks: 1\\nforecaster: {name: newton, order: 2}"
+            >>> CacheConfig.from_yaml(text).forecaster.order
+            2
+        """
         import yaml
 
         path = Path(source)
@@ -161,7 +222,16 @@ FIELDS = tuple(f.name for f in dataclasses.fields(CacheConfig))
 
 
 def as_config(value: CacheConfig | str | Mapping[str, Any] | None) -> CacheConfig:
-    """The config that a user means: a config, the notation, a mapping, or None for the defaults."""
+    """The config that a user means: a config, the notation, a mapping, or None for the defaults.
+
+    Raises:
+        ConfigError: it is none of these. And what building a config raises.
+
+    Example:
+        >>> from fxcache.config import as_config
+        >>> str(as_config({"fn_compute_blocks": 1})), str(as_config(None)), str(as_config("C0_Q0_NONE"))
+        ('F1B0_W8M0MC0_T0O1_R0.08', 'F8B0_W8M0MC0_T0O1_R0.08', 'C0_Q0_NONE')
+    """
     if isinstance(value, CacheConfig):
         return value
     if isinstance(value, str):

@@ -4,11 +4,30 @@ from __future__ import annotations
 
 
 class FxcacheError(Exception):
-    """Base of every error that fxcache raises on purpose."""
+    """Base of every error that fxcache raises on purpose. Raised as one of the classes below, each of which
+    says in its message what was wrong, where, and what to do.
+
+    Example:
+        >>> import fxcache
+        >>> try:
+        ...     fxcache.CacheConfig.from_string("F8")
+        ... except fxcache.FxcacheError as error:
+        ...     print(error)
+        cannot read 'F8' as a cache setting: it does not follow the pattern. Write it like ...
+    """
 
 
 class ConfigError(FxcacheError, ValueError):
-    """A `CacheConfig` field, or an option, has a value that cannot work."""
+    """A `CacheConfig` field, or an option, has a value that cannot work.
+
+    Raised when a config is built, and by `fxcache.transform`; `field` names it. Give what it asks.
+
+    Example:
+        >>> import fxcache
+        >>> fxcache.CacheConfig(max_warmup_steps=-1)
+        Traceback (most recent call last):
+        fxcache.errors.ConfigError: CacheConfig.max_warmup_steps = -1: must be a whole number of at least 0
+    """
 
     def __init__(self, field: str, value: object, need: str, of: str = "CacheConfig") -> None:
         self.field = field
@@ -17,7 +36,10 @@ class ConfigError(FxcacheError, ValueError):
 
 
 class UnknownOptionError(ConfigError, TypeError):
-    """An option or a field that does not exist."""
+    """An option or a field that does not exist.
+
+    Raised by everything that takes options. Use the name that the message suggests.
+    """
 
     def __init__(self, where: str, name: str, meant: str | None, known: tuple[str, ...]) -> None:
         self.field = name
@@ -26,7 +48,10 @@ class UnknownOptionError(ConfigError, TypeError):
 
 
 class UnknownContextError(FxcacheError, KeyError):
-    """There are no statistics of a context by this name."""
+    """There are no statistics of a context by this name.
+
+    Raised by `stats()[name]`. The message names the contexts that there are.
+    """
 
     def __init__(self, name: object, meant: str | None, known: tuple[str, ...]) -> None:
         there = f"there are {', '.join(known)}" if known else "no step was run yet"
@@ -38,7 +63,10 @@ class UnknownContextError(FxcacheError, KeyError):
 
 
 class NotationError(FxcacheError, ValueError):
-    """A string is not in the benchmark's notation."""
+    """A string is not in the benchmark's notation.
+
+    Raised where a config is given as a string. Write it like `F8B0_W8M0MC3_T1O1_R0.12`.
+    """
 
     def __init__(self, text: str, why: str) -> None:
         super().__init__(
@@ -48,7 +76,10 @@ class NotationError(FxcacheError, ValueError):
 
 
 class MaskTooShortError(FxcacheError, ValueError):
-    """`steps_mask` covers fewer steps than will be run."""
+    """`steps_mask` covers fewer steps than will be run.
+
+    Raised by `CacheConfig.for_steps`. Give the mask one entry a step.
+    """
 
     def __init__(self, length: int, steps: int) -> None:
         super().__init__(
@@ -58,7 +89,10 @@ class MaskTooShortError(FxcacheError, ValueError):
 
 
 class TooManyBlocksError(FxcacheError, ValueError):
-    """Fn + Bn is more than the model has blocks."""
+    """Fn + Bn is more than the model, or a list of its blocks with `scope="list"`, has blocks.
+
+    Raised by the first call, or by `transform` with `example_inputs`. Lower one of them.
+    """
 
     def __init__(self, fn: int, bn: int, blocks: int, where: str) -> None:
         super().__init__(
@@ -68,7 +102,11 @@ class TooManyBlocksError(FxcacheError, ValueError):
 
 
 class NoBlocksError(FxcacheError):
-    """No chain of repeated blocks was found."""
+    """No chain of repeated blocks was found.
+
+    Raised by the first call, or by `transform` with `example_inputs`. Such a model runs uncached with
+    `on_unsupported="passthrough"`.
+    """
 
     def __init__(self, model: str, found: str) -> None:
         super().__init__(
@@ -81,7 +119,11 @@ class NoBlocksError(FxcacheError):
 
 
 class CaptureError(FxcacheError):
-    """The model's forward could not be traced."""
+    """The model's forward could not be traced; `attempts` has the reason of each way that was tried.
+
+    Raised by the first call of a kind, or by `transform` with `example_inputs`. Change what the reasons name,
+    or let such calls run uncached with `on_unsupported="passthrough"`.
+    """
 
     def __init__(self, model: str, attempts: dict[str, str]) -> None:
         self.attempts = attempts
@@ -93,7 +135,10 @@ class CaptureError(FxcacheError):
 
 
 class TooManyCapturesError(CaptureError):
-    """Calls of one kind need a new graph each time."""
+    """Calls of one kind need a new graph each time.
+
+    Raised by a call, once `max_captures` graphs served one call each. Pass what changes as a tensor.
+    """
 
     def __init__(self, model: str, captures: int, why: str) -> None:
         self.attempts = {}
@@ -107,7 +152,10 @@ class TooManyCapturesError(CaptureError):
 
 
 class BlockMutationError(FxcacheError):
-    """A block writes to something that lives on after it: skipping it would change results."""
+    """A block writes to something that lives on after it: skipping it would change results.
+
+    Raised by the first call, or by `transform` with `example_inputs`. Leave out the input that it writes for.
+    """
 
     def __init__(self, block: str, what: str) -> None:
         super().__init__(
@@ -117,7 +165,10 @@ class BlockMutationError(FxcacheError):
 
 
 class OpaqueInputError(FxcacheError, TypeError):
-    """An input is an object that fxcache cannot compare between calls."""
+    """An input is an object that fxcache cannot compare between calls.
+
+    Raised by a call. Pass tensors, plain values, or containers of these.
+    """
 
     def __init__(self, name: str, kind: str) -> None:
         super().__init__(
@@ -127,7 +178,10 @@ class OpaqueInputError(FxcacheError, TypeError):
 
 
 class DefectError(FxcacheError):
-    """Code of fxcache failed where it should not. A bug of fxcache, not of the user."""
+    """Code of fxcache failed where it should not. A bug of fxcache, not of the user.
+
+    Raised by a capture. Report it; `on_unsupported="passthrough"` runs such calls uncached.
+    """
 
     def __init__(self, model: str, what: str) -> None:
         super().__init__(
@@ -137,7 +191,10 @@ class DefectError(FxcacheError):
 
 
 class GraphSpecError(FxcacheError):
-    """A pass produced a graph that breaks the specification. A bug of fxcache, not of the user."""
+    """A pass produced a graph that breaks the specification. A bug of fxcache, not of the user.
+
+    Raised after the pass that did. Report it; `on_unsupported="passthrough"` runs such calls uncached.
+    """
 
     def __init__(self, after: str, what: str) -> None:
         super().__init__(
@@ -147,7 +204,10 @@ class GraphSpecError(FxcacheError):
 
 
 class NoTimestepError(FxcacheError, ValueError):
-    """The named timestep input is not an input of the model."""
+    """The named timestep input is not an input of the model.
+
+    Raised by `transform(timestep=...)` and `explain`. Name one of the forward's inputs.
+    """
 
     def __init__(self, name: str, inputs: tuple[str, ...]) -> None:
         super().__init__(
@@ -156,21 +216,30 @@ class NoTimestepError(FxcacheError, ValueError):
 
 
 class ArgumentsError(FxcacheError, TypeError):
-    """The arguments of a call are not those of the model's forward."""
+    """The arguments of a call are not those of the model's forward.
+
+    Raised by a call, and by whatever takes `example_inputs`. Give what the forward's signature asks.
+    """
 
     def __init__(self, model: str, what: str) -> None:
         super().__init__(f"the forward of {model} does not take this call: {what}.")
 
 
 class NotAModelError(FxcacheError, TypeError):
-    """What was given is not a module that could be transformed."""
+    """What was given is not a module that could be transformed.
+
+    Raised by `transform` and `explain`. Give the module itself, not its class, path or compiled form.
+    """
 
     def __init__(self, given: str, do: str) -> None:
         super().__init__(f"fxcache takes a model (nn.Module) or a pipeline object, not {given}: {do}.")
 
 
 class SignalRequiredError(FxcacheError, ValueError):
-    """Fn = 0 although the decision needs the front blocks' residual."""
+    """Fn = 0 although the decision needs the front blocks' residual.
+
+    Raised when such a config is built. Use Fn of at least 1, or a static steps mask.
+    """
 
     def __init__(self) -> None:
         super().__init__(
@@ -180,23 +249,38 @@ class SignalRequiredError(FxcacheError, ValueError):
 
 
 class PassthroughWarning(UserWarning):
-    """A model runs uncached because it could not be transformed."""
+    """A model runs uncached because it could not be transformed.
+
+    Warned of once for each reason, with `on_unsupported="passthrough"`.
+    """
 
 
 class RecaptureWarning(PassthroughWarning):
-    """Calls of one kind run uncached because each would need a graph of its own."""
+    """Calls of one kind run uncached because each would need a graph of its own.
+
+    Warned of once, with `on_unsupported="passthrough"`. Pass what changes as a tensor.
+    """
 
 
 class GradientWarning(UserWarning):
-    """A cached model is called under autograd and therefore runs uncached."""
+    """A cached model is called under autograd and therefore runs uncached.
+
+    Warned of once for each cached model. Call it within `torch.no_grad()`.
+    """
 
 
 class TrajectoryWarning(UserWarning):
-    """New trajectories cannot be detected; `reset()` must be called between runs."""
+    """New trajectories cannot be detected by time, as the model takes none.
+
+    Warned of at the first step of a cached model, and by `load`. Call `reset()` between runs.
+    """
 
 
 class TooManyContextsError(FxcacheError):
-    """More contexts hold state than the limit allows."""
+    """More contexts hold state than the limit allows.
+
+    Raised by the call that would begin one more. Call `reset()`, use names again, or raise `max_contexts`.
+    """
 
     def __init__(self, limit: int) -> None:
         super().__init__(
@@ -206,14 +290,20 @@ class TooManyContextsError(FxcacheError):
 
 
 class BackendError(FxcacheError, ValueError):
-    """A backend cannot do what was asked of it."""
+    """A backend cannot do what was asked of it.
+
+    Raised by `compile` and `export`. The message says what it takes.
+    """
 
     def __init__(self, asked: str, need: str) -> None:
         super().__init__(f"{asked} must {need}")
 
 
 class TracingError(BackendError):
-    """Somebody else's tracer or compiler was given a cached model."""
+    """Somebody else's tracer or compiler was given a cached model.
+
+    Raised when it runs the model. Use `fxcache.compile` or `fxcache.export`.
+    """
 
     def __init__(self, by: str, instead: str) -> None:
         super().__init__(
@@ -222,14 +312,20 @@ class TracingError(BackendError):
 
 
 class CompilationError(FxcacheError):
-    """The compiler did not take the cached graph of a model."""
+    """The compiler did not take the cached graph of a model.
+
+    Raised by the first call after `compile`. The message says what to do about the reason.
+    """
 
     def __init__(self, model: str, mode: str, reason: str, advice: str) -> None:
         super().__init__(f"{model} cannot be compiled with mode={mode!r}: {reason}. {advice}")
 
 
 class NotCapturedError(FxcacheError, AttributeError):
-    """There is no graph yet. An AttributeError, too, for those who look through all attributes."""
+    """There is no graph yet. An AttributeError, too, for those who look through all attributes.
+
+    Raised by `cached.graph` before the first call. Call the model, or `prepare` it.
+    """
 
     def __init__(self) -> None:
         super().__init__(
@@ -238,7 +334,10 @@ class NotCapturedError(FxcacheError, AttributeError):
 
 
 class DrawingError(FxcacheError, RuntimeError):
-    """A graph cannot be drawn here."""
+    """A graph cannot be drawn here.
+
+    Raised by `cached.graph.show`. Install graphviz, or choose another format.
+    """
 
     def __init__(self, why: str, advice: str = "") -> None:
         advice = advice or (
@@ -249,7 +348,10 @@ class DrawingError(FxcacheError, RuntimeError):
 
 
 class TensorRTMissingError(FxcacheError, ImportError):
-    """The TensorRT backend needs a package that is not installed, or cannot be imported."""
+    """The TensorRT backend needs a package that is not installed, or cannot be imported.
+
+    Raised by `compile` and `export` with `backend="tensorrt"`, and by `load`. Install `fxcache[tensorrt]`.
+    """
 
     def __init__(self, why: str) -> None:
         super().__init__(
@@ -259,14 +361,20 @@ class TensorRTMissingError(FxcacheError, ImportError):
 
 
 class TensorRTDeviceError(FxcacheError, RuntimeError):
-    """TensorRT engines run on an NVIDIA GPU, and there is none, or the model is not on it."""
+    """TensorRT engines run on an NVIDIA GPU, and there is none, or the model is not on it.
+
+    Raised by `compile` with `backend="tensorrt"`, and by `load`. Move the model to the GPU first.
+    """
 
     def __init__(self, what: str, need: str) -> None:
         super().__init__(f"TensorRT engines run on NVIDIA GPUs only: {what}. {need}")
 
 
 class EngineRangeError(FxcacheError, ValueError):
-    """Sizes for which no TensorRT engine can be built, or for which none was."""
+    """Sizes for which no TensorRT engine can be built, or for which none was.
+
+    Raised by a call, and by `export` with `backend="tensorrt"`. Give a `dynamic=` range that has them.
+    """
 
     def __init__(self, what: str, why: str) -> None:
         super().__init__(
@@ -276,7 +384,10 @@ class EngineRangeError(FxcacheError, ValueError):
 
 
 class FixedWeightsError(FxcacheError):
-    """The weights in engines that were built without `refit=True` would be replaced."""
+    """The weights in engines that were built without `refit=True` would be replaced.
+
+    Raised by `refit`. Compile with `refit=True`.
+    """
 
     def __init__(self) -> None:
         super().__init__(
@@ -286,7 +397,10 @@ class FixedWeightsError(FxcacheError):
 
 
 class LeftoverOperatorsError(FxcacheError):
-    """`require_full=True`, but some operators would not run in a TensorRT engine."""
+    """`require_full=True`, but some operators would not run in a TensorRT engine.
+
+    Raised by the first call, and by `export`; `leftovers` names them. A package cannot hold them.
+    """
 
     def __init__(self, stage: str, leftovers: dict[str, str]) -> None:
         self.leftovers = leftovers
@@ -298,36 +412,54 @@ class LeftoverOperatorsError(FxcacheError):
 
 
 class LeftoverOperatorsWarning(UserWarning):
-    """Operators of a stage run in PyTorch, between TensorRT engines."""
+    """Operators of a stage run in PyTorch, between TensorRT engines.
+
+    Warned of when engines are built without `require_full=True`.
+    """
 
 
 class RepeatedWeightsWarning(UserWarning):
-    """TensorRT engines hold the same weights more than once."""
+    """TensorRT engines hold the same weights more than once.
+
+    Warned of when engines are built.
+    """
 
 
 class PrecisionError(FxcacheError, ValueError):
-    """A precision that the engines cannot have."""
+    """A precision that the engines cannot have.
+
+    Raised by `compile` and `export` with `backend="tensorrt"`. The message says which they can.
+    """
 
     def __init__(self, asked: object, need: str) -> None:
         super().__init__(f"precision={asked!r}: {need}")
 
 
 class PackageError(FxcacheError):
-    """A file is not a package that can be loaded here."""
+    """A file is not a package that can be loaded here.
+
+    Raised by `load`. The message says what to mend.
+    """
 
     def __init__(self, path: object, what: str, do: str) -> None:
         super().__init__(f"cannot load '{path}': {what}. To mend it, {do}.")
 
 
 class PackageInputError(FxcacheError, ValueError):
-    """A loaded package is called with something that it was not exported for."""
+    """A loaded package is called with something that it was not exported for.
+
+    Raised by a call, which then runs nothing. Export a package for such calls.
+    """
 
     def __init__(self, name: str, what: str) -> None:
         super().__init__(f"input '{name}' {what}. Export a package for such calls with fxcache.export().")
 
 
 class PackageUseError(FxcacheError):
-    """A loaded package is asked for something that only the model's Python code could do."""
+    """A loaded package is asked for something that only the model's Python code could do.
+
+    Raised by what would do nothing on it, or wrong. Do it to the model, before `export`.
+    """
 
     def __init__(self, model: str, what: str, instead: str) -> None:
         super().__init__(
@@ -337,18 +469,27 @@ class PackageUseError(FxcacheError):
 
 
 class PackageAttributeError(PackageUseError, AttributeError):
-    """A package has no such attribute. An AttributeError, too, for those who look whether it has."""
+    """A package has no such attribute. An AttributeError, too, for those who look whether it has.
+
+    Raised by attribute access. What changes a model is done before `export`.
+    """
 
 
 class ExportError(FxcacheError):
-    """A cached model cannot be exported as it is."""
+    """A cached model cannot be exported as it is.
+
+    Raised by `export`. The message says what its graph or state depends on.
+    """
 
     def __init__(self, model: str, why: str) -> None:
         super().__init__(f"{model} cannot be exported: {why}")
 
 
 class RootHookError(FxcacheError):
-    """A hook on the model takes the place of its forward."""
+    """A hook on the model takes the place of its forward.
+
+    Raised by a call. Remove the hook.
+    """
 
     def __init__(self, model: str, hook: str) -> None:
         super().__init__(
@@ -358,7 +499,10 @@ class RootHookError(FxcacheError):
 
 
 class AlreadyCachedError(FxcacheError):
-    """A model would be cached twice."""
+    """A model would be cached twice.
+
+    Raised by `transform`, and by calls once another cache was enabled. Disable one of the two.
+    """
 
     def __init__(self, model: str, theirs: str) -> None:
         super().__init__(
@@ -369,7 +513,10 @@ class AlreadyCachedError(FxcacheError):
 
 
 class ReplicaError(FxcacheError):
-    """A cached model would be split over threads and devices."""
+    """A cached model would be split over threads and devices.
+
+    Raised under `nn.DataParallel`. Run one process for each device.
+    """
 
     def __init__(self, model: str) -> None:
         super().__init__(
@@ -379,7 +526,10 @@ class ReplicaError(FxcacheError):
 
 
 class NoDenoiserError(FxcacheError, ValueError):
-    """A pipeline has no component that could be cached."""
+    """A pipeline has no component that could be cached.
+
+    Raised by `transform`. Give it the module itself, with `timestep=`.
+    """
 
     def __init__(self, pipeline: str, components: tuple[str, ...]) -> None:
         super().__init__(

@@ -27,7 +27,20 @@ PATTERN = re.compile(
 
 
 def parse(text: str) -> dict[str, Any]:
-    """Fields of a `CacheConfig` from its notation. Raises `NotationError`."""
+    """Fields of a `CacheConfig` from its notation.
+
+    Raises:
+        NotationError: `text` is not in the notation. ConfigError: `_X` describes no forecaster.
+
+    Example:
+        >>> from fxcache.notation import parse
+        >>> fields = parse("F8B0_W8M0MC3_T1O1_R0.12")
+        >>> fields["fn_compute_blocks"], fields["max_cached_steps"], fields["residual_diff_threshold"]
+        (8, None, 0.12)
+        >>> parse("F8")
+        Traceback (most recent call last):
+        fxcache.errors.NotationError: cannot read 'F8' as a cache setting: ...
+    """
     if text == NONE:
         return {"enabled": False}
     match = PATTERN.fullmatch(text)
@@ -62,7 +75,14 @@ def parse(text: str) -> dict[str, Any]:
 
 
 def write(fields: Mapping[str, Any]) -> str:
-    """The notation of a `CacheConfig`, of which these are the fields."""
+    """The notation of a `CacheConfig`, of which these are all fields; `parse` reads it back.
+
+    Example:
+        >>> from fxcache import CacheConfig
+        >>> from fxcache.notation import write
+        >>> write(vars(CacheConfig(fn_compute_blocks=1, max_warmup_steps=4, warmup_interval=2)))
+        'F1B0_W4M0MC0_T0O1_R0.08_I2'
+    """
     if not fields["enabled"]:
         return NONE
     taylor = fields["forecaster"] if isinstance(fields["forecaster"], TaylorSeer) else None

@@ -21,7 +21,7 @@ def compile(
     dynamic: Any = None,
     **options: Any,
 ) -> CachedTransformer:
-    """Compile a cached model.
+    """Compile a cached model. Nothing is compiled before the first calls.
 
     Args:
         cached: what `fxcache.transform` returned. Not changed; `cached.compile(...)` does this in place.
@@ -40,6 +40,24 @@ def compile(
         BackendError: an unknown backend or mode, or one that this machine cannot run; `cached` is no cached
         model. PackageUseError: it is a loaded package. UnknownOptionError: no such option. The first call
         also raises `CompilationError`, where the model's code does not go through the compiler whole.
+
+    Example:
+        >>> import torch
+        >>> from torch import nn
+        >>> import fxcache
+        >>> layer = nn.TransformerEncoderLayer(8, nhead=2, dim_feedforward=8)
+        >>> model = nn.TransformerEncoder(layer, num_layers=4, enable_nested_tensor=False).eval()
+        >>> cached = fxcache.transform(model, "F1B0_W1M0MC1_T0O1_R9")
+        >>> fast = fxcache.compile(cached)
+        >>> src = torch.randn(3, 1, 8)
+        >>> with torch.no_grad():
+        ...     outputs = [fast(src) for step in range(3)]
+        ...     torch.testing.assert_close(outputs[0], model(src))
+        >>> fast.stats()["default"].cached_steps
+        (1,)
+        >>> fxcache.compile(cached, mode="fastest")
+        Traceback (most recent call last):
+        fxcache.errors.BackendError: mode='fastest' of fxcache.compile() must be one of fused, ...
     """
     require_cached(cached, "compile")
     if backend != "tensorrt":

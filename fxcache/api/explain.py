@@ -28,7 +28,27 @@ from ..spelling import known_options
 
 @dataclass(frozen=True)
 class SegmentFound:
-    """One segment: its blocks by name, and where it is cut."""
+    """One segment: its blocks by name, and where it is cut.
+
+    blocks: in the order in which they run: `fn` at the front, the middle, `bn` at the back.
+    cached_values: of what the middle hands on, the name, the shape at the example's sizes ("[1, 49, 128]"),
+        and whether its "residual" or the "value" itself is cached.
+    whole: of the latter, by name, why. signal: why the signal is the primary stream itself, not what the
+        front adds to it; None where it is the residual.
+
+    Example:
+        >>> import torch
+        >>> from torch import nn
+        >>> import fxcache
+        >>> layer = nn.TransformerEncoderLayer(8, nhead=2, dim_feedforward=8)
+        >>> model = nn.TransformerEncoder(layer, num_layers=4, enable_nested_tensor=False).eval()
+        >>> config = "F1B1_W4M0MC3_T1O1_R0.12"
+        >>> (segment,) = fxcache.explain(model, config, {"src": torch.randn(3, 1, 8)}).segments
+        >>> segment.blocks, segment.fn, segment.bn
+        (('layers.0', 'layers.1', 'layers.2', 'layers.3'), 1, 1)
+        >>> segment.cached_values
+        (('layers_2', '[3, 1, 8]', 'residual'),)
+    """
 
     blocks: tuple[str, ...]
     fn: int
@@ -42,10 +62,25 @@ class SegmentFound:
 class Explanation:
     """What was found; prints as words and a table.
 
-    streams: names of the first block's arguments that are carried from block to block.
-    state_bytes: memory of one context. flops_*: of one step of the whole batch, None if not countable.
+    captured: how the forward was: on fake tensors or on real ones, for these sizes only or for others too.
+    free_sizes: the sizes for which the graph holds whatever they are, as `input[dimension]`.
+    lists: of each list of blocks in the chain, its name, the blocks' class, and how many of them are in it.
+    streams: names of the first block's arguments that are carried from block to block; primary_stream: the
+        one of which the signal is taken. timestep: the input that the clock reads.
+    state_bytes: bytes of memory of one context. flops_computed, flops_cached: FLOPs of a step of the whole
+        batch, a multiply-add as two; None where they cannot be counted.
     notes: what was decided against, and why. waits: why the compiled model cannot start a hit before it
         knows whether the step is one; None where it can.
+
+    Example:
+        >>> import torch
+        >>> from torch import nn
+        >>> import fxcache
+        >>> layer = nn.TransformerEncoderLayer(8, nhead=2, dim_feedforward=8)
+        >>> model = nn.TransformerEncoder(layer, num_layers=4, enable_nested_tensor=False).eval()
+        >>> found = fxcache.explain(model, "F1B1_W4M0MC3_T1O1_R0.12", {"src": torch.randn(3, 1, 8)})
+        >>> found.blocks, found.lists, found.free_sizes
+        (4, (('layers', 'TransformerEncoderLayer', 4),), ('src[0]',))
     """
 
     model: str
@@ -65,6 +100,7 @@ class Explanation:
 
     @property
     def blocks(self) -> int:
+        """How many blocks the chain has."""
         return sum(len(s.blocks) for s in self.segments)
 
     def __str__(self) -> str:
@@ -131,7 +167,42 @@ def explain(
 ) -> Explanation:
     """What `transform(model, config)` finds for a call with `example_inputs`.
 
-    Works on meta tensors: nothing is computed. Raises what `transform` raises.
+    What it runs: the forward on fake tensors, which have shapes but no values, once; again only where it
+    cannot be traced so, or no chain of blocks is found the usual way. Then every stage of the cached graph,
+    likewise on fake tensors, to count FLOPs. Nothing is computed, on any device, and models and inputs on
+    the meta device will do. With one exception: where the model's code reads values of tensors and no
+    symbol can stand for them, its forward is run once on copies of `example_inputs`, on their device, blocks
+    included; `captured` then says "on real tensors". Of either run nothing remains: what the forward sets
+    is put back, as are the random generators. It captures anew even if `model` is cached already, and no
+    state of that is touched.
+
+    Args:
+        model: as for `transform`, or what that returned, of which the original is looked at.
+        config, scope, timestep: as for `transform`.
+        example_inputs: keyword arguments of one call.
+
+    Raises:
+        ConfigError: the config cannot work, or has no cache. And what `transform` raises with
+        `example_inputs`.
+
+    Example:
+        >>> import fxcache
+        >>> from fxcache.embedded import example_inputs, load_transformer
+        >>> config = "F1B1_W4M0MC3_T1O1_R0.12"
+        >>> print(fxcache.explain(load_transformer(), config, example_inputs(batch=1)))
+        FluxTransformer2DModel with F1B1_W4M0MC3_T1O1_R0.12
+          captured        on fake tensors, sizes kept symbolic; dynamic sizes: hidden_states[1], ...
+          chain           transformer_blocks x4 (...) > single_transformer_blocks x8 (...)
+          streams         encoder_hidden_states, hidden_states; primary (the signal): hidden_states
+          trajectories    a new one begins where 'timestep' turns back
+          segment 0       12 blocks = 1 front + 10 middle (skipped on a hit) + 1 back
+            cuts          before transformer_blocks.1 and after single_transformer_blocks.6
+            caches        residual of single_transformer_blocks_6_0 [1, 2, 128]
+            caches        residual of single_transformer_blocks_6_1 [1, 49, 128]
+          state           ... MiB a context
+          computed step   ... MFLOPs
+          cached step     ... MFLOPs (...% of a computed one)
+          compiled        a hit starts after the decision: a hit uses ...
     """
     original = model.original if isinstance(model, CachedTransformer) else require_model(model)
     settings = as_config(config)

@@ -27,7 +27,11 @@ def export(
     backend: str = "inductor",
     **options: Any,
 ) -> Path:
-    """Write a package that runs without the model's Python code.
+    """Write a package that runs without the model's Python code: graph, weights, cache and what they need.
+
+    The call is captured, as `CachedTransformer.prepare` does it, unless one like it was. Then `torch.export`
+    traces the cached graph, both ways of each decision, and AOTInductor compiles it: minutes for a large
+    model. The model is not run for its results, and no state of `cached` is touched.
 
     Args:
         cached: what `fxcache.transform` returned.
@@ -44,6 +48,21 @@ def export(
     Raises:
         ExportError: the graph or its state depends on values of its inputs, or cannot be exported.
         BackendError: `cached` is no cached model. PackageUseError: it is a loaded package.
+        ConfigError: its config has no cache. UnknownOptionError: no such option. And what the first call of
+        `cached` raises where the model cannot be transformed.
+
+    Example:
+        >>> import torch
+        >>> from torch import nn
+        >>> import fxcache
+        >>> layer = nn.TransformerEncoderLayer(8, nhead=2, dim_feedforward=8)
+        >>> model = nn.TransformerEncoder(layer, num_layers=4, enable_nested_tensor=False).eval()
+        >>> cached = fxcache.transform(model, "F1B0_W4M0MC3_T1O1_R0.12")
+        >>> fxcache.export(cached, "encoder.pt2", {"src": torch.randn(3, 1, 8)})
+        PosixPath('encoder.pt2')
+        >>> package = fxcache.load("encoder.pt2")
+        >>> with torch.no_grad():
+        ...     torch.testing.assert_close(package(src=torch.ones(5, 1, 8)), model(torch.ones(5, 1, 8)))
     """
     require_cached(cached, "export")
     # Compiled code reads memory as the example's was laid out; a loaded package hands it plain tensors.

@@ -24,7 +24,27 @@ def load(path: str | Path, *, device_index: int = -1, max_contexts: int = 64) ->
             engines go to the current one.
         max_contexts: how many contexts may hold state at once.
 
-    Raises `PackageError`; for engines also `TensorRTMissingError` and `TensorRTDeviceError`.
+    Returns:
+        A module that is called as the exported model was, its contexts empty.
+
+    Raises:
+        PackageError: the file is no package, or none for this machine or version. For engines also
+        TensorRTMissingError, TensorRTDeviceError.
+
+    Example:
+        >>> import torch
+        >>> from torch import nn
+        >>> import fxcache
+        >>> layer = nn.TransformerEncoderLayer(8, nhead=2, dim_feedforward=8)
+        >>> model = nn.TransformerEncoder(layer, num_layers=4, enable_nested_tensor=False).eval()
+        >>> cached = fxcache.transform(model, "F1B0_W4M0MC3_T1O1_R0.12")
+        >>> path = fxcache.export(cached, "encoder.pt2", {"src": torch.randn(3, 1, 8)})
+        >>> package = fxcache.load(path)
+        >>> [(entry.name, entry.shape) for entry in package.manifest.inputs]
+        [('src', ('s...', 1, 8))]
+        >>> fxcache.load("flux.pt2")
+        Traceback (most recent call last):
+        fxcache.errors.PackageError: cannot load 'flux.pt2': ...
     """
     if read_manifest(path).backend == "tensorrt":
         return load_tensorrt(path, max_contexts=max_contexts)

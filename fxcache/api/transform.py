@@ -86,6 +86,18 @@ def transform(
         cache. CaptureError, NoBlocksError, TooManyBlocksError, BlockMutationError: the model cannot be
         transformed so; raised here with `example_inputs`, else by the first call. OpaqueInputError,
         TooManyCapturesError: raised by calls whose arguments cannot be compared, or never come again.
+
+    Example:
+        >>> import fxcache
+        >>> from fxcache.embedded import load_pipeline, load_transformer, sample
+        >>> pipe = load_pipeline()
+        >>> pipe.transformer = fxcache.transform(pipe.transformer, "F1B0_W2M0MC1_T1O1_R9")
+        >>> sample(pipe, [3], num_inference_steps=6).shape  # [batch, channels, height, width]
+        torch.Size([1, 1, 28, 28])
+        >>> pipe.transformer.stats().cached
+        2
+        >>> fxcache.transform(load_transformer(), {"fn_compute_blocks": 4, "max_warmup_steps": 2})
+        CachedTransformer(FluxTransformer2DModel, F4B0_W2M0MC0_T0O1_R0.08)
     """
     if scope not in ("model", "list"):
         raise ConfigError("scope", scope, 'it must be "model" or "list"', of="fxcache.transform()")

@@ -28,8 +28,47 @@ class PackagedTransformer(Sealed):
     A copy shares the compiled code and has states of its own. A pickle holds the package's path, not its
     contents: the file must be there, unchanged, where it is unpickled.
 
-    `run(*inputs, *state)` is the package itself, for those who keep state themselves: `new_state` gives
-    one, `manifest` says in what order everything goes. It takes contiguous tensors, and does not look.
+    manifest: what the package says of itself.
+    cache_config: the config that it was exported with.
+    run: `run(*inputs, *state)` is the package itself, one step of it, for those who keep state themselves.
+        inputs: the tensors of a call, in the order of `manifest.inputs`, which has the dtype and device of
+        each; a shape there is numbers and expressions of the sizes that `input_sizes` finds.
+        state: the tensors of `new_state`, in its order; written in place. They begin a new trajectory; whose
+        calls they serve is the caller's to know.
+        Returns the output tensors, flat, in the order in which `manifest.outputs` numbers them.
+        It takes contiguous tensors and does not look: with other dtypes, devices or sizes than these, what
+        it returns is undefined. It is not to be run twice at once on one state.
+
+    Example:
+        >>> import torch
+        >>> from torch import nn
+        >>> import fxcache
+        >>> layer = nn.TransformerEncoderLayer(8, nhead=2, dim_feedforward=8)
+        >>> model = nn.TransformerEncoder(layer, num_layers=4, enable_nested_tensor=False).eval()
+        >>> src = torch.randn(3, 1, 8)  # [tokens, batch, channels]
+        >>> cached = fxcache.transform(model, "F1B0_W1M0MC1_T0O1_R9")
+        >>> package = fxcache.load(fxcache.export(cached, "encoder.pt2", {"src": src}))
+        >>> package
+        PackagedTransformer(TransformerEncoder, F1B0_W1M0MC1_T0O1_R9)
+
+        As the model, with states of its own:
+
+        >>> with torch.no_grad(), package.cache_context("cond"):
+        ...     outputs = [package(src) for step in range(3)]
+        ...     torch.testing.assert_close(outputs[0], model(src))
+        >>> package.stats()["cond"].cached_steps
+        (1,)
+        >>> package.reset()
+        >>> package.dtype, package.device, package.config
+        (torch.float32, device(type='cpu'), FrozenDict())
+
+        Or step by step, the state in hand:
+
+        >>> sizes = package.input_sizes(src)
+        >>> state = package.new_state(sizes)
+        >>> (output,) = package.run(src, *state.values())
+        >>> torch.equal(output, outputs[0]), int(state["clock_0"][0, 2])  # one step was run
+        (True, 1)
     """
 
     manifest: Manifest
@@ -72,15 +111,17 @@ class PackagedTransformer(Sealed):
 
     @property
     def device(self) -> torch.device:
+        """Where its inputs, state and outputs are."""
         return torch.device(self.manifest.inputs[0].device)
 
     @torch.compiler.disable(reason=REASON)
     def forward(self, *args: Any, **kwargs: Any) -> Any:
-        """As the exported model's forward.
+        """As the exported model's forward: one step of the trajectory that the call continues.
 
         Raises:
             ArgumentsError, PackageInputError: the package is not for such a call. PackageUseError: gradients
-            are asked for, or autocast is not as it was at export. TooManyContextsError.
+            are asked for, autocast is not as it was at export, or a tracer runs it. TooManyContextsError:
+            more contexts hold state than `max_contexts`.
         """
         self._refuse_tracing()
         tensors = flat_inputs(self.manifest, args, kwargs)
@@ -92,17 +133,24 @@ class PackagedTransformer(Sealed):
         return rebuild(self.manifest.outputs, results)
 
     def new_state(self, sizes: Mapping[str, int]) -> dict[str, torch.Tensor]:
-        """Fresh state tensors, by name and in order, for these sizes (`input_sizes` gives them)."""
+        """Fresh state tensors, by name and in order, on the package's device.
+
+        sizes: the dynamic sizes of the calls that they are for, as `input_sizes` returns them.
+        """
         return self._graph.state(sizes)
 
     def input_sizes(self, *args: Any, **kwargs: Any) -> dict[str, int]:
-        """The dynamic sizes of a call, by the names that the manifest uses."""
+        """The dynamic sizes of a call, by the names that the manifest uses.
+
+        Raises:
+            ArgumentsError, PackageInputError: the package is not for such a call.
+        """
         return open_sizes(self.manifest, flat_inputs(self.manifest, args, kwargs))
 
     # ------------------------------------------------------------------ contexts and report
 
     def cache_context(self, name: str, **information: Any) -> AbstractContextManager[None]:
-        """Within the block, calls use the state `name`."""
+        """Within the block, calls use the state `name`. `information` is diffusers'; it is not used."""
         return self._contexts.named(name)
 
     def reset(self) -> None:
@@ -114,7 +162,10 @@ class PackagedTransformer(Sealed):
         self._contexts.finish()
 
     def stats(self) -> Stats:
-        """What was cached in the last trajectory of each context."""
+        """What was cached in the last trajectory of each context. Waits for the device.
+
+        FLOPs are known only for calls of the sizes of the example that was exported.
+        """
         return self._contexts.stats()
 
     # ------------------------------------------------------------------ copies

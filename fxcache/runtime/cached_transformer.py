@@ -53,7 +53,24 @@ class CachedTransformer(ModuleProxy):
 
     Calls, attributes, `config`, `dtype`, `device` and the state dict are the original's. The forward is
     captured on the first call of each kind (structure, constants, dtypes, devices, ranks); the original
-    is left as it was and stays reachable as `original`.
+    is left as it was and stays reachable as `original`. Its config is `cache_config`.
+
+    Example:
+        >>> import torch
+        >>> import fxcache
+        >>> from fxcache.embedded import example_inputs, load_transformer
+        >>> cached = fxcache.transform(load_transformer(), "F1B0_W1M0MC1_T0O1_R9")
+        >>> inputs = example_inputs(batch=1)
+        >>> with torch.no_grad(), cached.cache_context("cond"):
+        ...     for timestep in (1.0, 0.75, 0.5):
+        ...         (output,) = cached(**{**inputs, "timestep": torch.tensor([timestep])})
+        >>> output.shape  # [batch, tokens, channels]
+        torch.Size([1, 49, 16])
+        >>> cached.stats()["cond"].cached_steps
+        (1,)
+        >>> cached.reset()
+        >>> cached.config.num_layers, cached.dtype, type(cached.original).__name__
+        (4, torch.float32, 'FluxTransformer2DModel')
     """
 
     KEPT = ModuleProxy.KEPT | {
@@ -99,7 +116,17 @@ class CachedTransformer(ModuleProxy):
 
     @torch.compiler.disable(reason=REASON)
     def forward(self, *args: Any, **kwargs: Any) -> Any:
-        """As the original's forward."""
+        """As the original's forward: one step of the trajectory that the call continues.
+
+        With gradients enabled, and anything that needs one, the original runs uncached.
+
+        Raises:
+            CaptureError, NoBlocksError, TooManyBlocksError, BlockMutationError, OpaqueInputError,
+            TooManyCapturesError: this call cannot be served (with `on_unsupported="passthrough"` it runs
+            uncached). TooManyContextsError: more contexts hold state than `max_contexts`.
+            AlreadyCachedError, RootHookError, TracingError: somebody else's cache, hook or tracer is in the
+            way.
+        """
         refuse_tracing()
         if not self.cache_config.enabled:
             self._contexts.count_uncached()
@@ -127,7 +154,8 @@ class CachedTransformer(ModuleProxy):
         if isinstance(failure, ArgumentsError):  # a decorator takes what its signature does not say
             self._forward.inputs = self._inputs.accepting(args, kwargs)
         elif self._passthrough:
-            self._run_uncached(failure)
+            self._contexts.count_uncached()
+            self._tell_uncached(failure)
         else:
             raise failure
         return result
@@ -159,20 +187,59 @@ class CachedTransformer(ModuleProxy):
         return specialization.program.capture.finish(flat)
 
     def prepare(self, example_inputs: Mapping[str, Any]) -> None:
-        """Capture and transform for calls like `example_inputs`, without running one."""
+        """Capture and transform for calls like `example_inputs`, as the first of them would.
+
+        What it runs is what `fxcache.explain` does for its graph: the forward once on fake tensors, as a
+        rule; on real copies of the inputs where the model's code reads values of tensors. No step is run or
+        counted, no state allocated, no FLOPs counted; a compiler runs in the first steps. Does nothing where
+        such a call was captured before, or the config has no cache.
+
+        Raises:
+            CaptureError, NoBlocksError, TooManyBlocksError, BlockMutationError, OpaqueInputError: such a
+            call cannot be served (with `on_unsupported="passthrough"` this warns).
+
+        Example:
+            >>> import torch
+            >>> from torch import nn
+            >>> import fxcache
+            >>> layer = nn.TransformerEncoderLayer(8, nhead=2, dim_feedforward=8)
+            >>> model = nn.TransformerEncoder(layer, num_layers=4, enable_nested_tensor=False).eval()
+            >>> cached = fxcache.transform(model, "F1B0_W4M0MC3_T1O1_R0.12")
+            >>> cached.prepare({"src": torch.randn(3, 1, 8)})
+            >>> print(cached.stats())
+            no step was run
+            >>> print(cached.graph)
+            def cached(src: f32[s0, 1, 8], state):
+            ...
+        """
+        if not self.cache_config.enabled:
+            return
         try:
             self.specialization_for(example_inputs)
         except FxcacheError as error:
             if not self._passthrough:
                 raise
-            self._run_uncached(error)
+            self._tell_uncached(error)
 
     def specialization_for(
         self, example_inputs: Mapping[str, Any], numbers: bool = True
     ) -> tuple[Specialization, Call]:
         """The transformed graph that serves a call with `example_inputs`, and that call, flattened.
 
+        Captures where there is none; runs and raises what `prepare` does, but never passes through.
+
         numbers: whether it may be one that takes numbers as inputs; else they are its constants.
+
+        Example:
+            >>> import torch
+            >>> from torch import nn
+            >>> import fxcache
+            >>> layer = nn.TransformerEncoderLayer(8, nhead=2, dim_feedforward=8)
+            >>> model = nn.TransformerEncoder(layer, num_layers=4, enable_nested_tensor=False).eval()
+            >>> cached = fxcache.transform(model, "F1B0_W4M0MC3_T1O1_R0.12")
+            >>> specialization, call = cached.specialization_for({"src": torch.randn(3, 1, 8)})
+            >>> [t.shape for t in call.tensors], specialization.segments
+            ([torch.Size([3, 1, 8])], 1)
         """
         bound = self._inputs.bind((), example_inputs, numbers and self._specializations.flexible)
         return self._specializations.of(*self._specializations.flatten(bound, numbers), numbers)
@@ -182,9 +249,8 @@ class CachedTransformer(ModuleProxy):
             self._warn(TrajectoryWarning, NO_TIMESTEP)
         return self._contexts.step(specialization, call)
 
-    def _run_uncached(self, error: FxcacheError) -> None:
+    def _tell_uncached(self, error: FxcacheError) -> None:
         """Say, once for each reason, that calls of a kind run uncached."""
-        self._contexts.count_uncached()
         error.__traceback__ = None  # it may be kept, and would keep the call's tensors
         if str(error) in self._told:
             return
@@ -209,11 +275,22 @@ class CachedTransformer(ModuleProxy):
     # ------------------------------------------------------------------ contexts
 
     def cache_context(self, name: str, **information: Any) -> AbstractContextManager[None]:
-        """Within the block, calls use the state `name` (diffusers wraps cond and uncond passes so)."""
+        """Within the block, calls use the state `name` (diffusers wraps cond and uncond passes so).
+
+        `information` is what diffusers says besides; it is not used.
+        """
         return self._contexts.named(name)
 
     def enable_cache(self, config: Any) -> None:
-        """Refused: diffusers' own caches and this one would skip each other's blocks."""
+        """Refused: diffusers' own caches and this one would skip each other's blocks.
+
+        Example:
+            >>> import fxcache
+            >>> from fxcache.embedded import load_transformer
+            >>> fxcache.transform(load_transformer(), "F1B0_W4M0MC3_T1O1_R0.12").enable_cache(config=None)
+            Traceback (most recent call last):
+            fxcache.errors.AlreadyCachedError: FluxTransformer2DModel would have two caches, ...
+        """
         raise AlreadyCachedError(type(self.original).__name__, "one of diffusers' (enable_cache)")
 
     def reset(self) -> None:
@@ -240,7 +317,15 @@ class CachedTransformer(ModuleProxy):
     def graph(self) -> CachedGraph:
         """The graph of the first captured kind of call: `print` it, or draw it with `show()`.
 
-        Raises `NotCapturedError` before the first call.
+        Raises:
+            NotCapturedError: before the first call, or `prepare`.
+
+        Example:
+            >>> import fxcache
+            >>> from fxcache.embedded import load_transformer
+            >>> fxcache.transform(load_transformer(), "F1B0_W4M0MC3_T1O1_R0.12").graph
+            Traceback (most recent call last):
+            fxcache.errors.NotCapturedError: no call was captured yet: ...
         """
         specializations = self._specializations.all()
         if not specializations:
@@ -250,7 +335,19 @@ class CachedTransformer(ModuleProxy):
     # ------------------------------------------------------------------ copies
 
     def lowered(self, lower: Lowering) -> CachedTransformer:
-        """The same model and config, its graphs run by another backend; contexts start empty."""
+        """The same model and config, its graphs run by another backend; contexts start empty.
+
+        lower: from a `Program` to a callable that takes the flat inputs and the state and returns the flat
+            outputs.
+
+        Example:
+            >>> import fxcache
+            >>> from fxcache.embedded import load_transformer
+            >>> cached = fxcache.transform(load_transformer(), "F1B0_W4M0MC3_T1O1_R0.12")
+            >>> plain = cached.lowered(lambda program: program.graph.forward)
+            >>> plain.original is cached.original
+            True
+        """
         lowered = CachedTransformer(self.original, self.cache_config, **{**self._options, "lower": lower})
         hooks = (h for table in self._hung().values() if isinstance(table, dict) for h in table.values())
         kept = (self.original, self.__dict__.get("_hf_hook"), *hooks)
@@ -258,7 +355,17 @@ class CachedTransformer(ModuleProxy):
         return lowered
 
     def compile(self, **options: Any) -> None:  # type: ignore[override]
-        """As `fxcache.compile`, in place: contexts start empty."""
+        """As `fxcache.compile`, in place: contexts start empty. Not for TensorRT.
+
+        Example:
+            >>> import fxcache
+            >>> from fxcache.embedded import load_transformer
+            >>> cached = fxcache.transform(load_transformer(), "F1B0_W4M0MC3_T1O1_R0.12")
+            >>> cached.compile(mode="staged")  # the first steps compile
+            >>> cached.compile(backend="tensorrt")
+            Traceback (most recent call last):
+            fxcache.errors.BackendError: backend="tensorrt" must be given to fxcache.compile(), ...
+        """
         backend = options.pop("backend", "inductor")
         mode, dynamic = options.pop("mode", None), options.pop("dynamic", None)
         if backend == "tensorrt":
@@ -270,7 +377,14 @@ class CachedTransformer(ModuleProxy):
         self.reset()
 
     def compile_repeated_blocks(self, **options: Any) -> None:
-        """As `compile`, with each class of blocks compiled once."""
+        """As `compile`, with each class of blocks compiled once.
+
+        Example:
+            >>> import fxcache
+            >>> from fxcache.embedded import load_transformer
+            >>> cached = fxcache.transform(load_transformer(), "F1B0_W4M0MC3_T1O1_R0.12")
+            >>> cached.compile_repeated_blocks()  # the first steps compile
+        """
         self.compile(**{**options, "mode": "staged"})
 
     def __getattr__(self, name: str) -> Any:

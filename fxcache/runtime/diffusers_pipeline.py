@@ -29,7 +29,15 @@ P = TypeVar("P", bound=Pipeline)
 
 
 def is_pipeline(value: object) -> bool:
-    """Whether `value` has components rather than being one."""
+    """Whether `value` has components rather than being one.
+
+    Example:
+        >>> from fxcache.embedded import load_pipeline
+        >>> from fxcache.runtime.diffusers_pipeline import is_pipeline
+        >>> pipe = load_pipeline()
+        >>> is_pipeline(pipe), is_pipeline(pipe.transformer)
+        (True, False)
+    """
     if isinstance(value, (nn.Module, type)):
         return False
     return isinstance(getattr(value, "components", None), Mapping)
@@ -41,6 +49,12 @@ def denoisers(pipe: Pipeline) -> dict[str, nn.Module]:
     A denoiser's forward takes a timestep and its modules hold a list of blocks: text encoders, image
     encoders, autoencoders and vocoders take none. A ControlNet takes one, too, but its outputs are
     inputs of the denoiser, which must see them fresh.
+
+    Example:
+        >>> from fxcache.embedded import load_pipeline
+        >>> from fxcache.runtime.diffusers_pipeline import denoisers
+        >>> list(denoisers(load_pipeline()))
+        ['transformer']
     """
     return {
         name: module
@@ -69,7 +83,17 @@ def transform_pipeline(
     others left alone.
 
     Raises:
-        NoDenoiserError: the pipeline has none. ConfigError: a name is not one of its denoisers.
+        NoDenoiserError: the pipeline has none. ConfigError: a name is not one of its denoisers. And what
+        `cache` raises; then nothing is replaced.
+
+    Example:
+        >>> import fxcache
+        >>> from fxcache.embedded import load_pipeline
+        >>> from fxcache.runtime.diffusers_pipeline import transform_pipeline
+        >>> pipe = transform_pipeline(load_pipeline(), {"transformer": "F1B0_W4M0MC3_T1O1_R0.12"},
+        ...                           lambda module, config: fxcache.transform(module, config))
+        >>> pipe.transformer
+        CachedTransformer(FluxTransformer2DModel, F1B0_W4M0MC3_T1O1_R0.12)
     """
     found = denoisers(pipe)
     if not found:
@@ -92,7 +116,15 @@ def _configs(pipe: Pipeline, found: Mapping[str, nn.Module], config: ConfigLike)
 
 
 def restore(pipe: P) -> P:
-    """Put the original denoisers back in `pipe`, and give it back. Does nothing where none is cached."""
+    """Put the original denoisers back in `pipe`, and return it. Does nothing where none is cached.
+
+    Example:
+        >>> import fxcache
+        >>> from fxcache.embedded import load_pipeline
+        >>> pipe = fxcache.transform(load_pipeline(), "F1B0_W4M0MC3_T1O1_R0.12")
+        >>> type(fxcache.restore(pipe).transformer).__name__
+        'FluxTransformer2DModel'
+    """
     for name, component in pipe.components.items():
         if isinstance(component, CachedTransformer):
             setattr(pipe, name, component.original)

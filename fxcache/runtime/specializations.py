@@ -27,7 +27,7 @@ from ..environment.module_mutations import with_effects
 from ..environment.opaque_objects import is_opaque
 from ..environment.reachable_state import Place
 from ..environment.state_watch import Watch, watch_forward
-from ..errors import CaptureError, FxcacheError, TooManyCapturesError
+from ..errors import CaptureError, ConfigError, FxcacheError, TooManyCapturesError
 from ..ir.captured import Capture
 from ..ir.guards import ShapeGuards
 from ..ir.keys import FACTOR, StateKey
@@ -500,7 +500,13 @@ def transform_call(
     tensors: list[torch.Tensor],
     numbers: tuple[str, ...] = (),
 ) -> Program:
-    """Capture one call and run the passes, with the first way of choosing blocks that finds a chain."""
+    """Capture one call and run the passes, with the first way of choosing blocks that finds a chain.
+
+    Raises `ConfigError` where the config has no cache to put into the graph, and what these raise.
+    """
+    if not config.enabled:
+        need = "there is no cache to transform, explain or export; the model runs as it is"
+        raise ConfigError("enabled", False, need)
 
     def passed(captured: Capture, way: Way) -> Program:
         timestep = inputs.timestep_of(captured.inputs)

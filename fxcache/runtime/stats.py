@@ -19,7 +19,15 @@ STATE_UNITS = 1024**2
 
 @dataclass(frozen=True)
 class SegmentStats:
-    """One segment's decisions in a trajectory. `residual_diffs`: step → diff, where one decided."""
+    """One segment's decisions in a trajectory.
+
+    hits: per step, whether it replayed its cache. residual_diffs: step → diff, where one decided.
+
+    Example:
+        >>> from fxcache.runtime.stats import SegmentStats
+        >>> SegmentStats(hits=(False, True), residual_diffs={1: 0.05}).hits[1]
+        True
+    """
 
     hits: tuple[bool, ...]
     residual_diffs: Mapping[int, float]
@@ -27,12 +35,22 @@ class SegmentStats:
 
 @dataclass(frozen=True)
 class ContextStats:
-    """The last trajectory of one context.
+    """The last trajectory of one context; `cached.stats()["cond"]` is one. Steps count from 0.
 
-    steps: steps run. hits: per step, whether every segment replayed its cache.
-    cached_steps: indices of the hits. residual_diffs: of the first segment.
-    flops_done, flops_saved: for the whole batch, None where they could not be counted.
-    state_bytes: memory held by this context now.
+    segments: the decisions of each segment.
+    flops_done, flops_saved: FLOPs of all steps for the whole batch, a multiply-add as two; None where they
+        could not be counted.
+    state_bytes: bytes of memory held by this context now.
+
+    Example:
+        >>> from fxcache import ContextStats
+        >>> from fxcache.runtime.stats import SegmentStats
+        >>> segment = SegmentStats(hits=(False, True, True), residual_diffs={1: 0.05, 2: 0.09})
+        >>> stats = ContextStats((segment,), flops_done=120, flops_saved=180, state_bytes=4096)
+        >>> stats.steps, stats.hits, stats.cached_steps
+        (3, (False, True, True), (1, 2))
+        >>> stats.residual_diffs[2]
+        0.09
     """
 
     segments: tuple[SegmentStats, ...]
@@ -42,23 +60,46 @@ class ContextStats:
 
     @property
     def hits(self) -> tuple[bool, ...]:
+        """Per step, whether every segment replayed its cache."""
         return tuple(all(step) for step in zip(*(s.hits for s in self.segments), strict=True))
 
     @property
     def steps(self) -> int:
+        """Steps run."""
         return len(self.segments[0].hits) if self.segments else 0
 
     @property
     def cached_steps(self) -> tuple[int, ...]:
+        """Which steps were hits."""
         return tuple(i for i, hit in enumerate(self.hits) if hit)
 
     @property
     def residual_diffs(self) -> Mapping[int, float]:
+        """Step → relative change of the first segment's front residual, where that decided."""
         return self.segments[0].residual_diffs if self.segments else {}
 
 
 def context_stats(state: Mapping[str, torch.Tensor], segments: int, flops: StepFlops | None) -> ContextStats:
-    """Read a context's record out of its state tensors."""
+    """Read a context's record out of its state tensors, which waits for the device.
+
+    Args:
+        state: by name; `clock_i` [4, WIDTH] and `log_i` [2, capacity] of segment i are read, of the others
+            the size.
+        segments: how many decisions a step makes.
+        flops: of a step, or None where they are not known.
+
+    Example:
+        >>> import torch
+        >>> from fxcache.ops.clock import LIVE, STEP, initial_clock
+        >>> from fxcache.runtime.flops import StepFlops
+        >>> from fxcache.runtime.stats import context_stats
+        >>> clock = torch.tensor(initial_clock(), dtype=torch.float64)
+        >>> clock[LIVE, STEP] = 2
+        >>> state = {"clock_0": clock, "log_0": torch.tensor([[0.0, 1.0], [float("nan"), 0.05]])}
+        >>> stats = context_stats(state, segments=1, flops=StepFlops(trunk=10, compute=(90,), skip=(5,)))
+        >>> stats.cached_steps, stats.flops_done, stats.flops_saved
+        ((1,), 115, 85)
+    """
     found = tuple(_segment_stats(state, i) for i in range(segments))
     done, saved = _count_flops(found, flops)
     size = sum(t.numel() * t.element_size() for t in state.values())
@@ -89,7 +130,33 @@ def _count_flops(segments: tuple[SegmentStats, ...], step: StepFlops | None) -> 
 
 @dataclass(frozen=True)
 class Stats:
-    """Statistics of a cached model, by context; prints as a table."""
+    """Statistics of a cached model, by context; prints as a table. What `cached.stats()` returns.
+
+    contexts: by the name given to `cache_context`, "default" outside of any. Further trajectories of one
+        context are called `name/2` and so on.
+
+    Raises:
+        UnknownContextError: `stats[name]` of a context that ran no step.
+
+    Example:
+        >>> import torch
+        >>> import fxcache
+        >>> from fxcache.embedded import example_inputs, load_transformer
+        >>> cached = fxcache.transform(load_transformer(), "F1B0_W1M0MC1_T0O1_R9")
+        >>> inputs = example_inputs(batch=1)
+        >>> with torch.no_grad():
+        ...     for timestep in (1.0, 0.75, 0.5, 0.25):
+        ...         output = cached(**{**inputs, "timestep": torch.tensor([timestep])})
+        >>> stats = cached.stats()
+        >>> stats["default"].cached_steps
+        (1, 3)
+        >>> stats.steps, stats.cached, stats.state_bytes > 0
+        (4, 2, True)
+        >>> print(stats)
+        context  steps  cached   cached steps  mean diff  FLOPs done  saved     state
+        -------  -----  -------  ------------  ---------  ----------  --------  --------
+        default  4      2 (50%)  1 3           ...        ... M       ... M     ... MiB
+    """
 
     contexts: Mapping[str, ContextStats]
 
@@ -100,6 +167,7 @@ class Stats:
 
     @property
     def steps(self) -> int:
+        """Steps run, over all contexts."""
         return sum(c.steps for c in self.contexts.values())
 
     @property
@@ -109,6 +177,7 @@ class Stats:
 
     @property
     def state_bytes(self) -> int:
+        """Bytes of memory held by all contexts."""
         return sum(c.state_bytes for c in self.contexts.values())
 
     def __str__(self) -> str:
@@ -138,7 +207,13 @@ def _row(name: str, stats: ContextStats) -> tuple[str, ...]:
 
 
 def ranges(steps: tuple[int, ...]) -> str:
-    """`(4, 5, 6, 9)` → `4-6 9`."""
+    """Steps as text, runs of them as ranges.
+
+    Example:
+        >>> from fxcache.runtime.stats import ranges
+        >>> ranges((4, 5, 6, 9))
+        '4-6 9'
+    """
     groups: list[list[int]] = []
     for step in steps:
         if groups and groups[-1][1] == step - 1:
@@ -149,7 +224,13 @@ def ranges(steps: tuple[int, ...]) -> str:
 
 
 def amount(count: int | None) -> str:
-    """A number of FLOPs with its unit: `3.73 T`."""
+    """A number of FLOPs with the prefix of its unit.
+
+    Example:
+        >>> from fxcache.runtime.stats import amount
+        >>> amount(3_730_000_000_000) + "FLOPs", amount(None) + "FLOPs"
+        ('3.73 TFLOPs', 'unknown FLOPs')
+    """
     if count is None:
         return "unknown "
     for unit, size in (("T", 1e12), ("G", 1e9), ("M", 1e6)):
