@@ -1,5 +1,5 @@
 // Runs a whole sampling loop on an fxcache package, with the cache's state kept here, and prints a
-// checksum, which tests/export/test_package.py compares with that of the same loop in Python.
+// checksum, which tests/package/test_package.py compares with that of the same loop in Python.
 //
 //   sample PACKAGE STEPS BATCH TOKENS WIDTH
 //

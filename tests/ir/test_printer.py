@@ -14,9 +14,9 @@ import fxcache
 from bench.overhead import inputs, network
 from fxcache.ops.cond import conditional, materialize, store
 from fxcache.runtime.graph_view import CachedGraph
-from tests.zoo import find
+from tests.behaviour.zoo import find
 
-GOLDEN = Path(__file__).parents[1] / "golden"
+GOLDEN = Path(__file__).parent / "golden"
 CASES = (
     "FluxTransformer2DModel",
     "SD3Transformer2DModel",

@@ -1,1 +1,0 @@
-"""Tests of the parts that a capture stands on, one file for each."""
