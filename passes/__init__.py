@@ -37,13 +37,25 @@ from .split_segments import split_segments
 
 @dataclass(frozen=True)
 class Pass:
-    """A pass, and the rules that hold once it has run."""
+    """A pass, and the rules that hold once it has run.
+
+    Example:
+        >>> from fxcache.passes import PASSES
+        >>> [step.run.__name__ for step in PASSES][:3]
+        ['find_chain', 'pair_streams', 'split_segments']
+        >>> [rule.__name__ for rule in PASSES[2].ensures]
+        ['segments_whole']
+    """
 
     run: Callable[[Program], Program]
     ensures: tuple[Rule, ...]
 
     def __call__(self, program: Program) -> Program:
-        """Run it and verify what it returns. Raises `GraphSpecError` and what the pass itself raises."""
+        """Run it and verify what it returns.
+
+        Raises:
+            GraphSpecError: a rule does not hold. And what the pass itself raises.
+        """
         result = self.run(program)
         verify(result, self.ensures, after=self.run.__name__)
         return result
@@ -62,7 +74,33 @@ PASSES: tuple[Pass, ...] = (
 
 
 def run_passes(program: Program) -> Program:
-    """Run every pass and verify the program after each. Raises `GraphSpecError` and the passes' own."""
+    """Run every pass and verify the program after each.
+
+    Args:
+        program: a capture and a config, nothing else filled in yet. It is not changed.
+
+    Returns:
+        The finished program: `graph` is the cached model, `stages` its parts, `state` what it remembers.
+
+    Raises:
+        NoBlocksError, TooManyBlocksError: the model has no chain, or too short a one. GraphSpecError: a
+        defect of a pass.
+
+    Example:
+        >>> import torch
+        >>> from torch import nn
+        >>> import fxcache
+        >>> from fxcache.ir.program import Program
+        >>> from fxcache.passes import run_passes
+        >>> layer = nn.TransformerEncoderLayer(8, nhead=2, dim_feedforward=8)
+        >>> model = nn.TransformerEncoder(layer, num_layers=4, enable_nested_tensor=False).eval()
+        >>> inputs = {"src": torch.randn(3, 1, 8)}
+        >>> cached = fxcache.transform(model, "F1B1_W4M0MC3_T1O1_R0.12", example_inputs=inputs)
+        >>> done = cached.graph.program
+        >>> program = Program(done.capture, done.config, scope="model", timestep=None)
+        >>> list(run_passes(program).stages)
+        ['front', 'skip', 'compute', 'back']
+    """
     for step in PASSES:
         program = step(program)
     return program

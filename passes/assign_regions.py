@@ -16,7 +16,23 @@ from ..ir.program import Program
 
 
 def assign_regions(program: Program) -> Program:
-    """Fill `regions`, for every node but placeholders and the output."""
+    """Fill `regions`, for every node but placeholders and the output.
+
+    Takes segments. Ensures that no node needs one of a later region.
+
+    Example:
+        >>> import torch
+        >>> from torch import nn
+        >>> import fxcache
+        >>> from fxcache.passes.assign_regions import assign_regions
+        >>> layer = nn.TransformerEncoderLayer(8, nhead=2, dim_feedforward=8)
+        >>> model = nn.TransformerEncoder(layer, num_layers=4, enable_nested_tensor=False).eval()
+        >>> inputs = {"src": torch.randn(3, 1, 8)}
+        >>> cached = fxcache.transform(model, "F1B1_W4M0MC3_T1O1_R0.12", example_inputs=inputs)
+        >>> regions = assign_regions(cached.graph.program).regions
+        >>> {node.name: region for node, region in regions.items() if node.op == "call_module"}
+        {'layers_3': 2, 'layers_2': 1, 'layers_1': 1, 'layers_0': 0}
+    """
     graph = program.capture.graph.graph
     last = 2 * len(program.segments)
     fixed = _block_regions(program)

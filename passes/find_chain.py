@@ -26,7 +26,26 @@ from ..ir.program import Program
 def find_chain(program: Program) -> Program:
     """Fill `chain` with its blocks in execution order (their streams come with the next pass).
 
-    Raises `NoBlocksError` where no two blocks follow each other.
+    Takes a capture. Ensures that each block consumes, through glue, what the one before produced. `notes`
+    says which lists lie beside the chain.
+
+    Raises:
+        NoBlocksError: no two blocks follow each other.
+
+    Example:
+        >>> import torch
+        >>> from torch import nn
+        >>> import fxcache
+        >>> from fxcache.ir.program import Program
+        >>> from fxcache.passes.find_chain import find_chain
+        >>> layer = nn.TransformerEncoderLayer(8, nhead=2, dim_feedforward=8)
+        >>> model = nn.TransformerEncoder(layer, num_layers=4, enable_nested_tensor=False).eval()
+        >>> inputs = {"src": torch.randn(3, 1, 8)}
+        >>> cached = fxcache.transform(model, "F1B1_W4M0MC3_T1O1_R0.12", example_inputs=inputs)
+        >>> done = cached.graph.program
+        >>> program = Program(done.capture, done.config, scope="model", timestep=None)
+        >>> [block.name for block in find_chain(program).chain]
+        ['layers.0', 'layers.1', 'layers.2', 'layers.3']
     """
     graph = program.capture.graph.graph
     candidates = _repeated(program) if program.by_class else _items(program)

@@ -22,7 +22,28 @@ LOG_CAPACITY = 1024  # steps of one trajectory whose hits and diffs are kept for
 
 
 def insert_cache_check(program: Program) -> Program:
-    """Each front also gives `now`, `hit`, `record` and the residual; adds the state that needs."""
+    """Each front also returns `now`, `hit`, `record` and the residual; adds the state that needs.
+
+    Takes a partition, and adds to a copy of it. Ensures that every segment has a decision, a 0-dim bool. The
+    state: `clock_i` [4, WIDTH] float64, `log_i` [2, 1024] float32, `previous_i` like the residual, the steps
+    mask, and `sample_0` like the sample.
+
+    Example:
+        >>> import torch
+        >>> from torch import nn
+        >>> import fxcache
+        >>> from fxcache.passes.partition import partition
+        >>> from fxcache.passes.insert_cache_check import insert_cache_check
+        >>> layer = nn.TransformerEncoderLayer(8, nhead=2, dim_feedforward=8)
+        >>> model = nn.TransformerEncoder(layer, num_layers=4, enable_nested_tensor=False).eval()
+        >>> inputs = {"src": torch.randn(3, 1, 8)}
+        >>> cached = fxcache.transform(model, "F1B1_W4M0MC3_T1O1_R0.12", example_inputs=inputs)
+        >>> program = insert_cache_check(partition(cached.graph.program.replace(state=())))
+        >>> [tensor.name for tensor in program.state]
+        ['clock_0', 'log_0', 'sample_0', 'previous_0']
+        >>> list(program.partition.trunks[0].builder.outputs)
+        ['layers_0', 'residual_0', 'now_0', 'hit_0', 'record_0']
+    """
     assert program.partition is not None
     program = program.replace(partition=program.partition.copy())
     assert program.partition is not None
@@ -34,7 +55,20 @@ def insert_cache_check(program: Program) -> Program:
 
 
 def sample_node(program: Program) -> Node | None:
-    """The graph's input that holds what is denoised; None for a model without one."""
+    """The graph's input that holds what is denoised; None for a model without one.
+
+    Example:
+        >>> import torch
+        >>> from torch import nn
+        >>> import fxcache
+        >>> from fxcache.passes.insert_cache_check import sample_node
+        >>> layer = nn.TransformerEncoderLayer(8, nhead=2, dim_feedforward=8)
+        >>> model = nn.TransformerEncoder(layer, num_layers=4, enable_nested_tensor=False).eval()
+        >>> inputs = {"src": torch.randn(3, 1, 8)}
+        >>> cached = fxcache.transform(model, "F1B1_W4M0MC3_T1O1_R0.12", example_inputs=inputs)
+        >>> sample_node(cached.graph.program)
+        src
+    """
     capture = program.capture
     sample = Roles.of(capture, program.timestep).sample
     return None if sample is None else capture.graph.graph.find_nodes(op="placeholder")[sample]

@@ -14,7 +14,28 @@ from ..ops.cond import conditional, materialize
 
 
 def insert_conditional(program: Program) -> Program:
-    """Finish every stage and build the outer graph over them."""
+    """Finish every stage and build the outer graph over them.
+
+    Takes complete branches. Ensures that every node is described; that the branches of a conditional take the
+    same operands and return values alike in number, shape, dtype and device; that every state tensor is
+    used, and every module's result.
+
+    Example:
+        >>> import torch
+        >>> from torch import nn
+        >>> import fxcache
+        >>> from fxcache.passes.insert_conditional import insert_conditional
+        >>> layer = nn.TransformerEncoderLayer(8, nhead=2, dim_feedforward=8)
+        >>> model = nn.TransformerEncoder(layer, num_layers=4, enable_nested_tensor=False).eval()
+        >>> inputs = {"src": torch.randn(3, 1, 8)}
+        >>> cached = fxcache.transform(model, "F1B1_W4M0MC3_T1O1_R0.12", example_inputs=inputs)
+        >>> unfinished = cached.graph.program.replace(stages={}, graph=None)
+        >>> program = insert_conditional(unfinished)
+        >>> [node.name for node in program.graph.graph.find_nodes(op="call_module")]
+        ['front', 'back']
+        >>> list(program.stages)
+        ['front', 'skip', 'compute', 'back']
+    """
     assert program.partition is not None
     root = program.capture.graph
     partition = program.partition.copy()

@@ -21,7 +21,27 @@ REUSE = Reuse()
 
 
 def insert_forecast(program: Program) -> Program:
-    """Complete both branches of every segment; adds the forecast factors to the state."""
+    """Complete both branches of every segment; adds the forecast factors to the state.
+
+    Takes decisions, and adds to a copy of the partition. Ensures that a hit returns all that a computed step
+    does, and runs no block; either counts and logs the step. The factors: `snapshots` tensors like each
+    value of a middle that is cached, `<value>_factor_<rung>`.
+
+    Example:
+        >>> import torch
+        >>> from torch import nn
+        >>> import fxcache
+        >>> from fxcache.passes.partition import partition
+        >>> from fxcache.passes.insert_forecast import insert_forecast
+        >>> from fxcache.passes.insert_cache_check import insert_cache_check
+        >>> layer = nn.TransformerEncoderLayer(8, nhead=2, dim_feedforward=8)
+        >>> model = nn.TransformerEncoder(layer, num_layers=4, enable_nested_tensor=False).eval()
+        >>> inputs = {"src": torch.randn(3, 1, 8)}
+        >>> cached = fxcache.transform(model, "F1B1_W4M0MC3_T1O1_R0.12", example_inputs=inputs)
+        >>> program = insert_cache_check(partition(cached.graph.program.replace(state=())))
+        >>> [tensor.name for tensor in insert_forecast(program).state[4:]]  # TaylorSeer of order 1
+        ['layers_2_factor_0', 'layers_2_factor_1']
+    """
     assert program.partition is not None
     program = program.replace(partition=program.partition.copy())
     assert program.partition is not None
@@ -75,7 +95,24 @@ def _times(builder: StageBuilder, forecaster: Forecaster, name: str, now: Node) 
 
 
 def cached_whole(middle: Middle, node: Node, forecaster: Forecaster) -> str | None:
-    """Why a tensor that the middle returns is cached itself, not its residual; None where the residual is."""
+    """Why a tensor that the middle returns is cached itself, not its residual; None where the residual is.
+
+    Example:
+        >>> import torch
+        >>> from torch import nn
+        >>> import fxcache
+        >>> from fxcache.passes.insert_forecast import cached_whole
+        >>> from fxcache import TaylorSeer
+        >>> layer = nn.TransformerEncoderLayer(8, nhead=2, dim_feedforward=8)
+        >>> model = nn.TransformerEncoder(layer, num_layers=4, enable_nested_tensor=False).eval()
+        >>> inputs = {"src": torch.randn(3, 1, 8)}
+        >>> cached = fxcache.transform(model, "F1B1_W4M0MC3_T1O1_R0.12", example_inputs=inputs)
+        >>> middle = cached.graph.program.partition.middles[0]
+        >>> cached_whole(middle, middle.outputs[0], TaylorSeer(calibrate="hidden_states"))
+        'the forecaster has calibrate="hidden_states"'
+        >>> cached_whole(middle, middle.outputs[0], TaylorSeer()) is None
+        True
+    """
     dtype = node.meta["val"].dtype
     if not dtype.is_floating_point:
         return f"{dtype} has no differences to forecast"

@@ -23,7 +23,25 @@ Pairing = dict[Any, Any]  # place of an output in the result → path of the arg
 
 
 def pair_streams(program: Program) -> Program:
-    """Fill `carries` and `primary` of every block and drop a prefix that is not part of the chain."""
+    """Fill `carries` and `primary` of every block and drop a prefix that is not part of the chain.
+
+    Takes a chain. Ensures that every pair of a stream has one shape and dtype; where sizes must be equal for
+    that, `assumed` says so. Fills `beside` with further calls of the chain's modules; `notes` says what was
+    dropped.
+
+    Example:
+        >>> import torch
+        >>> from torch import nn
+        >>> import fxcache
+        >>> from fxcache.passes.pair_streams import pair_streams
+        >>> layer = nn.TransformerEncoderLayer(8, nhead=2, dim_feedforward=8)
+        >>> model = nn.TransformerEncoder(layer, num_layers=4, enable_nested_tensor=False).eval()
+        >>> inputs = {"src": torch.randn(3, 1, 8)}
+        >>> cached = fxcache.transform(model, "F1B1_W4M0MC3_T1O1_R0.12", example_inputs=inputs)
+        >>> block = pair_streams(cached.graph.program).chain[1]
+        >>> block.primary, block.carries  # what it returns continues what it was given
+        (layers_1, {layers_1: layers_0})
+    """
     chain = list(program.chain)
     pairings = _pairings(chain)
     blocks = [dataclasses.replace(b, carries=_carries(b, pairings.get(b.kind))) for b in chain]

@@ -20,7 +20,26 @@ from ..ir.stage_builder import Identity, OpaqueValueError, StageBuilder, is_free
 
 
 def partition(program: Program) -> Program:
-    """Fill `partition` with builders of every stage, ready for nodes to be inserted."""
+    """Fill `partition` with builders of every stage, ready for nodes to be inserted.
+
+    Takes regions. Ensures that every node of a stage is described (`meta["val"]`), and that every middle
+    returns what later regions use. A middle's two ways are its blocks (`compute`) and its skeleton (`skip`).
+
+    Example:
+        >>> import torch
+        >>> from torch import nn
+        >>> import fxcache
+        >>> from fxcache.passes.partition import partition
+        >>> layer = nn.TransformerEncoderLayer(8, nhead=2, dim_feedforward=8)
+        >>> model = nn.TransformerEncoder(layer, num_layers=4, enable_nested_tensor=False).eval()
+        >>> inputs = {"src": torch.randn(3, 1, 8)}
+        >>> cached = fxcache.transform(model, "F1B1_W4M0MC3_T1O1_R0.12", example_inputs=inputs)
+        >>> stages = partition(cached.graph.program).partition
+        >>> stages.trunks[0].residual, stages.middles[0].outputs
+        (residual, (layers_2,))
+        >>> stages.middles[0].skeletons["layers_2"]  # in compute and in skip: the stream as it came
+        (layers_0, layers_0)
+    """
     crossing, fakes = _crossing(program), FakeValues(program.capture.graph)
     trunks = tuple(_trunk(program, j, crossing, fakes) for j in range(len(program.segments) + 1))
     middles = tuple(_middle(program, segment, crossing, fakes) for segment in program.segments)

@@ -8,7 +8,26 @@ from ..ir.program import Program
 
 
 def split_segments(program: Program) -> Program:
-    """Fill `segments`, each with its Fn and Bn. Raises `TooManyBlocksError`."""
+    """Fill `segments`, each with its Fn and Bn.
+
+    Takes a chain. Ensures that the segments are the chain, cut, in order.
+
+    Raises:
+        TooManyBlocksError: Fn + Bn is more than a segment has blocks.
+
+    Example:
+        >>> import torch
+        >>> from torch import nn
+        >>> import fxcache
+        >>> from fxcache.passes.split_segments import split_segments
+        >>> layer = nn.TransformerEncoderLayer(8, nhead=2, dim_feedforward=8)
+        >>> model = nn.TransformerEncoder(layer, num_layers=4, enable_nested_tensor=False).eval()
+        >>> inputs = {"src": torch.randn(3, 1, 8)}
+        >>> cached = fxcache.transform(model, "F1B1_W4M0MC3_T1O1_R0.12", example_inputs=inputs)
+        >>> (segment,) = split_segments(cached.graph.program).segments
+        >>> segment.fn, [block.name for block in segment.middle], segment.bn
+        (1, ['layers.1', 'layers.2'], 1)
+    """
     groups = [list(program.chain)] if program.scope == "model" else _by_list(program.chain)
     fn, bn = program.config.fn_compute_blocks, program.config.bn_compute_blocks
     segments: list[Segment] = []

@@ -19,11 +19,15 @@ import pytest
 
 import fxcache
 
-PACKAGES = ("fxcache.api", "fxcache.forecasters", "fxcache.ops")
+PACKAGES = ("fxcache.api", "fxcache.forecasters", "fxcache.ops", "fxcache.passes")
 MODULES = (
     "fxcache",
     "fxcache.config",
     "fxcache.errors",
+    "fxcache.ir.draw",
+    "fxcache.ir.interpret",
+    "fxcache.ir.keys",
+    "fxcache.ir.printer",
     "fxcache.notation",
     "fxcache.package.packaged_transformer",
     "fxcache.runtime.cached_transformer",
@@ -37,7 +41,7 @@ COMPILED = {  # their examples run a compiler: run by `pytest -m full`
     "fxcache.api.load",
     "fxcache.package.packaged_transformer",
 }
-DRAWN = {"fxcache.runtime.graph_view"}  # need the optional package graphviz
+DRAWN = {"fxcache.ir.draw", "fxcache.runtime.graph_view"}  # need the optional package graphviz
 CALLED = "forward"  # a module's method that examples call by calling the module
 OPTIONS = doctest.ELLIPSIS | doctest.NORMALIZE_WHITESPACE
 

@@ -36,7 +36,21 @@ def draw(program: Program, work: Mapping[str, str], memory: str) -> graphviz.Dig
         work: of each stage by name, as text (`"1.2 GFLOPs"`); stages that are not in it show none.
         memory: of what is remembered, as text.
 
-    Raises `ImportError` where the graphviz package is not installed.
+    Raises:
+        ImportError: the graphviz package is not installed.
+
+    Example:
+        >>> import torch
+        >>> from torch import nn
+        >>> import fxcache
+        >>> from fxcache.ir.draw import draw
+        >>> layer = nn.TransformerEncoderLayer(8, nhead=2, dim_feedforward=8)
+        >>> model = nn.TransformerEncoder(layer, num_layers=4, enable_nested_tensor=False).eval()
+        >>> inputs = {"src": torch.randn(3, 1, 8)}
+        >>> cached = fxcache.transform(model, "F1B1_W4M0MC3_T1O1_R0.12", example_inputs=inputs)
+        >>> drawing = draw(cached.graph.program, work={"skip": "0 FLOPs"}, memory="0.01 MiB")
+        >>> [line.strip() for line in drawing.source.splitlines() if "skip" in line][:1]
+        ['skip [label="skip: 0 FLOPs...
     """
     import graphviz  # optional
 

@@ -22,7 +22,16 @@ P = TypeVar("P", bound=Part)
 
 
 def run_part(part: Part, run: Callable[..., Iterable[Any]], values: dict[str, Any]) -> None:
-    """Call `run` on the inputs of `part`, which `values` holds, and add its outputs there."""
+    """Call `run` on the inputs of `part`, which `values` holds, and add its outputs there.
+
+    Example:
+        >>> from types import SimpleNamespace
+        >>> from fxcache.ir.interpret import run_part
+        >>> values = {"x": 2}
+        >>> run_part(SimpleNamespace(inputs=("x",), outputs=("y",)), lambda x: (x + 1,), values)
+        >>> values
+        {'x': 2, 'y': 3}
+    """
     results = run(*[values[name] for name in part.inputs])
     values.update(zip(part.outputs, results, strict=True))
 
@@ -34,9 +43,29 @@ class StageInterpreter:
         segments: how many decisions a step makes.
 
     Example:
-        values = {**inputs, **state}
-        StageInterpreter(len(program.segments)).step(program.stages, values)
-        output = values["output_0"]
+        >>> import torch
+        >>> from torch import nn
+        >>> import fxcache
+        >>> from fxcache.ir.interpret import StageInterpreter
+        >>> layer = nn.TransformerEncoderLayer(8, nhead=2, dim_feedforward=8)
+        >>> model = nn.TransformerEncoder(layer, num_layers=4, enable_nested_tensor=False).eval()
+        >>> inputs = {"src": torch.randn(3, 1, 8)}
+        >>> cached = fxcache.transform(model, "F1B1_W4M0MC3_T1O1_R0.12", example_inputs=inputs)
+        >>> program = cached.graph.program
+        >>> sizes = program.capture.shapes.bind([inputs["src"].shape])
+        >>> values = {**inputs, **{tensor.name: tensor.allocate(sizes) for tensor in program.state}}
+        >>> class Told(StageInterpreter):
+        ...     def run(self, stage, values):
+        ...         print(stage.name)
+        ...         super().run(stage, values)
+        >>> told = Told(segments=1)
+        >>> with torch.no_grad():
+        ...     told.step(program.stages, values)
+        front
+        compute
+        back
+        >>> told.hits(0, values), values["output_0"].shape
+        (False, torch.Size([3, 1, 8]))
     """
 
     def __init__(self, segments: int) -> None:
@@ -51,7 +80,19 @@ class StageInterpreter:
         self.run(stages["back"], values)
 
     def every(self, stages: Mapping[str, P], values: dict[str, Any]) -> None:
-        """Every stage once, in the program's order: of each segment both ways, so on fake values only."""
+        """Every stage once, in the program's order: of each segment both ways, so on fake values only.
+
+        Example:
+            >>> from fxcache.ir.interpret import StageInterpreter
+            >>> class Told(StageInterpreter):
+            ...     def run(self, stage, values):
+            ...         print(stage)
+            >>> Told(segments=1).every({"front": "f", "skip": "s", "compute": "c", "back": "b"}, values={})
+            f
+            s
+            c
+            b
+        """
         for stage in stages.values():
             self.run(stage, values)
 

@@ -18,7 +18,13 @@ StageKind = Literal["front", "skip", "compute", "back"]
 class StateKey:
     """A state tensor of a segment. kind: "clock" and "log" say what a trajectory did; "sample" is what the
     last step was given to denoise, "previous" the front residual of the last computed step, "mask" the steps
-    mask."""
+    mask.
+
+    Example:
+        >>> from fxcache.ir.keys import StateKey
+        >>> StateKey("clock", segment=1).name
+        'clock_1'
+    """
 
     kind: StateKind
     segment: int = 0
@@ -31,7 +37,13 @@ class StateKey:
 
 @dataclass(frozen=True)
 class FactorKey:
-    """A state tensor of a forecaster: number `rung` of those that it keeps of a value of the middle."""
+    """A state tensor of a forecaster: number `rung` of those that it keeps of a value of the middle.
+
+    Example:
+        >>> from fxcache.ir.keys import FactorKey
+        >>> FactorKey("single_transformer_blocks_7_1", rung=0).name
+        'single_transformer_blocks_7_1_factor_0'
+    """
 
     value: str
     rung: int
@@ -44,7 +56,13 @@ class FactorKey:
 
 @dataclass(frozen=True)
 class ValueKey:
-    """A value that the front of a segment hands on: what it decided, and from what."""
+    """A value that the front of a segment hands on: what it decided, and from what.
+
+    Example:
+        >>> from fxcache.ir.keys import ValueKey
+        >>> ValueKey("hit").name
+        'hit_0'
+    """
 
     kind: ValueKind
     segment: int = 0
@@ -62,10 +80,22 @@ RECORD = re.compile(r"(clock|log)_\d+")  # the small state tensors that say what
 
 
 def stage_name(kind: StageKind, segment: int, segments: int) -> str:
-    """The name of a stage; of one segment it has no number."""
+    """The name of a stage; of one segment it has no number.
+
+    Example:
+        >>> from fxcache.ir.keys import stage_name
+        >>> stage_name("skip", segment=1, segments=2), stage_name("skip", segment=0, segments=1)
+        ('skip_1', 'skip')
+    """
     return kind if segments == 1 or kind == "back" else f"{kind}_{segment}"
 
 
 def stage_names(kind: StageKind, segments: int) -> list[str]:
-    """The names of the stages of one kind, of all segments in order."""
+    """The names of the stages of one kind, of all segments in order.
+
+    Example:
+        >>> from fxcache.ir.keys import stage_names
+        >>> stage_names("front", segments=2)
+        ['front_0', 'front_1']
+    """
     return [stage_name(kind, i, segments) for i in range(segments)]

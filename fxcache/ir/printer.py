@@ -20,7 +20,30 @@ BESIDE = 80  # the column of shapes, where the statement leaves it free
 
 
 def render(program: Program) -> str:
-    """The program as a reader would write it."""
+    """The program as a reader would write it: what `print(cached.graph)` shows.
+
+    Args:
+        program: after the last pass.
+
+    Example:
+        >>> import torch
+        >>> from torch import nn
+        >>> import fxcache
+        >>> from fxcache.ir.printer import render
+        >>> layer = nn.TransformerEncoderLayer(8, nhead=2, dim_feedforward=8)
+        >>> model = nn.TransformerEncoder(layer, num_layers=4, enable_nested_tensor=False).eval()
+        >>> inputs = {"src": torch.randn(3, 1, 8)}
+        >>> cached = fxcache.transform(model, "F1B1_W4M0MC3_T1O1_R0.12", example_inputs=inputs)
+        >>> print(render(cached.graph.program), end="")
+        def cached(src: f32[s0, 1, 8], state):
+            # state: clock_0: f64[4, 11], log_0: f32[2, 1024], sample_0: f32[s0, 1, 8], previous_0: ...
+            layers_0 = self.layers.0(src)                                               # f32[s0, 1, 8]
+            residual_0 = layers_0 - src                                                 # f32[s0, 1, 8]
+            now_0 = continue_step(state.clock_0, is_near(src, state.sample_0))          # f64[11]
+            ...
+            output_0 = self.layers.3(layers_2)                                          # f32[s0, 1, 8]
+            return output_0
+    """
     body = fold(statements(program), [s.name for s in program.state], text)
     lines = [*_signature(program), *_body(body, 4)]
     return "\n".join(lines) + "\n"
@@ -37,7 +60,23 @@ def _signature(program: Program) -> Iterator[str]:
 
 
 def describe_state(program: Program, sizes: Sizes) -> list[str]:
-    """`name: dtype[sizes]` of what is remembered, the factors of one value together."""
+    """`name: dtype[sizes]` of what is remembered, the factors of one value together.
+
+    sizes: names the symbols of sizes, as s0, s1 and so on in the order in which it meets them.
+
+    Example:
+        >>> import torch
+        >>> from torch import nn
+        >>> import fxcache
+        >>> from fxcache.ir.statements import Sizes
+        >>> from fxcache.ir.printer import describe_state
+        >>> layer = nn.TransformerEncoderLayer(8, nhead=2, dim_feedforward=8)
+        >>> model = nn.TransformerEncoder(layer, num_layers=4, enable_nested_tensor=False).eval()
+        >>> inputs = {"src": torch.randn(3, 1, 8)}
+        >>> cached = fxcache.transform(model, "F1B1_W4M0MC3_T1O1_R0.12", example_inputs=inputs)
+        >>> describe_state(cached.graph.program, Sizes())
+        ['clock_0: f64[4, 11]', 'log_0: f32[2, 1024]', ..., 'factors_0: 2 x f32[s0, 1, 8]']
+    """
     names = factor_names(s.name for s in program.state)
     groups: dict[str, list[str]] = {}
     for tensor in program.state:
@@ -125,7 +164,14 @@ def _is_infix(value: Call) -> bool:
 
 
 def text(value: Any) -> str:
-    """A value as a person would write it."""
+    """A value of a statement as a person would write it.
+
+    Example:
+        >>> from fxcache.ir.printer import text
+        >>> from fxcache.ir.statements import Call, Ref
+        >>> text(Call("aten.add", (Ref("x"), Ref("previous_0", state=True)), {}))
+        'x + state.previous_0'
+    """
     if isinstance(value, Ref):
         return f"state.{value.name}" if value.state else value.name
     if isinstance(value, Call):
