@@ -19,7 +19,7 @@ import pytest
 
 import fxcache
 
-PACKAGES = ("fxcache.api", "fxcache.forecasters", "fxcache.ops", "fxcache.passes")
+PACKAGES = ("fxcache.api", "fxcache.embedded", "fxcache.forecasters", "fxcache.ops", "fxcache.passes")
 MODULES = (
     "fxcache",
     "fxcache.config",

@@ -171,10 +171,10 @@ def explain(
     cannot be traced so, or no chain of blocks is found the usual way. Then every stage of the cached graph,
     likewise on fake tensors, to count FLOPs. Nothing is computed, on any device, and models and inputs on
     the meta device will do. With one exception: where the model's code reads values of tensors and no
-    symbol can stand for them, its forward is run once on copies of `example_inputs`, on their device, blocks
-    included; `captured` then says "on real tensors". Of either run nothing remains: what the forward sets
-    is put back, as are the random generators. It captures anew even if `model` is cached already, and no
-    state of that is touched.
+    symbol can stand for them, its forward is run on copies of `example_inputs`, on their device, blocks
+    included: once, and again for each module that turns out to read values itself. `captured` then says "on
+    real tensors". Of no run anything remains: what the forward sets is put back, as are the random
+    generators. It captures anew even if `model` is cached already, and no state of that is touched.
 
     Args:
         model: as for `transform`, or what that returned, of which the original is looked at.

@@ -2,13 +2,15 @@
 
 4.5M-parameter `FluxTransformer2DModel`, class-conditional Fashion-MNIST, sampled by the real
 diffusers `FluxPipeline`. It needs no network and a picture takes well under a second on one CPU
-core, so a claim about caching can be checked on real denoising trajectories anywhere::
+core, so a claim about caching can be checked on real denoising trajectories anywhere.
 
-    from fxcache import embedded
-
-    pipe = embedded.load_pipeline()
-    images = embedded.sample(pipe, range(10), guidance_scale=2.0)  # [10,1,28,28] in [-1,1]
-    embedded.grid(images).save("classes.png")
+Example:
+    >>> from fxcache import embedded
+    >>> pipe = embedded.load_pipeline()
+    >>> images = embedded.sample(pipe, [1, 7], guidance_scale=2.0, num_inference_steps=2)
+    >>> images.shape  # in [-1, 1]
+    torch.Size([2, 1, 28, 28])
+    >>> embedded.grid(images).save("classes.png")
 """
 
 from .classifier import Agreement, Classifier, agreement, features, load_classifier, logits

@@ -19,7 +19,16 @@ _MERGED_CLASS: Final = (0, 1, 0, 2, 0, 3, 0, 4, 5, 6)  # by class: the four tops
 
 
 class Classifier(nn.Module):
-    """Five 3x3 convolutions, then the mean over space: 0.28M parameters at width 32."""
+    """Five 3x3 convolutions, then the mean over space: 0.28M parameters at width 32.
+
+    Example:
+        >>> import torch
+        >>> from fxcache.embedded import Classifier
+        >>> classifier = Classifier(width=4).eval()
+        >>> images = torch.zeros(2, 1, 28, 28)
+        >>> classifier(images).shape, classifier.features(images).shape
+        (torch.Size([2, 10]), torch.Size([2, 16]))
+    """
 
     def __init__(self, width: int = 32) -> None:
         super().__init__()
@@ -35,7 +44,7 @@ class Classifier(nn.Module):
         self.head = nn.Linear(4 * width, len(_MERGED_CLASS))
 
     def features(self, images: Tensor) -> Tensor:
-        """Images [B,1,28,28] in [-1,1] to features [B,128]."""
+        """Images [B,1,28,28] in [-1,1] to features [B, 4 * width]."""
         return self.trunk(images).mean((2, 3))
 
     def forward(self, images: Tensor) -> Tensor:
@@ -45,7 +54,13 @@ class Classifier(nn.Module):
 
 @dataclass(frozen=True)
 class Agreement:
-    """Shares, 0 to 1, of pictures in which the classifier sees the class asked for."""
+    """Shares, 0 to 1, of pictures in which the classifier sees the class asked for.
+
+    Example:
+        >>> from fxcache.embedded import Agreement
+        >>> Agreement(exact=0.9, merged=1.0).merged
+        1.0
+    """
 
     exact: float
     merged: float
@@ -53,7 +68,13 @@ class Agreement:
 
 
 def load_classifier() -> Classifier:
-    """The embedded classifier in float32 and eval mode."""
+    """The embedded classifier in float32 and eval mode, on the CPU.
+
+    Example:
+        >>> from fxcache.embedded import load_classifier
+        >>> sum(p.numel() for p in load_classifier().parameters())
+        278890
+    """
     classifier = Classifier()
     classifier.load_state_dict(load_file(_WEIGHTS))  # float16 in the file, float32 after the copy
     return classifier.eval()
@@ -61,18 +82,39 @@ def load_classifier() -> Classifier:
 
 @torch.no_grad()
 def features(classifier: Classifier, images: Tensor) -> Tensor:
-    """Images [B,1,28,28] in [-1,1] to features [B,128], for distances between sets of pictures."""
+    """Images [B,1,28,28] in [-1,1] to features [B,128], for distances between sets of pictures.
+
+    Example:
+        >>> import torch
+        >>> from fxcache.embedded import features, load_classifier
+        >>> features(load_classifier(), torch.zeros(2, 1, 28, 28)).shape
+        torch.Size([2, 128])
+    """
     return classifier.features(images)
 
 
 @torch.no_grad()
 def logits(classifier: Classifier, images: Tensor) -> Tensor:
-    """Images [B,1,28,28] in [-1,1] to logits [B,10]."""
+    """Images [B,1,28,28] in [-1,1] to logits [B,10].
+
+    Example:
+        >>> import torch
+        >>> from fxcache.embedded import load_classifier, logits
+        >>> logits(load_classifier(), torch.zeros(2, 1, 28, 28)).shape
+        torch.Size([2, 10])
+    """
     return classifier(images)
 
 
 def agreement(classifier: Classifier, images: Tensor, labels: Iterable[int] | Tensor) -> Agreement:
-    """How many of the images [B,1,28,28] the classifier takes for their label, 0..9."""
+    """How many of the images [B,1,28,28] in [-1,1] the classifier takes for their label, 0..9.
+
+    Example:
+        >>> from fxcache.embedded import agreement, load_classifier, load_pipeline, sample
+        >>> trousers = sample(load_pipeline(), [1], num_inference_steps=8)
+        >>> agreement(load_classifier(), trousers, [1])
+        Agreement(exact=1.0, merged=1.0)
+    """
     seen = logits(classifier, images).argmax(1).cpu()
     asked = torch.as_tensor(labels if isinstance(labels, Tensor) else list(labels)).cpu()
     merged = torch.tensor(_MERGED_CLASS)

@@ -37,7 +37,17 @@ _SCALE: Final = 4.0
 
 
 def class_embeddings(labels: Iterable[int] | Tensor) -> tuple[Tensor, Tensor]:
-    """Labels, B of them in 0..10, to (prompt_embeds [B,2,16], pooled_prompt_embeds [B,16])."""
+    """Labels, B of them in 0..10, to (prompt_embeds [B,2,16], pooled_prompt_embeds [B,16]), float32.
+
+    Raises:
+        ValueError: there is no label, or one that is no class.
+
+    Example:
+        >>> from fxcache.embedded import CLASS_NAMES, class_embeddings
+        >>> prompt, pooled = class_embeddings([CLASS_NAMES.index("Sneaker")])
+        >>> prompt.shape, pooled.shape
+        (torch.Size([1, 2, 16]), torch.Size([1, 16]))
+    """
     ids = torch.as_tensor(labels if isinstance(labels, Tensor) else list(labels), dtype=torch.long)
     if ids.numel() == 0 or ids.min() < 0 or ids.max() > NULL_CLASS:
         raise ValueError(f"labels must be one or more of 0..{NULL_CLASS}, got {ids.tolist()}")
@@ -62,6 +72,14 @@ def sample(
     The noise of a picture comes from its own seed (0, 1, 2 ... by default), or is drawn picture by
     picture from `generator`, so it depends neither on the batch nor on the device.
     `guidance_scale` above 1 is true classifier-free guidance: a second transformer call per step.
+
+    Raises:
+        ValueError: a label is no class, seeds do not match the labels, or the scale is below 1.
+
+    Example:
+        >>> from fxcache.embedded import load_pipeline, sample
+        >>> sample(load_pipeline(), [1, 7], seeds=[5, 6], num_inference_steps=2).shape
+        torch.Size([2, 1, 28, 28])
     """
     prompt, pooled = class_embeddings(labels)
     batch = len(pooled)

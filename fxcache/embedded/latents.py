@@ -20,14 +20,29 @@ _ROWS: Final = IMAGE_SIZE // (VAE_SCALE * _PATCH)
 
 
 def to_latents(images: Tensor) -> Tensor:
-    """Images [B,1,28,28] to packed latents [B,49,16]."""
+    """Images [B,1,28,28] to packed latents [B,49,16].
+
+    Example:
+        >>> import torch
+        >>> from fxcache.embedded import to_latents
+        >>> to_latents(torch.zeros(2, 1, 28, 28)).shape
+        torch.Size([2, 49, 16])
+    """
     planes = F.pixel_unshuffle(images, VAE_SCALE)
     patches = planes.view(-1, _CHANNELS, _ROWS, _PATCH, _ROWS, _PATCH)
     return patches.permute(0, 2, 4, 1, 3, 5).reshape(-1, NUM_TOKENS, TOKEN_WIDTH)
 
 
 def to_images(latents: Tensor) -> Tensor:
-    """Packed latents [B,49,16] to images [B,1,28,28], values unchanged."""
+    """Packed latents [B,49,16] to images [B,1,28,28], values unchanged.
+
+    Example:
+        >>> import torch
+        >>> from fxcache.embedded import to_images, to_latents
+        >>> images = torch.rand(2, 1, 28, 28)
+        >>> torch.equal(to_images(to_latents(images)), images)
+        True
+    """
     patches = latents.view(-1, _ROWS, _ROWS, _CHANNELS, _PATCH, _PATCH)
     side = _ROWS * _PATCH
     planes = patches.permute(0, 3, 1, 4, 2, 5).reshape(-1, _CHANNELS, side, side)

@@ -19,6 +19,14 @@ class PixelShuffleVAE(ModelMixin, ConfigMixin):  # type: ignore[misc]
 
     The config has the fields that FluxPipeline reads: two entries in `block_out_channels` say that
     it scales by 2.
+
+    Example:
+        >>> import torch
+        >>> from fxcache.embedded import PixelShuffleVAE
+        >>> vae, images = PixelShuffleVAE(), torch.rand(2, 1, 28, 28)
+        >>> latents = vae.encode(images)
+        >>> latents.shape, torch.equal(vae.decode(latents)[0], images)
+        (torch.Size([2, 4, 14, 14]), True)
     """
 
     @register_to_config
@@ -47,6 +55,12 @@ def load_pipeline(transformer: nn.Module | None = None, dtype: torch.dtype = tor
 
     `transformer` may be anything that stands in for the embedded one, such as a cached version of
     it; it is used as it is. Without it the embedded transformer is loaded in `dtype`.
+
+    Example:
+        >>> from fxcache.embedded import load_pipeline, sample
+        >>> pipe = load_pipeline()
+        >>> type(pipe).__name__, sample(pipe, [3], num_inference_steps=2).shape
+        ('FluxPipeline', torch.Size([1, 1, 28, 28]))
     """
     # FluxPipeline's annotations ask for text encoders and an AutoencoderKL; its code does not.
     build: Callable[..., FluxPipeline] = FluxPipeline
