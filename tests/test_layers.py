@@ -12,7 +12,7 @@ import fxcache
 ROOT = Path(fxcache.__file__).parent
 # Lowest first. What stands in one row does not import each other.
 LAYERS = (
-    {"errors", "version"},
+    {"errors", "version", "torch_private"},
     {"spelling"},
     {"forecasters"},
     {"ops", "notation"},
@@ -30,8 +30,6 @@ LAYERS = (
     {"benchmark"},
     {"cli"},
 )
-# Imports within a function that are meant: this one brings the compiler with it.
-LAZY = {("backends.inductor", "backends.inductor_cond")}
 
 
 def modules() -> dict[str, Path]:
@@ -92,6 +90,43 @@ def test_no_import_within_a_function_hides_one() -> None:
         f"{name}:{node.lineno} imports {imported}"  # type: ignore[attr-defined]
         for name in MODULES
         for imported, node in imports(name)
-        if node.col_offset and name.split(".")[0] != "cli" and (name, imported) not in LAZY  # type: ignore
+        if node.col_offset and name.split(".")[0] != "cli"  # type: ignore
     ]
     assert not found, "\n".join(found)
+
+
+def test_private_names_of_torch_are_in_one_file() -> None:
+    found = [
+        f"{name}:{line} {names}"
+        for name, file in MODULES.items()
+        if name != "torch_private"
+        for line, names in private_names(ast.parse(file.read_text()))
+    ]
+    assert not found, "\n".join(found)
+
+
+def test_private_names_are_noticed() -> None:
+    source = (
+        "import torch._dynamo\nfrom torch.utils import _pytree\nfrom torch._ops import OpOverload\n"
+        "torch._C._len()\ntorch.fx._x\ntorch.__version__\ntorch.ops.aten._to_copy\nimport torch.nn\n"
+    )
+    assert sorted({line for line, _ in private_names(ast.parse(source))}) == [1, 2, 3, 4, 5]
+
+
+def private_names(tree: ast.AST) -> Iterator[tuple[int, str]]:
+    """Lines that import a private part of torch, or reach one from `torch`; operators are public."""
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            names = [alias.name for alias in node.names]
+        elif isinstance(node, ast.ImportFrom):
+            names = [f"{node.module}.{alias.name}" for alias in node.names]
+        elif isinstance(node, ast.Attribute) and isinstance(node.value, (ast.Name, ast.Attribute)):
+            names = [ast.unparse(node)]
+        else:
+            continue
+        for name in names:
+            first, *parts = name.split(".")
+            private = [p.startswith("_") and not p.startswith("__") for p in parts]
+            reached = any(private) if not isinstance(node, ast.Attribute) else private and private[-1]
+            if first == "torch" and parts[:1] != ["ops"] and reached:
+                yield node.lineno, name

@@ -8,14 +8,14 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch.utils import _pytree as pytree
 
 from ..backends.tensorrt import export_tensorrt
-from ..package.aoti import export_aoti, inductor_options
+from ..package.aoti import export_aoti
 from ..package.arguments import plain
 from ..runtime.cached_transformer import CachedTransformer
 from ..runtime.subjects import require_cached
 from ..spelling import require_known
+from ..torch_private import inductor_options, pytree
 
 
 def export(

@@ -15,6 +15,7 @@ from typing import Any
 
 import torch
 
+from ..torch_private import mark_static_address
 from .host.dispatch import Runner
 
 
@@ -57,7 +58,7 @@ class StatePool:
         for place, tensor in zip(seat.memory, state, strict=True):
             place.copy_(tensor)
             tensor.set_(place)  # type: ignore[call-overload]
-            torch._dynamo.mark_static_address(tensor)
+            mark_static_address(tensor)
 
 
 def with_pooled_state(run: Runner, inputs: int) -> Runner:

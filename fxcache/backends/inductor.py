@@ -15,10 +15,20 @@ from ..capture.leaf_adapter import called_leaf
 from ..errors import BackendError, CompilationError
 from ..ir.program import Program
 from ..ir.stage import Stage
+from ..torch_private import (
+    BackendCompilerFailed,
+    TorchRuntimeError,
+    Unsupported,
+    UserError,
+    capturing_scalars,
+    mark_static,
+    maybe_mark_dynamic,
+)
 from .cudagraph_state_pool import with_pooled_state
 from .host.deferred_stores import defer_stores
 from .host.dispatch import Runner, host_runner
 from .host.stage_fusion import host_path
+from .inductor_cond import inductor_open_sizes
 from .recompilation import compiled
 
 Mode = Literal["fused", "single", "staged", "reduce-overhead"]
@@ -98,8 +108,6 @@ class Inductor:
     def _single(self, graph: GraphModule) -> Runner:
         if self.dynamic is False:
             return self.compiled(graph)
-        from .inductor_cond import inductor_open_sizes  # brings the compiler with it
-
         # Sizes are marked one by one (see `_with_marks`): with all numbers open the conditional would be
         # given the floats that the model holds, which it does not take.
         return self.compiled(graph, backend=inductor_open_sizes, dynamic=None)
@@ -119,9 +127,9 @@ class Inductor:
         def marking(*values: Any) -> tuple[Any, ...]:
             for value, dims in zip(values, open_sizes, strict=True):
                 if dims and not hasattr(value, "_dynamo_weak_dynamic_indices"):
-                    torch._dynamo.maybe_mark_dynamic(value, dims)
+                    maybe_mark_dynamic(value, dims)
                 elif not dims and not hasattr(value, "_dynamo_static_indices"):
-                    torch._dynamo.mark_static(value)
+                    mark_static(value)
             return run(*values)
 
         return marking
@@ -180,7 +188,7 @@ def _with_numbers(program: Program, run: Runner) -> Runner:
         return run
 
     def running(*values: Any) -> tuple[Any, ...]:
-        with torch._dynamo.config.patch(capture_scalar_outputs=True):
+        with capturing_scalars():
             return run(*values)
 
     return running
@@ -188,8 +196,6 @@ def _with_numbers(program: Program, run: Runner) -> Runner:
 
 def _why_not_compiled(error: RuntimeError, mode: Mode) -> tuple[str, str] | None:
     """The reason that the compiler gives and what to do; None where the error is not one of compiling."""
-    from torch._dynamo.exc import BackendCompilerFailed, TorchRuntimeError, Unsupported, UserError
-
     if not isinstance(error, (BackendCompilerFailed, TorchRuntimeError, Unsupported, UserError)):
         return None
     inner = getattr(error, "inner_exception", error)

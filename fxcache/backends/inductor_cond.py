@@ -12,11 +12,10 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
-from torch._guards import TracingContext
-from torch._inductor.compile_fx import compile_fx  # what backend="inductor" is; there is no public name
-from torch._ops import HigherOrderOperator
 from torch.fx import GraphModule, Node
 from torch.fx.experimental.proxy_tensor import make_fx
+
+from ..torch_private import HigherOrderOperator, TracingContext, inductor, inductor_mode
 
 
 def inductor_open_sizes(
@@ -37,8 +36,8 @@ def inductor_open_sizes(
         if any(_is_open(v) for v in values) or any(_nests(m) for m in modules.values()):
             for name, module in modules.items():
                 setattr(graph, name, _flattened(module, values))
-    patches = {**(torch._inductor.list_mode_options(mode) if mode else {}), **(options or {})}
-    return compile_fx(graph, inputs, config_patches=patches)  # type: ignore[arg-type]
+    patches = {**(inductor_mode(mode) if mode else {}), **(options or {})}
+    return inductor(graph, inputs, patches)
 
 
 def _is_open(value: Any) -> bool:

@@ -10,6 +10,7 @@ import torch
 
 from ..errors import BackendError
 from ..spelling import require_known
+from ..torch_private import inductor_mode
 from .inductor import Inductor, Mode
 
 # Modes of `torch.compile` by other names. The decision is on the host: CUDA graphs are a mode of their own.
@@ -31,7 +32,7 @@ def lowering(
     if mode is None or mode == "default":
         return Inductor("fused", dynamic, options)
     if mode in TORCHS:
-        tuned = torch._inductor.list_mode_options("max-autotune-no-cudagraphs", dynamic)
+        tuned = inductor_mode("max-autotune-no-cudagraphs", dynamic)
         return Inductor("fused", dynamic, {**options, "options": {**tuned, **(options.get("options") or {})}})
     return Inductor(mode, dynamic, options)  # type: ignore[arg-type]
 

@@ -11,8 +11,8 @@ from collections.abc import Callable
 from typing import Any
 
 import torch
-from torch._dynamo.exc import FailOnRecompileLimitHit
 
+from ..torch_private import FailOnRecompileLimitHit, forget_compiled
 from .host.dispatch import Runner
 
 LIMIT = 32  # states of a model for which code is kept
@@ -42,7 +42,7 @@ def compiled(function: Callable[..., Any], options: dict[str, Any]) -> Runner:
             run = function
         else:
             log.info("%s is compiled anew: what it depends on changed often", name)
-            torch._dynamo.eval_frame.reset_code(function.__code__)
+            forget_compiled(function)
         return running(*args, **kwargs)
 
     return running

@@ -11,7 +11,6 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import torch
-import torch.utils._pytree as pytree
 
 from ..environment.ambient_settings import ambient_key
 from ..environment.fingerprint import fingerprint
@@ -19,6 +18,7 @@ from ..environment.opaque_objects import is_opaque
 from ..environment.structure import Structure
 from ..environment.values import UntellableError, exact
 from ..errors import OpaqueInputError
+from ..torch_private import pytree
 
 # Kinds that are equal only where they mean the same, given that the kinds are.
 EXACT = frozenset((type(None), bool, int, str, bytes, torch.dtype, torch.device, torch.layout))

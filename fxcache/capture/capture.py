@@ -19,8 +19,6 @@ from typing import Any
 import sympy
 import torch
 from torch import nn
-from torch._dynamo.source import ConstantSource
-from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.fx.experimental.symbolic_shapes import (
     DimDynamic,
     GuardOnDataDependentSymNode,
@@ -35,6 +33,7 @@ from ..errors import BlockMutationError, CaptureError, DefectError
 from ..ir.captured import Capture
 from ..ir.guards import ShapeGuards
 from ..ir.module_lists import USUAL, Way, find_leaves, find_lists
+from ..torch_private import FAKE_TENSOR_LOG, ConstantSource, FakeTensorMode
 from .call_signature import arguments_structure, tensor_names
 from .extract_value_guards import separate_reads
 from .forward_inputs import ForwardInputs
@@ -250,7 +249,7 @@ def _capture_fake(
 @contextlib.contextmanager
 def _quiet() -> Iterator[None]:
     """A way that does not work is no news: another is tried, and `CaptureError` names all."""
-    logger, here = logging.getLogger("torch._subclasses.fake_tensor"), threading.get_ident()
+    logger, here = logging.getLogger(FAKE_TENSOR_LOG), threading.get_ident()
 
     def others(record: logging.LogRecord) -> bool:
         return record.thread != here

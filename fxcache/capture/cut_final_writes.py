@@ -11,8 +11,6 @@ from dataclasses import replace
 from typing import Any
 
 import torch
-import torch.utils._pytree as pytree
-from torch._subclasses.fake_tensor import FakeTensor
 
 from ..environment.final_write import Final
 from ..environment.module_mutations import FinalWrite
@@ -20,6 +18,7 @@ from ..environment.opaque_objects import is_opaque, tensors_within
 from ..environment.reachable_state import MISSING
 from ..environment.refused_trace import RefusedTrace
 from ..environment.structure import DYNAMIC, Slot, Structure
+from ..torch_private import FakeTensor, pytree
 from .leaf_call import is_traced
 from .traced_numbers import plain_number
 

@@ -8,14 +8,13 @@ from typing import Any
 
 import torch
 from torch import nn
-from torch._ops import OpOverload
 from torch.multiprocessing.reductions import StorageWeakRef
 from torch.overrides import TorchFunctionMode
-from torch.utils._python_dispatch import TorchDispatchMode
 
 from ..environment.ambient_settings import NUMERIC, SWITCHES, Ambient, autocast, put_back, snapshot
 from ..environment.refused_trace import RefusedTrace
-from .operator_schemas import composite_kernel, has_rewritten_kernel, storage_of, unordered, written_by
+from ..torch_private import OpOverload, TorchDispatchMode, composite_kernel, has_decomposition, pytree
+from .operator_schemas import storage_of, unordered, written_by
 from .untraceable_code import refuse_unseen
 from .weight_swaps import WeightWatch
 
@@ -96,9 +95,9 @@ class GlueWatch(TorchDispatchMode):
             self._check_settings(func, args, kwargs)
             if func.namespace == "c10d":
                 raise RefusedTrace(f"its forward runs {func}, {unordered(func)}")
-            if not self.pure and has_rewritten_kernel(func):
+            if not self.pure and has_decomposition(func):
                 with self:
-                    return composite_kernel(func)(*args, **kwargs)
+                    return composite_kernel(func, args, kwargs)
         return func(*args, **kwargs)
 
     def called(self, func: Any, args: Any, kwargs: Any) -> None:
@@ -136,7 +135,7 @@ class GlueWatch(TorchDispatchMode):
         product = any(part in name for part in PRODUCTS)
         floating = any(
             isinstance(a, torch.Tensor) and (a.is_floating_point() or a.is_complex())
-            for a in torch.utils._pytree.tree_leaves((args, kwargs))
+            for a in pytree.tree_leaves((args, kwargs))
         )
         for setting in changed:
             numeric = setting in NUMERIC and (product or setting == "deterministic")

@@ -17,11 +17,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import torch
-import torch.utils._pytree as pytree
 from torch import nn
-from torch._C import DispatchKey
-from torch._ops import HigherOrderOperator
-from torch._subclasses.fake_tensor import FakeTensor, FakeTensorMode
 from torch.fx.experimental.proxy_tensor import (
     ProxyTorchDispatchMode,
     disable_proxy_modes_tracing,
@@ -39,6 +35,14 @@ from ..environment.refused_trace import RefusedTrace
 from ..environment.structure import Structure
 from ..environment.values import UntellableError
 from ..errors import BlockMutationError
+from ..torch_private import (
+    DispatchKey,
+    FakeTensor,
+    FakeTensorMode,
+    HigherOrderOperator,
+    below_autograd,
+    pytree,
+)
 from . import trace_lock as tracelock
 from .fake_memo import call_key
 from .glue_watch import GlueWatch
@@ -302,7 +306,7 @@ def _run(index: int, *operands: Any) -> tuple[Any, ...]:
 
 @leaf_call.py_impl(DispatchKey.Autograd)
 def _below_autograd(index: int, *operands: Any) -> tuple[Any, ...]:
-    with torch._C._AutoDispatchBelowAutograd():
+    with below_autograd():
         return leaf_call(index, *operands)
 
 

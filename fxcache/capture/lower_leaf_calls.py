@@ -8,13 +8,13 @@ from typing import Any
 
 import torch
 from torch import nn
-from torch._subclasses.fake_tensor import FakeTensor
 from torch.fx import Graph, GraphModule, Node
 
 from ..environment.opaque_objects import is_opaque
 from ..environment.refused_trace import RefusedTrace
 from ..environment.structure import Slot, Structure
 from ..ir.names import attribute, attribute_names, avoid_reserved, identifier, node_name
+from ..torch_private import FakeTensor
 from .leaf_adapter import Flat, LeafAdapter, Path, places_of
 from .leaf_call import LeafRecord, leaf_call
 from .sanitize_trace import ASSERTIONS

@@ -9,11 +9,11 @@ from typing import Any
 
 import torch
 from torch import nn
-from torch._subclasses.fake_tensor import FakeTensorMode
 
 from ..environment.executed_code import CALL_OF_MODULE, ExecutedCode
 from ..environment.profilers import told_of_calls
 from ..environment.trace_sandbox import Sandbox
+from ..torch_private import FakeTensorMode
 from .glue_watch import Calls, GlueWatch
 from .operator_schemas import storage_of
 from .untraceable_code import OTHER_THREADS

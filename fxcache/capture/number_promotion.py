@@ -12,7 +12,8 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
-import torch.utils._pytree as pytree
+
+from ..torch_private import pytree
 
 EXACT = 2**53  # integers up to here are compared with floats as symbols are
 Path = tuple[str, str]  # an argument, and where in it the number is

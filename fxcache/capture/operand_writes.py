@@ -11,13 +11,11 @@ from typing import Any
 
 import torch
 from torch import nn
-from torch._ops import OpOverload
-from torch._subclasses.fake_tensor import FakeTensor
 from torch.multiprocessing.reductions import StorageWeakRef  # a storage's number is not used again meanwhile
-from torch.utils._python_dispatch import TorchDispatchMode
 
 from ..environment.opaque_objects import tensors_within
 from ..errors import BlockMutationError
+from ..torch_private import FakeTensor, OpOverload, TorchDispatchMode
 from .operator_schemas import draws, storage_of, written_by
 
 LIFTED = (

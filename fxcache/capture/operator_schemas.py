@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import functools
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import torch
-from torch._C import DispatchKey  # no public name; nor have the kernels of an operator, further down
-from torch._higher_order_ops.effects import _get_effect  # the only record of an operator's side effects
-from torch._ops import OpOverload
+
+from ..torch_private import OpOverload, registered_effect, storage_id
 
 CHANCES = ("dropout_p", "p", "dropout")  # arguments without which an operator draws nothing
 TRAINING = ("train", "training")
@@ -57,7 +55,7 @@ def unordered(func: Any) -> str | None:
         return "it returns an object that is no tensor"
     if not func._schema.returns:
         return "it returns nothing, so it is run for an effect"
-    if func.namespace != "aten" and _get_effect(func) is not None:
+    if func.namespace != "aten" and registered_effect(func) is not None:
         return "it is registered to have side effects"
     return None
 
@@ -65,20 +63,6 @@ def unordered(func: Any) -> str | None:
 def storage_of(tensor: torch.Tensor) -> int | None:
     """A number for the memory of `tensor`, which views share; None where it has none of its own."""
     try:
-        return tensor.untyped_storage()._cdata  # type: ignore[no-any-return]
+        return storage_id(tensor)
     except (NotImplementedError, RuntimeError):  # sparse, or a wrapper of other tensors
         return None
-
-
-def has_rewritten_kernel(func: OpOverload) -> bool:
-    """Whether tracing would take another arithmetic for `func` than a call: its decomposition in Python.
-
-    Operators that are made of others arrive whole where autograd is left out, as inference mode does.
-    """
-    key = DispatchKey.CompositeImplicitAutograd
-    return key in func.py_kernels and torch._C._dispatch_has_kernel_for_dispatch_key(func.name(), key)
-
-
-def composite_kernel(func: OpOverload) -> Callable[..., Any]:
-    """What a call of an operator that is made of others runs."""
-    return functools.partial(func._op_dk, DispatchKey.CompositeImplicitAutograd)

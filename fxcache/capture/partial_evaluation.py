@@ -6,12 +6,11 @@ from collections.abc import Sequence
 from typing import Any
 
 import torch
-from torch._ops import OpOverload
 from torch.fx import Node
 from torch.fx.node import map_arg
-from torch.utils._python_dispatch import _disable_current_modes  # no public name
 
 from ..environment.refused_trace import RefusedTrace
+from ..torch_private import OpOverload, without_dispatch_modes, without_torch_function
 from .leaf_call import leaf_call
 from .operand_writes import copied
 from .operator_schemas import draws
@@ -37,7 +36,7 @@ class PartialEvaluation:
 
         Raises `RefusedTrace` where that cannot be told without running a leaf.
         """
-        with _disable_current_modes(), torch._C.DisableTorchFunction(), torch.no_grad():
+        with without_dispatch_modes(), without_torch_function(), torch.no_grad():
             self._catch_up()
             if node in self._values and self._lost is None:
                 found = self._values[node]

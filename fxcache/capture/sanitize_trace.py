@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import torch
-from torch._ops import OpOverload
 from torch.fx import Graph, GraphModule, Node
 
 from ..environment.refused_trace import RefusedTrace
+from ..torch_private import OpOverload
 from .leaf_call import LeafRecord, leaf_call
 from .operator_schemas import draws, unordered
 

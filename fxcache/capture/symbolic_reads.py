@@ -16,16 +16,14 @@ from typing import Any
 
 import sympy
 import torch
-from torch._dynamo.source import ConstantSource
-from torch._subclasses.fake_tensor import FakeTensor
 from torch.fx import GraphModule, Node
 from torch.fx.experimental.proxy_tensor import get_proxy_mode, get_proxy_slot, track_tensor_tree
 from torch.fx.experimental.symbolic_shapes import DimDynamic, ShapeEnv
 from torch.overrides import TorchFunctionMode
-from torch.utils._python_dispatch import TorchDispatchMode, _disable_current_modes
 
 from ..environment.refused_trace import RefusedTrace
 from ..ir.dataflow import ancestors
+from ..torch_private import ConstantSource, FakeTensor, TorchDispatchMode, pytree, without_dispatch_modes
 from .partial_evaluation import PartialEvaluation
 from .traced_numbers import is_traced_number, traced_number
 
@@ -180,7 +178,7 @@ class SymbolicReads(TorchDispatchMode):
 
     @staticmethod
     def _plain(value: torch.Tensor) -> Any:
-        with _disable_current_modes():
+        with without_dispatch_modes():
             return value.item()
 
     # ------------------------------------------------------------------ deciding
@@ -244,7 +242,7 @@ class SymbolicReads(TorchDispatchMode):
 def refuse_sized(graph: GraphModule, symbols: frozenset[Any]) -> None:
     """Raises `RefusedTrace` where a size depends on these: state has sizes that the shapes of inputs tell."""
     for node in graph.graph.nodes:
-        for value in torch.utils._pytree.tree_leaves(node.meta.get("val")):
+        for value in pytree.tree_leaves(node.meta.get("val")):
             if isinstance(value, torch.Tensor):
                 sizes: list[Any] = [s for s in value.shape if isinstance(s, torch.SymInt)]
                 if any(not symbols.isdisjoint(s.node.expr.free_symbols) for s in sizes):
@@ -275,7 +273,7 @@ class TracedItems(TorchFunctionMode):
             return _tensor_of(args[-1], **(like | kwargs))
         result = func(*args, **kwargs)
         if func in (torch.Tensor.item, torch.Tensor.tolist):
-            return torch.utils._pytree.tree_map(traced_number, result)
+            return pytree.tree_map(traced_number, result)
         return _traced_sizes(result) if func in SIZES else result
 
 

@@ -10,19 +10,19 @@ import contextlib
 import threading
 from collections.abc import Iterator
 
-from torch.fx import _symbolic_trace
+from ..torch_private import symbolic_trace
 
 
-def _answer() -> bool:  # runs with the globals of `_symbolic_trace`
+def _answer() -> bool:  # runs with the globals of `torch.fx._symbolic_trace`
     return _is_fx_tracing_flag and _asked_here() and not torch.compiler.is_compiling()  # type: ignore[name-defined] # noqa: F821
 
 
 @contextlib.contextmanager
 def unnoticed() -> Iterator[None]:
     """Within the block, `is_fx_symbolic_tracing` is true in this thread only. One block at a time."""
-    question = _symbolic_trace.is_fx_symbolic_tracing
+    question = symbolic_trace.is_fx_symbolic_tracing
     here, usual = threading.get_ident(), question.__code__
-    names = vars(_symbolic_trace)
+    names = vars(symbolic_trace)
     nested = "_asked_here" in names
     if not nested:
         names["_asked_here"] = lambda: threading.get_ident() == here

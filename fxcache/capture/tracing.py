@@ -14,7 +14,6 @@ from typing import Any
 
 import torch
 from torch import nn
-from torch._dispatch.python import enable_python_dispatcher  # no public name
 from torch.fx import GraphModule
 from torch.fx.experimental.proxy_tensor import make_fx
 
@@ -26,6 +25,7 @@ from ..environment.opaque_objects import is_opaque, tensors_within
 from ..environment.refused_trace import RefusedTrace
 from ..environment.structure import Structure
 from ..environment.trace_sandbox import Sandbox
+from ..torch_private import deny_fx_tracing, enable_python_dispatcher
 from .cut_final_writes import cut_finals
 from .glue_watch import AliasWritten, Calls, GlueWatch
 from .leaf_call import LeafRecord, Recording, is_traced, recording
@@ -194,7 +194,7 @@ def _functional(graph: GraphModule, numbers: SymbolicReads | None) -> Callable[.
 def _make_graph(body: Callable[..., Any], flat: list[torch.Tensor], fake: bool) -> GraphModule:
     def told_nobody(*values: torch.Tensor) -> Any:
         # The tracer puts it back. What the user compiled runs as it is (`uncompiled`), and need not refuse.
-        torch.fx._symbolic_trace._is_fx_tracing_flag = False
+        deny_fx_tracing()
         return body(*values)
 
     tracer = make_fx(

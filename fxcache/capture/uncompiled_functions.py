@@ -11,8 +11,7 @@ import threading
 from collections.abc import Iterator
 from typing import Any
 
-from torch._C._dynamo.eval_frame import set_fullgraph_compiled_frame_count
-from torch._dynamo import eval_frame
+from ..torch_private import eval_frame, frame_counts
 
 
 class _Here(threading.local):
@@ -38,11 +37,11 @@ def uncompiled() -> Iterator[None]:
             eval_frame._callback_from_stance = _callback
     _here.depth += 1
     # What was compiled with `fullgraph=True` insists on compiled frames unless they are counted outside.
-    counting = set_fullgraph_compiled_frame_count(0)
+    counting = frame_counts.set_fullgraph_compiled_frame_count(0)
     try:
         yield
     finally:
-        set_fullgraph_compiled_frame_count(counting)
+        frame_counts.set_fullgraph_compiled_frame_count(counting)
         _here.depth -= 1
         with _lock:
             original = _inside[0]

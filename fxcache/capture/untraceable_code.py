@@ -10,10 +10,10 @@ from types import CodeType
 from typing import Any
 
 import torch
-from torch._subclasses.fake_tensor import FakeTensor
 
 from ..environment.executed_code import ExecutedCode
 from ..environment.refused_trace import RefusedTrace
+from ..torch_private import FakeTensor
 
 # What sets a random generator; and what makes one, or keeps the global one aside.
 _SEEDING = frozenset({"manual_seed", "manual_seed_all", "set_rng_state", "set_rng_state_all", "set_state"})

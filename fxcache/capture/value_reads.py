@@ -17,9 +17,9 @@ from torch.fx.experimental.proxy_tensor import (
     get_proxy_slot,
 )
 from torch.overrides import TorchFunctionMode
-from torch.utils._python_dispatch import TorchDispatchMode
 
 from ..environment.refused_trace import RefusedTrace
+from ..torch_private import OpOverload, TorchDispatchMode, pytree
 
 READ = torch.Tag.data_dependent_output  # a number leaves the graph
 SHAPED = torch.Tag.dynamic_output_shape  # values decide the shape of a result
@@ -99,7 +99,7 @@ def _decomposed(mode: TorchDispatchMode, func: Any, args: Any, kwargs: Any) -> A
 
     Below autograd (in a leaf, in inference mode) composites arrive whole: `bool(x)` as `is_nonzero`.
     """
-    if not isinstance(func, torch._ops.OpOverload):
+    if not isinstance(func, OpOverload):
         return NotImplemented
     with mode:
         return func.decompose(*args, **kwargs)
@@ -114,7 +114,7 @@ def _deciding(func: Any, args: Any, kwargs: Any) -> list[torch.Tensor]:
     tags = getattr(func, "tags", ())
     if READ not in tags and SHAPED not in tags:
         return []
-    leaves = torch.utils._pytree.tree_leaves((args, kwargs))
+    leaves = pytree.tree_leaves((args, kwargs))
     return [leaf for leaf in leaves if isinstance(leaf, torch.Tensor)]
 
 

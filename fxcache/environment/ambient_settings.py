@@ -15,13 +15,24 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from torch.overrides import _get_current_function_mode_stack  # no public way to ask
-from torch.utils._device import DeviceContext
-from torch.utils._python_dispatch import (  # as above
-    _disable_current_modes,
-    _get_current_dispatch_mode_stack,
-)
 
+from ..torch_private import (
+    DeviceContext,
+    attention_kernels,
+    backend_precisions,
+    deterministic,
+    dispatch_modes,
+    function_modes,
+    has_function_modes,
+    library_kernels,
+    matmul_precision,
+    set_attention_kernels,
+    set_backend_precisions,
+    set_deterministic,
+    set_library_kernels,
+    set_matmul_precision,
+    without_dispatch_modes,
+)
 from .refused_trace import RefusedTrace
 
 AUTOCAST = ("cpu", "cuda", "xpu", "mps", "hpu", "mtia", "xla", "privateuseone")
@@ -60,74 +71,14 @@ def _set_attention(backend: Any) -> None:
     dispatch._AttentionBackendRegistry._active_backend = backend
 
 
-def _get_attention_kernels() -> tuple[Any, ...]:
-    c = torch._C
-    return (
-        c._get_flash_sdp_enabled(),
-        c._get_mem_efficient_sdp_enabled(),
-        c._get_math_sdp_enabled(),
-        c._get_cudnn_sdp_enabled(),
-        tuple(c._get_sdp_priority_order()),
-    )
-
-
-def _set_attention_kernels(value: tuple[Any, ...]) -> None:
-    c = torch._C
-    c._set_sdp_use_flash(value[0])
-    c._set_sdp_use_mem_efficient(value[1])
-    c._set_sdp_use_math(value[2])
-    c._set_sdp_use_cudnn(value[3])
-    c._set_sdp_priority_order(list(value[4]))
-
-
-def _get_precisions() -> tuple[str, str]:
-    get = torch._C._get_fp32_precision_getter
-    found = get("cuda", "matmul"), get("mkldnn", "matmul")
-    return ("ieee" if found[0] == "none" else found[0], "ieee" if found[1] == "none" else found[1])
-
-
-def _set_precisions(value: tuple[str, str]) -> None:
-    torch._C._set_fp32_precision_setter("cuda", "matmul", value[0])
-    torch._C._set_fp32_precision_setter("mkldnn", "matmul", value[1])
-
-
-def _get_kernels() -> tuple[bool, ...]:
-    c = torch._C
-    return (
-        c._get_cudnn_enabled(),
-        c._get_cudnn_benchmark(),
-        c._get_cudnn_deterministic(),
-        c._get_cudnn_allow_tf32(),
-        c._get_mkldnn_enabled(),
-    )
-
-
-def _set_kernels(value: tuple[bool, ...]) -> None:
-    c = torch._C
-    c._set_cudnn_enabled(value[0])
-    c._set_cudnn_benchmark(value[1])
-    c._set_cudnn_deterministic(value[2])
-    c._set_cudnn_allow_tf32(value[3])
-    c._set_mkldnn_enabled(value[4])
-
-
-def _get_deterministic() -> tuple[bool, bool]:
-    return torch._C._get_deterministic_algorithms(), torch._C._get_deterministic_algorithms_warn_only()
-
-
-def _set_deterministic(value: tuple[bool, bool]) -> None:
-    torch._C._set_deterministic_algorithms(value[0], warn_only=value[1])
-
-
-# Every setting that is one value to get and to set. The private functions are those that the public
-# context managers call; they take a tenth of the time, and compile.
+# Every setting that is one value to get and to set.
 SWITCHES: Mapping[str, tuple[Callable[[], Any], Callable[[Any], None]]] = {
     "dtype": (torch.get_default_dtype, torch.set_default_dtype),
-    "precision": (torch._C._get_float32_matmul_precision, torch._C._set_float32_matmul_precision),
-    "precisions": (_get_precisions, _set_precisions),
-    "deterministic": (_get_deterministic, _set_deterministic),
-    "attention kernels": (_get_attention_kernels, _set_attention_kernels),
-    "kernels": (_get_kernels, _set_kernels),
+    "precision": (matmul_precision, set_matmul_precision),
+    "precisions": (backend_precisions, set_backend_precisions),
+    "deterministic": (deterministic, set_deterministic),
+    "attention kernels": (attention_kernels, set_attention_kernels),
+    "kernels": (library_kernels, set_library_kernels),
     "attention backend": (_get_attention, _set_attention),
 }
 NUMERIC = ("precision", "precisions", "deterministic", "kernels")  # what a product of matrices obeys
@@ -150,15 +101,15 @@ def ambient_key() -> tuple[Any, ...]:
     key = (
         torch.is_inference_mode_enabled(),
         torch.get_default_dtype(),
-        torch._C._get_float32_matmul_precision(),
-        _get_attention_kernels(),
-        _get_deterministic(),
-        _get_kernels(),
+        matmul_precision(),
+        attention_kernels(),
+        deterministic(),
+        library_kernels(),
         autocast() if True in kinds else (),
         _get_attention(),
     )
-    if torch._C._len_torch_function_stack():
-        modes = _get_current_function_mode_stack()
+    if has_function_modes():
+        modes = function_modes()
         return (*key, *(m.device if isinstance(m, DeviceContext) else m for m in modes))
     return key
 
@@ -176,11 +127,11 @@ def snapshot() -> dict[str, Any]:
         found[f"autocast {kind}"] = (enabled, torch.get_autocast_dtype(kind) if enabled else None)
     found["grad"] = torch.is_grad_enabled()
     found["inference"] = torch.is_inference_mode_enabled()
-    modes = _get_current_function_mode_stack()
+    modes = function_modes()
     devices = [m.device for m in modes if isinstance(m, DeviceContext)]
     found["device"] = devices[-1] if devices else None
     others = [m for m in modes if not isinstance(m, DeviceContext)]
-    found["modes"] = (*others, *_get_current_dispatch_mode_stack())
+    found["modes"] = (*others, *dispatch_modes())
     return found
 
 
@@ -229,9 +180,9 @@ def without_observers() -> Iterator[None]:
 
     Such as torch's FLOP counter, which knows nothing of the operator that stands for a leaf.
     """
-    modes = _get_current_dispatch_mode_stack()
+    modes = dispatch_modes()
     theirs = bool(modes) and all(getattr(mode, "_mode_key", None) is None for mode in modes)
-    with _disable_current_modes() if theirs else contextlib.nullcontext():
+    with without_dispatch_modes() if theirs else contextlib.nullcontext():
         yield
 
 

@@ -9,8 +9,8 @@ from __future__ import annotations
 from typing import Any
 
 import torch
-from torch._subclasses.fake_tensor import FakeTensor
 
+from ..torch_private import FakeTensor
 from .values import Held, Outside, UntellableError, live, opened
 
 LIMIT = 100_000  # values; to compare more of them would take longer than a step

@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-import torch.utils._pytree as pytree
 
+from ..torch_private import pytree
 from .fingerprint import Fingerprint
 
 Key = tuple[Any, ...]

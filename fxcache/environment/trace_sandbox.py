@@ -15,8 +15,8 @@ from typing import Any
 
 import torch
 from torch import nn
-from torch._subclasses.fake_tensor import FakeTensor
 
+from ..torch_private import FakeTensor
 from .executed_code import Names, is_foreign
 from .reachable_state import MISSING, Place, unchanged, walk
 from .written_by_code import places_written

@@ -37,7 +37,8 @@ from typing import Any
 import numpy as np
 import torch
 from torch import nn
-from torch._ops import OperatorBase, OpOverloadPacket  # operators are singletons; no public base class
+
+from ..torch_private import OperatorBase, OpOverloadPacket
 
 # Kinds whose own equality is right and complete.
 CONSTANTS = frozenset((

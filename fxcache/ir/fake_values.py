@@ -14,14 +14,13 @@ from typing import Any
 
 import sympy
 import torch
-import torch.utils._pytree as pytree
-from torch._subclasses.fake_tensor import FakeTensor, FakeTensorMode
 from torch.fx import GraphModule, Node
 from torch.fx.experimental.symbolic_shapes import ShapeEnv
 from torch.fx.node import map_arg
 
 from ..environment.ambient_settings import without_observers
 from ..errors import GraphSpecError
+from ..torch_private import FakeTensor, FakeTensorMode, pytree
 from .state import StateTensor
 
 

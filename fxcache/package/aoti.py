@@ -13,6 +13,7 @@ import torch
 from ..errors import ExportError
 from ..runtime.cached_transformer import CachedTransformer
 from ..runtime.specializations import Specialization
+from ..torch_private import aoti_write
 from .describe import dtype_name, manifest_of, refuse_unpackable
 from .flatten import flat_graph
 from .manifest import ENTRY
@@ -38,19 +39,12 @@ def export_aoti(
         values = (*(t.detach().clone() for t in call.tensors), *state)
         exported = _export_graph(cached, specialization, values, dynamic)
         configuration = {**options, "aot_inductor.metadata": {"fxcache_state": native_state(specialization)}}
-        torch._inductor.aoti_compile_and_package(
-            exported, package_path=str(target), inductor_configs=configuration
-        )
+        aoti_write(exported, target, configuration)
     # After compilation: what the compiler fixed by then is fixed in the package.
     open_sizes = _still_open(exported, len(call.tensors)) if dynamic else set()
     manifest = manifest_of(cached, specialization, example_inputs, open_sizes)
     _add_entry(target, manifest.to_json())
     return target
-
-
-def inductor_options() -> tuple[str, ...]:
-    """The names of the compiler's settings."""
-    return tuple(torch._inductor.config.get_config_copy())
 
 
 def _still_open(exported: torch.export.ExportedProgram, inputs: int) -> set[tuple[int, int]]:

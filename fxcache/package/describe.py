@@ -9,8 +9,6 @@ from typing import Any
 
 import sympy
 import torch
-from torch.utils import _pytree as pytree
-from torch.utils._sympy.printers import PythonPrinter
 
 from ..capture.call_signature import Call, arguments_structure, flatten
 from ..environment.ambient_settings import autocast
@@ -20,6 +18,7 @@ from ..errors import ExportError
 from ..ir.state import StateTensor
 from ..runtime.cached_transformer import CachedTransformer
 from ..runtime.specializations import Specialization
+from ..torch_private import PythonPrinter, pytree
 from ..version import __version__
 from .hardware import hardware
 from .manifest import FORMAT, Backend, Manifest, TensorEntry

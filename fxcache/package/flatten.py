@@ -11,8 +11,6 @@ from collections.abc import Sequence
 from typing import Any
 
 import torch
-from torch._export.utils import _compiling_state_context
-from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.fx import Graph, GraphModule
 from torch.fx.experimental.proxy_tensor import make_fx
 from torch.fx.experimental.symbolic_shapes import ShapeEnv
@@ -25,6 +23,7 @@ from ..environment.trace_sandbox import pristine
 from ..ir.interpret import StageInterpreter
 from ..ir.program import Program
 from ..ir.stage import Stage
+from ..torch_private import FakeTensorMode, as_if_compiling
 
 
 def flat_graph(program: Program, values: Sequence[torch.Tensor], dynamic: bool) -> GraphModule:
@@ -49,7 +48,7 @@ def flat_graph(program: Program, values: Sequence[torch.Tensor], dynamic: bool) 
         pristine(program.capture.model),
         torch.no_grad(),
         uncompiled(),
-        _compiling_state_context(),
+        as_if_compiling(),
         settings,
     ):
         flattening.every(program.stages, fakes)

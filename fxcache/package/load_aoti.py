@@ -5,10 +5,9 @@ from __future__ import annotations
 import warnings
 from pathlib import Path
 
-import torch
-
 from ..errors import PackageError, TrajectoryWarning
 from ..runtime.cached_transformer import NO_TIMESTEP
+from ..torch_private import aoti_read
 from .hardware import misfit
 from .manifest import read_manifest
 from .packaged_transformer import PackagedTransformer
@@ -24,7 +23,7 @@ def load_aoti(path: str | Path, *, device_index: int = -1, max_contexts: int = 6
     if why is not None:
         raise PackageError(path, why, "export it again on such a machine as this")
     try:
-        run = torch._inductor.aoti_load_package(str(path), device_index=device_index)
+        run = aoti_read(path, device_index)
     except RuntimeError as error:
         reason = next(iter(str(error).strip().splitlines()), "no reason given")
         raise PackageError(

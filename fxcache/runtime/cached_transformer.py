@@ -10,7 +10,6 @@ from typing import Any
 
 import torch
 from torch import nn
-from torch.fx._symbolic_trace import is_fx_symbolic_tracing
 
 from ..capture.call_signature import Call
 from ..capture.forward_inputs import ForwardInputs, ForwardWatch
@@ -32,6 +31,7 @@ from ..errors import (
     TooManyContextsError,
     TrajectoryWarning,
 )
+from ..torch_private import symbolic_trace
 from .contexts import Contexts
 from .foreign_tracers import REASON, refuse_compilation, refuse_tracing
 from .graph_view import CachedGraph
@@ -392,7 +392,7 @@ class CachedTransformer(ModuleProxy):
         return super().__getattr__(name)
 
     def _get_name(self) -> str:
-        if is_fx_symbolic_tracing():  # `torch.fx.symbolic_trace` asks before it calls
+        if symbolic_trace.is_fx_symbolic_tracing():  # `torch.fx.symbolic_trace` asks before it calls
             refuse_tracing()
         return type(self.original).__name__
 

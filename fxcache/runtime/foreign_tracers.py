@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import torch
-from torch.fx._symbolic_trace import is_fx_symbolic_tracing
 from torch.fx.experimental.proxy_tensor import get_proxy_mode
 
 from ..capture.trace_lock import LOCK
 from ..errors import TracingError
+from ..torch_private import TracingContext, has_dispatch_modes, symbolic_trace
 
 COMPILE = "fxcache.compile(cached, ...), or cached.compile(...)"
 EXPORT = "fxcache.export(cached, path, example_inputs)"
@@ -19,10 +19,10 @@ def traced_by() -> str | None:
     """Who traces in this thread, of `torch.export`, `torch.jit.trace` and `torch.fx`. Quick."""
     if torch.compiler.is_exporting() and not LOCK.held_elsewhere():
         return "torch.export"
-    if torch._C._is_tracing():
+    if torch.jit.is_tracing():
         return "torch.jit.trace"
-    if (is_fx_symbolic_tracing() and not LOCK.held_elsewhere()) or (
-        torch._C._len_torch_dispatch_stack() and get_proxy_mode() is not None
+    if (symbolic_trace.is_fx_symbolic_tracing() and not LOCK.held_elsewhere()) or (
+        has_dispatch_modes() and get_proxy_mode() is not None
     ):
         return "torch.fx"
     return None
@@ -37,7 +37,7 @@ def refuse_tracing() -> None:
 
 def compiler_looks() -> bool:
     """Whether `torch.compile` traces in this thread. Its public question is for the code that it traces."""
-    return torch._guards.TracingContext.try_get() is not None
+    return TracingContext.try_get() is not None
 
 
 def compiled_by(attribute: str) -> str | None:

@@ -8,6 +8,7 @@ import torch
 from torch import nn
 
 from ..errors import BackendError, NotAModelError, PackageUseError
+from ..torch_private import OptimizedModule
 from .cached_transformer import CachedTransformer
 from .sealed import Sealed
 
@@ -41,7 +42,7 @@ def _refuse_package(value: object, use: str, instead: str) -> None:
 
 def compiled_before(value: object) -> bool:
     """Whether `value` is what `torch.compile(module)` returns, or a module on which `compile()` ran."""
-    if isinstance(value, torch._dynamo.OptimizedModule):
+    if isinstance(value, OptimizedModule):
         return True
     return isinstance(value, nn.Module) and value.__dict__.get("_compiled_call_impl") is not None
 
@@ -56,7 +57,7 @@ def _refusal(value: object) -> tuple[str | None, str]:
         return f"the path {value!r}", "load the model first, e.g. with from_pretrained(...)"
     if value is None:
         return "None", "the pipeline may hold its denoiser under another name (transformer, unet, ...)"
-    if isinstance(value, torch._dynamo.OptimizedModule):
+    if isinstance(value, OptimizedModule):
         return "what torch.compile() returned", (
             "transform the model itself (its _orig_mod), then fxcache.compile() the result"
         )

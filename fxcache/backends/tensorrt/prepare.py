@@ -20,6 +20,7 @@ from ...environment.trace_sandbox import pristine
 from ...errors import EngineRangeError
 from ...ir.program import Program
 from ...ir.stage import Stage
+from ...torch_private import FakeTensorMode
 from .autocast import cast_products
 from .shape_ranges import Spec, spec
 from .split_float64 import Piece, split_float64
@@ -108,8 +109,6 @@ def _known(pieces: Sequence[Piece], specs: Mapping[str, Spec]) -> dict[str, Spec
 
 
 def _fake_run(piece: Piece, known: Mapping[str, Spec], end: str) -> tuple[Any, ...]:
-    from torch._subclasses.fake_tensor import FakeTensorMode
-
     with torch.no_grad(), FakeTensorMode(allow_non_fake_inputs=True):
         values = [
             s.number if s.dtype is None else torch.empty(getattr(s, end), dtype=s.dtype, device=s.device)

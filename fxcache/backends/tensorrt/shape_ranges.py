@@ -13,13 +13,13 @@ from typing import Any
 
 import sympy
 import torch
-from torch._subclasses.fake_tensor import FakeTensorMode
 
 from ...environment.trace_sandbox import pristine
 from ...errors import EngineRangeError
 from ...ir.guards import ShapeGuards
 from ...ir.interpret import StageInterpreter
 from ...ir.program import Program
+from ...torch_private import FakeTensorMode
 
 Shape = tuple[int, ...]
 Bounds = tuple[int, int] | tuple[int, int, int]
