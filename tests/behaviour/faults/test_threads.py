@@ -183,3 +183,39 @@ def test_s11_one_cached_model_is_called_and_reset_by_several_threads() -> None:
     work["reset"] = lambda numbers: cached.reset()
     work["stats"] = lambda numbers: str(cached.stats()) and None
     Stress().run(work)
+
+
+class Waiting(Base):
+    """Tells when its forward runs, and takes its time."""
+
+    entered = threading.Event()
+
+    def forward(self, x: Tensor, timestep: Tensor) -> Tensor:
+        self.entered.set()
+        time.sleep(0.3)
+        return super().forward(x, timestep)
+
+
+def test_s11_a_compilation_that_begins_in_a_capture_leaves_torch_as_it_was() -> None:
+    """Both put functions of their own in the place of torch's, and put back what they found."""
+    before = nn.Module.__call__, torch.fx.graph_module._forward_from_src
+    Waiting.entered.clear()
+    model, inputs = build(Waiting), _inputs(random.Random(1), 5)
+    found: list[bool] = []
+
+    def backend(graph: Any, examples: Any) -> Any:
+        time.sleep(1.0)
+        return graph.forward
+
+    def compile_meanwhile() -> None:
+        assert Waiting.entered.wait(PATIENCE)
+        x = torch.ones(3)
+        found.append(torch.equal(torch.compile(lambda x: x * 2 + 1, backend=backend)(x), x * 2 + 1))
+
+    thread = threading.Thread(target=compile_meanwhile, daemon=True)
+    thread.start()
+    with torch.no_grad():
+        assert torch.equal(fxcache.transform(model, NEVER)(*inputs), model(*inputs))
+    thread.join(PATIENCE)
+    assert found == [True]
+    assert (nn.Module.__call__, torch.fx.graph_module._forward_from_src) == before
