@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Iterator
+from dataclasses import dataclass
 from types import BuiltinFunctionType, FunctionType, MethodType, ModuleType
 from typing import Any
 
@@ -16,6 +17,22 @@ PLAIN = (type(None), bool, int, float, complex, str, bytes, torch.dtype, torch.d
 BY_IDENTITY = (type, FunctionType, BuiltinFunctionType, ModuleType, torch._C._functions.AccumulateGrad)
 
 
+@dataclass(frozen=True, eq=False)
+class Same:
+    """Equal where it holds the same object. Holding it, for another could get its address later."""
+
+    held: Any
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Same) and self.held is other.held
+
+    def __hash__(self) -> int:
+        return id(self.held)
+
+    def __repr__(self) -> str:
+        return f"{type(self.held).__name__} at {id(self.held):#x}"
+
+
 def snapshot(model: nn.Module) -> Snapshot:
     """Everything that `model` holds, is made of and runs in, by the way to it."""
     found: Snapshot = {}
@@ -25,7 +42,7 @@ def snapshot(model: nn.Module) -> Snapshot:
     for kind in sorted({c for m in model.modules() for c in type(m).__mro__}, key=repr):
         if not kind.__module__.startswith(("torch.", "builtins")):
             for name, value in vars(kind).items():
-                found[f"class {kind.__qualname__}.{name}"] = id(value)
+                found[f"class {kind.__qualname__}.{name}"] = Same(value)
     found.update({f"global {name}": value for name, value in _global_state().items()})
     return found
 
@@ -67,7 +84,7 @@ def _walk(value: Any, where: str, known: dict[int, str]) -> Iterator[tuple[str, 
         yield where, f"as {known[id(value)]}"
     else:
         known[id(value)] = where
-        yield where, id(value)
+        yield where, Same(value)
         for name, held in _held(value):
             yield from _walk(held, f"{where}{name}", known)
 
@@ -84,11 +101,11 @@ def _held(value: Any) -> list[tuple[str, Any]]:
         return [("#items", repr(sorted(map(repr, value))))]
     if isinstance(value, FunctionType):
         cells = value.__closure__ or ()
-        return [(f".cell{i}", id(cell)) for i, cell in enumerate(cells)]
+        return [(f".cell{i}", Same(cell)) for i, cell in enumerate(cells)]
     if isinstance(value, BY_IDENTITY):
         return []
     if isinstance(value, MethodType):
-        return [(".__self__", id(value.__self__)), (".__func__", id(value.__func__))]
+        return [(".__self__", Same(value.__self__)), (".__func__", Same(value.__func__))]
     slots = [n for kind in type(value).__mro__ for n in getattr(kind, "__slots__", ()) if hasattr(value, n)]
     if type(value).__module__.startswith("torch.") and not isinstance(value, nn.Module):
         return []
@@ -99,7 +116,7 @@ def _held(value: Any) -> list[tuple[str, Any]]:
 
 
 def _tensor(tensor: Tensor, where: str) -> Iterator[tuple[str, Any]]:
-    yield f"{where}#object", id(tensor)
+    yield f"{where}#object", Same(tensor)
     yield f"{where}#kind", type(tensor)
     yield (
         f"{where}#form",
