@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import operator
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from torch import nn
+from torch import Tensor, nn
 from torch.fx import GraphModule
 
 from ..environment.ambient_settings import Change
 from ..environment.executed_code import ExecutedCode
 from ..environment.final_write import Final
 from ..environment.module_mutations import Effect
+from ..environment.opaque_objects import tensors_within
+from ..environment.reachable_state import TORCHS_OWN
 from ..environment.structure import Structure
 from .guards import ShapeGuards, ValueGuards
 
@@ -55,3 +58,11 @@ class Capture:
         for final in self.finals:
             final.store(flat[self.output.count :])
         return self.output.fill(flat[: self.output.count])
+
+    def plain_tensors(self) -> list[Tensor]:
+        """Tensors that are no inputs, of the graph's constants and of plain attributes in the leaves."""
+        names = [str(n.target) for n in self.graph.graph.find_nodes(op="get_attr")]
+        modules = {m: None for leaf in self.leaves.values() for m in leaf.modules()}
+        own = [v for m in modules for n, v in vars(m).items() if n not in TORCHS_OWN]
+        constants = [v for n in names if isinstance(v := operator.attrgetter(n)(self.graph), Tensor)]
+        return [*constants, *tensors_within([v for v in own if not callable(v)])]

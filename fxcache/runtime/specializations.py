@@ -93,11 +93,14 @@ class Specialization:
 
     @functools.cached_property
     def trainable(self) -> Trainable:
-        """Whether a module that the forward calls, and the model does not hold, is to be trained."""
+        """Whether anything is to be trained that the model's tables of parameters and buffers do not hold.
+
+        That is: a module that the forward calls, and a tensor in a plain attribute that the call used.
+        """
         captured = self.program.capture
         held = set(captured.model.modules())
         called = dict.fromkeys((*captured.leaves.values(), *captured.code.called))
-        return Trainable(c for c in called if c not in held)
+        return Trainable((c for c in called if c not in held), captured.plain_tensors())
 
     @property
     def segments(self) -> int:

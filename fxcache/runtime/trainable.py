@@ -9,11 +9,12 @@ from __future__ import annotations
 
 import itertools
 import operator
+import weakref
 from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
-from torch import nn
+from torch import Tensor, nn
 
 _modules, _parameters, _buffers = map(operator.attrgetter, ("_modules", "_parameters", "_buffers"))
 _values = operator.methodcaller("values")
@@ -41,14 +42,20 @@ class _Tree:
 
 
 class Trainable:
-    """Answers for the modules `roots` and all that they hold at the time of the question."""
+    """Answers for the modules `roots` and all that they hold at the time of the question.
 
-    def __init__(self, roots: Iterable[nn.Module]) -> None:
+    others: tensors that are no parameters and no buffers of these.
+    """
+
+    def __init__(self, roots: Iterable[nn.Module], others: Iterable[Tensor] = ()) -> None:
         self._roots = tuple(roots)
         self._tree = _Tree.of(self._roots)
+        self._others = tuple(weakref.ref(t) for t in others)
 
     def __bool__(self) -> bool:
-        """Whether a parameter or a buffer requires a gradient."""
+        """Whether a parameter, a buffer or one of the other tensors requires a gradient."""
+        if any(t.requires_grad for reference in self._others if (t := reference()) is not None):
+            return True
         tree = self._tree
         if not tree.holds():
             tree = self._tree = _Tree.of(self._roots)

@@ -135,6 +135,44 @@ def test_a_module_that_the_model_does_not_hold() -> None:
         assert cached(x, t).requires_grad
 
 
+class Shifted(ToyDiT):
+    """Adds a tensor that it holds in a plain attribute."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.shift = torch.zeros(8)
+
+    def forward(self, hidden_states: Tensor, timestep: Tensor) -> Tensor:
+        return super().forward(hidden_states + self.shift, timestep)
+
+
+class ShiftedBlock(ToyBlock):
+    """Likewise, in a block."""
+
+    def __init__(self) -> None:
+        super().__init__(8)
+        self.shifts = [torch.zeros(8)]
+
+    def forward(self, hidden_states: Tensor, *others: Tensor) -> Tensor:
+        return super().forward(hidden_states + self.shifts[0], *others)
+
+
+@pytest.mark.parametrize("where", ["glue", "block"])
+def test_a_tensor_that_is_no_parameter(where: str) -> None:
+    model = Shifted() if where == "glue" else ToyDiT()
+    if where == "block":
+        model.blocks[1] = ShiftedBlock()
+    model.eval().requires_grad_(False)
+    shift = model.shift if isinstance(model, Shifted) else model.blocks[1].shifts[0]
+    cached = fxcache.transform(model, SETTING)
+    (x, *_), (t, *_) = latents(1, 0), timesteps(1)
+    assert not cached(x, t).requires_grad
+    shift.requires_grad_(True)
+    with pytest.warns(GradientWarning):
+        cached(x, t).sum().backward()
+    assert shift.grad is not None
+
+
 def test_it_keeps_no_tensor_alive() -> None:
     model = frozen()
     trainable = Trainable((model,))
