@@ -20,9 +20,9 @@ from ..ir.program import Program
 from ..passes.insert_forecast import REUSE, cached_whole
 from ..runtime.cached_transformer import CachedTransformer
 from ..runtime.flops import count_step
-from ..runtime.specializations import transform_call
 from ..runtime.stats import amount
 from ..runtime.subjects import require_model
+from ..runtime.transform_call import transform_call
 from ..spelling import known_options
 
 

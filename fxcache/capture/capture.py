@@ -38,12 +38,12 @@ from .call_signature import arguments_structure, tensor_names
 from .extract_value_guards import separate_reads
 from .forward_inputs import ForwardInputs
 from .leaf_adapter import called_leaf
-from .leaf_call import LeafReadsError
 from .lower_leaf_calls import finish_graph
 from .module_calls import ModuleCalls, calls_on_fakes, calls_on_values
 from .number_check import refuse_unlike
 from .number_promotion import as_numbers
 from .operand_writes import copied
+from .record_leaves import LeafReadsError
 from .rng_state import randomness_kept
 from .root_hooks import forward_beneath
 from .symbolic_reads import ReadEnv, SymbolicReads, refuse_sized

@@ -19,7 +19,7 @@ from ..environment.reachable_state import MISSING
 from ..environment.refused_trace import RefusedTrace
 from ..environment.structure import DYNAMIC, Slot, Structure
 from ..torch_private import FakeTensor, pytree
-from .leaf_call import is_traced
+from .record_leaves import is_traced
 from .traced_numbers import plain_number
 
 

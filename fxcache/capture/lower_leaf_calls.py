@@ -16,7 +16,8 @@ from ..environment.structure import Slot, Structure
 from ..ir.names import attribute, attribute_names, avoid_reserved, identifier, node_name
 from ..torch_private import FakeTensor
 from .leaf_adapter import Flat, LeafAdapter, Path, places_of
-from .leaf_call import LeafRecord, leaf_call
+from .leaf_call import leaf_call
+from .record_leaves import LeafRecord
 from .sanitize_trace import ASSERTIONS
 
 

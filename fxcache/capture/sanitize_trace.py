@@ -7,8 +7,9 @@ from torch.fx import Graph, GraphModule, Node
 
 from ..environment.refused_trace import RefusedTrace
 from ..torch_private import OpOverload
-from .leaf_call import LeafRecord, leaf_call
+from .leaf_call import leaf_call
 from .operator_schemas import draws, unordered
+from .record_leaves import LeafRecord
 
 # Checks on sizes that depend on data; the operators that use those sizes check them as well.
 ASSERTIONS = (

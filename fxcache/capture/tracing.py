@@ -28,7 +28,7 @@ from ..environment.trace_sandbox import Sandbox
 from ..torch_private import deny_fx_tracing, enable_python_dispatcher
 from .cut_final_writes import cut_finals
 from .glue_watch import AliasWritten, Calls, GlueWatch
-from .leaf_call import LeafRecord, Recording, is_traced, recording
+from .record_leaves import LeafRecord, Recording, is_traced, recording
 from .sanitize_trace import (
     RANDOM,
     drop_copies,

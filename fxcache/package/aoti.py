@@ -12,7 +12,7 @@ import torch
 
 from ..errors import ExportError
 from ..runtime.cached_transformer import CachedTransformer
-from ..runtime.specializations import Specialization
+from ..runtime.specialization import Specialization
 from ..torch_private import aoti_write
 from .describe import dtype_name, manifest_of, refuse_unpackable
 from .flatten import flat_graph

@@ -17,7 +17,7 @@ from ..environment.structure import Slot, Structure
 from ..errors import ExportError
 from ..ir.state import StateTensor
 from ..runtime.cached_transformer import CachedTransformer
-from ..runtime.specializations import Specialization
+from ..runtime.specialization import Specialization
 from ..torch_private import PythonPrinter, pytree
 from ..version import __version__
 from .hardware import hardware

@@ -37,7 +37,8 @@ from .foreign_tracers import REASON, refuse_compilation, refuse_tracing
 from .graph_view import CachedGraph
 from .module_proxy import ModuleProxy
 from .other_caches import OtherCaches
-from .specializations import MAX_CAPTURES, Lowering, Specialization, Specializations, eager
+from .specialization import Lowering, Specialization, eager
+from .specializations import MAX_CAPTURES, Specializations
 from .stats import Stats
 from .trainable import Trainable
 

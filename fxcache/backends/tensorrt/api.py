@@ -12,7 +12,7 @@ from ...errors import BackendError
 from ...package.packaged_transformer import PackagedTransformer
 from ...package.reload import reloading
 from ...runtime.cached_transformer import CachedTransformer
-from ...runtime.specializations import Specialization
+from ...runtime.specialization import Specialization
 from .available import require_gpu, require_known, require_torch_tensorrt
 from .compiling import Lowered, refit_set
 from .lowering import Coverage

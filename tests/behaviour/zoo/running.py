@@ -16,7 +16,8 @@ from fxcache.environment.state_watch import Watch
 from fxcache.ir.captured import Capture
 from fxcache.ir.program import Program
 from fxcache.passes import run_passes
-from fxcache.runtime.specializations import Specialization, eager, transform_call
+from fxcache.runtime.specialization import Specialization, eager
+from fxcache.runtime.transform_call import transform_call
 
 from .case import Inputs, ZooCase
 from .nested import tensors_in

@@ -1,0 +1,51 @@
+"""Capture one call and transform it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from torch import nn
+
+from ..capture.called_blocks import way_by_calls
+from ..capture.capture import capture, module_calls
+from ..capture.find_blocks import first_chain
+from ..capture.forward_inputs import ForwardInputs
+from ..config import CacheConfig
+from ..errors import ConfigError
+from ..ir.captured import Capture
+from ..ir.module_lists import Way
+from ..ir.program import Program
+from ..passes import run_passes
+from .random_order import refuse_reordered
+
+
+def transform_call(
+    model: nn.Module,
+    config: CacheConfig,
+    scope: str,
+    inputs: ForwardInputs,
+    bound: Mapping[str, Any],
+    tensors: list[torch.Tensor],
+    numbers: tuple[str, ...] = (),
+) -> Program:
+    """Capture one call and run the passes, with the first way of choosing blocks that finds a chain.
+
+    Raises `ConfigError` where the config has no cache to put into the graph, and what these raise.
+    """
+    if not config.enabled:
+        need = "there is no cache to transform, explain or export; the model runs as it is"
+        raise ConfigError("enabled", False, need)
+
+    def passed(captured: Capture, way: Way) -> Program:
+        timestep = inputs.timestep_of(captured.inputs)
+        program = Program(captured, config, scope, timestep, by_class=way.by_class, among=way.blocks)
+        program = run_passes(program)
+        refuse_reordered(program)
+        return program
+
+    def called() -> Way | None:
+        return way_by_calls(model, module_calls(model, bound, tensors, numbers))
+
+    return first_chain(model, lambda way: capture(model, bound, tensors, way, numbers), passed, called)
