@@ -109,7 +109,10 @@ def _restore(place: Place, content: dict[Any, Any]) -> None:
 
 
 def _clear_caches() -> None:
-    """Clear the `functools` caches that hold something fake; those of others stay as they are."""
+    """Clear the `functools` caches that hold something fake; those of others stay as they are.
+
+    Only as a whole: single entries cannot be taken out, and what the forward asked for is worked out again.
+    """
     # An object refers to its type: quicker than to look at all objects.
     for candidate in gc.get_referrers(functools._lru_cache_wrapper):
         if type(candidate) is not functools._lru_cache_wrapper or is_foreign(candidate.__module__):

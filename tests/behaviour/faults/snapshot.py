@@ -56,6 +56,16 @@ def changed(before: Snapshot, after: Snapshot) -> dict[str, tuple[Any, Any]]:
 
 def remembered(model: nn.Module) -> dict[str, int]:
     """How much the `lru_cache`s hold of the files that the model's classes come from."""
+    return {name: function.cache_info().currsize for name, function in _caching(model).items()}
+
+
+def asked(model: nn.Module) -> dict[str, int]:
+    """How often these were called."""
+    infos = {name: function.cache_info() for name, function in _caching(model).items()}
+    return {name: info.hits + info.misses for name, info in infos.items()}
+
+
+def _caching(model: nn.Module) -> dict[str, Any]:
     homes = {c.__module__ for m in model.modules() for c in type(m).__mro__}
     functions: dict[str, Any] = {}
     for home in homes:
@@ -63,7 +73,7 @@ def remembered(model: nn.Module) -> dict[str, int]:
             functions.update({f"{home}.{n}": f for n, f in vars(sys.modules[home]).items()})
     for kind in {c for m in model.modules() for c in type(m).__mro__}:
         functions.update({f"{kind.__qualname__}.{n}": f for n, f in vars(kind).items()})
-    return {n: f.cache_info().currsize for n, f in functions.items() if hasattr(f, "cache_info")}
+    return {n: f for n, f in functions.items() if hasattr(f, "cache_info")}
 
 
 def fakes(model: nn.Module) -> list[str]:
