@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 import fxcache
 from fxcache.ir.state import record_of
+from tests.sweep import sweep
 
 from .base import EAGER, WIDTH, Base, Block, build, equal_uncached, sample
 
@@ -30,6 +31,8 @@ MODULES = (
     *("code", "meta", "recompile", "print_readable", "delete_submodule", "class_name", "match", "print"),
     *("_graph", "_code", "_tracer_cls", "lambda", "0", "a-b", "a b", "wrapped_call", "_wrapped_call"),
 )
+FEW_INPUTS = ("previous_0", "now_0", "x_factor_0", "front", "kwargs", "torch", "input0", "größe", "self", "_")
+FEW_MODULES = ("previous", "front", "torch", "graph", "code", "_code", "lambda", "0", "a b", "wrapped_call")
 POLICIES = (EAGER, "F1B1_W0M0MC0_T1O1_R1000")
 
 
@@ -84,7 +87,7 @@ def masked(model: nn.Module, calls: list[tuple[Any, ...]]) -> None:
         assert torch.equal(cached(*calls[0]), model(*calls[0]))
 
 
-@pytest.mark.parametrize("name", OWN)
+@pytest.mark.parametrize("name", sweep(OWN, FEW_INPUTS))
 def test_b4_input_of_any_name(name: str) -> None:
     assert name.isidentifier()
     model = build(with_input(name))
@@ -98,7 +101,7 @@ def test_b4_input_of_any_name(name: str) -> None:
     masked(model, calls)
 
 
-@pytest.mark.parametrize("name", MODULES)
+@pytest.mark.parametrize("name", sweep(dict.fromkeys(MODULES), FEW_MODULES))
 def test_b4_submodule_of_any_name(name: str) -> None:
     model, calls = build(with_module(name)), sample()
     equal_uncached(model, calls)
