@@ -163,7 +163,8 @@ def test_sizes_that_the_compiler_opens_by_itself() -> None:
     assert graphs() == 2
 
 
-@settings(max_examples=3, deadline=None, suppress_health_check=list(HealthCheck))
+@pytest.mark.full
+@settings(max_examples=5, deadline=None, suppress_health_check=list(HealthCheck))
 @given(config=configs(), mode=strategies.sampled_from(MODES), blocks=strategies.sampled_from((4, DEEP)))
 def test_any_config_compiled_equals_eager(config: fxcache.CacheConfig, mode: Mode, blocks: int) -> None:
     torch._dynamo.reset()

@@ -299,6 +299,7 @@ def test_s16_torchao_quantizer() -> None:
 
 
 @pytest.mark.filterwarnings("ignore:torch.quantize_per_tensor")
+@pytest.mark.filterwarnings("ignore:torch.ao.quantization is deprecated:DeprecationWarning")
 def test_s16_dynamic_quantization() -> None:
     def quantize(model: Any) -> None:
         torch.ao.quantization.quantize_dynamic(model, {nn.Linear}, dtype=torch.qint8, inplace=True)

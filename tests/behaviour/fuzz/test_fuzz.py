@@ -13,6 +13,8 @@ from collections import Counter
 import pytest
 from hypothesis import HealthCheck, given, note, seed, settings
 
+from tests.sweep import sweep
+
 from .calls import steps
 from .models import build
 from .oracle import check, compare_plain
@@ -76,7 +78,8 @@ def test_the_state_that_is_compared_holds_memos_counters_and_what_the_caller_pas
     assert python_state((model, step.arguments)) != after
 
 
-def test_random_models_are_equal_or_refused() -> None:
+@pytest.mark.parametrize("count", sweep((10, 30), (10,)))
+def test_random_models_are_equal_or_refused(count: int) -> None:
     tally: Counter[str] = Counter()
-    _run(30, 0, tally)
-    assert tally["uncached, equal"] > 10 and tally["hits"] > 10, _report(tally)
+    _run(count, 0, tally)
+    assert tally["uncached, equal"] > count // 3 and tally["hits"] > count // 3, _report(tally)
