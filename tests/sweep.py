@@ -9,8 +9,16 @@ import pytest
 
 
 def sweep(values: Iterable[Any], few: Collection[Any], ids: Callable[[Any], str] = str) -> list[Any]:
-    """`values` for `parametrize`; all but a `few` of them run with `pytest -m full` only."""
+    """`values` for `parametrize`; all but a `few` of them run with `pytest -m full` only.
+
+    A tuple stands for several parameters.
+    """
     values = list(values)
     unknown = [value for value in few if value not in values]
     assert few and not unknown, f"not among the values: {unknown}"
-    return [pytest.param(v, id=ids(v), marks=() if v in few else pytest.mark.full) for v in values]
+    return [
+        pytest.param(
+            *(v if isinstance(v, tuple) else (v,)), id=ids(v), marks=() if v in few else pytest.mark.full
+        )
+        for v in values
+    ]

@@ -13,6 +13,7 @@ import fxcache
 from fxcache.errors import CaptureError, ExportError
 from tests.behaviour.faults.base import EAGER, NEVER, Base, Block, build, sample
 from tests.reference import CachedReference
+from tests.sweep import sweep
 
 STEPS = 28
 TAYLOR = "F1B0_W2M0MC2_T1O1_R1000"
@@ -97,7 +98,7 @@ def test_b13_a_decision_in_inference_mode(inference: bool) -> None:
 
 
 @pytest.mark.parametrize("patch", PATCHES, ids=lambda patch: patch.__name__)
-@pytest.mark.parametrize("config", [EAGER, TAYLOR])
+@pytest.mark.parametrize("config", sweep((EAGER, TAYLOR), (TAYLOR,)))
 def test_b13_the_state_goes_on_from_one_graph_to_the_next(
     patch: Callable[[Tensor, Tensor], Tensor], config: str
 ) -> None:

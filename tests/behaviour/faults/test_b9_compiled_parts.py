@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 import fxcache
+from tests.sweep import sweep
 
 from .base import EAGER, NEVER, WIDTH, Base, Block, build, sample
 
@@ -83,7 +84,7 @@ FORMS = (compiled_blocks, wrapped_blocks, inner_parts, wrapped_parts, forwards)
 
 
 @pytest.mark.parametrize("how", FORMS, ids=lambda f: f.__name__)
-@pytest.mark.parametrize("fullgraph", [False, True])
+@pytest.mark.parametrize("fullgraph", sweep((False, True), (True,)))
 def test_b9_compiled_parts_and_other_sizes(how: Callable[..., None], fullgraph: bool) -> None:
     model, counter = build(Parts), Counter()
     how(model, backend=counter, fullgraph=fullgraph)

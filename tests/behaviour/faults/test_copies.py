@@ -14,6 +14,7 @@ from torch import Tensor, nn
 import fxcache
 from fxcache import CachedTransformer
 from tests.behaviour.pipelines.build import FLUX, SD3, WAN, PipelineCase
+from tests.sweep import sweep
 
 from .base import EAGER, Base, build, sample
 
@@ -42,11 +43,7 @@ FEW_WAYS = (
 
 
 @pytest.mark.parametrize(
-    ("case", "way", "state"),
-    [
-        pytest.param(*w, id="-".join((w[0].name, *w[1:])), marks=() if w in FEW_WAYS else pytest.mark.full)
-        for w in WAYS
-    ],
+    ("case", "way", "state"), sweep(WAYS, FEW_WAYS, ids=lambda w: "-".join((w[0].name, *w[1:])))
 )
 def test_b18_a_copied_pipeline_gives_the_same_picture(case: PipelineCase, way: str, state: str) -> None:
     clone = COPIES[way]

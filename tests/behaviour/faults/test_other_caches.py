@@ -31,6 +31,7 @@ import fxcache
 from fxcache.errors import AlreadyCachedError
 from tests.behaviour.pipelines.build import FLUX
 from tests.behaviour.zoo import find
+from tests.sweep import sweep
 
 from .base import EAGER, NEVER, Base, build, sample
 
@@ -84,7 +85,7 @@ def test_s18_diffusers_caches_before(kind: str) -> None:
 
 @pytest.mark.parametrize("on", ["cached", "original"])
 @pytest.mark.parametrize("called", [False, True], ids=["at once", "in use"])
-@pytest.mark.parametrize("kind", APPLY)
+@pytest.mark.parametrize("kind", sweep(APPLY, ("FirstBlockCache", "PAB")))
 def test_s18_diffusers_caches_after(kind: str, on: str, called: bool) -> None:
     apply, config = APPLY[kind]
     model, inputs = flux()
@@ -99,7 +100,7 @@ def test_s18_diffusers_caches_after(kind: str, on: str, called: bool) -> None:
     works(cached, inputs)
 
 
-@pytest.mark.parametrize("kind", APPLY)
+@pytest.mark.parametrize("kind", sweep(APPLY, ("FirstBlockCache", "PAB")))
 def test_s18_enable_cache_on_the_original(kind: str) -> None:
     model, inputs = flux()
     cached = fxcache.transform(model, NEVER)

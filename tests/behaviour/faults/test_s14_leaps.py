@@ -13,6 +13,7 @@ from torch import Tensor, nn
 import fxcache
 from fxcache.errors import TrajectoryWarning
 from tests.behaviour.faults.base import EAGER, WIDTH, Base, build
+from tests.sweep import sweep
 
 STATIC = "F0B0_W1M0MC0_T0O1_R0_S10000000s"  # steps by the mask alone, no residual to compare
 
@@ -55,8 +56,8 @@ def alone(setting: str, seed: int, times: Sequence[float], **options: Any) -> li
     return denoise(fxcache.transform(build(Text), setting, **options), seed, times)
 
 
-@pytest.mark.parametrize("setting", [EAGER, STATIC, "F1B1_W0M0MC0_T1O1_R1000"])
-@pytest.mark.parametrize("scope", ["model", "list"])
+@pytest.mark.parametrize("setting", sweep((EAGER, STATIC, "F1B1_W0M0MC0_T1O1_R1000"), (EAGER, STATIC)))
+@pytest.mark.parametrize("scope", sweep(("model", "list"), ("list",)))
 def test_s14_a_cancelled_run_and_a_partial_run_in_one_named_context(setting: str, scope: str) -> None:
     cached = fxcache.transform(build(Text), setting, scope=scope)
     with cached.cache_context("cond"):

@@ -17,6 +17,7 @@ from fxcache import CachedTransformer
 from fxcache.errors import TrajectoryWarning
 from tests.behaviour.pipelines.build import FLUX
 from tests.behaviour.pipelines.test_variants import flux_controlnet, picture, run
+from tests.sweep import sweep
 from tests.toy import ToyBlock
 
 SETTING = "F1B1_W1M0MC0_T0O1_R1000"  # from the second step on, everything replays: a mix-up shows
@@ -161,7 +162,7 @@ CASES: dict[str, tuple[Branch, ...]] = {
 
 
 @pytest.mark.parametrize("case", CASES)
-@pytest.mark.parametrize("name", [None, "sampling"], ids=["unnamed", "under one name"])
+@pytest.mark.parametrize("name", sweep((None, "sampling"), (None,)))
 def test_s17_branches_of_guidance_count_alike_and_are_as_if_alone(case: str, name: str | None) -> None:
     branches = CASES[case]
     if name is None:
@@ -246,7 +247,7 @@ def test_s17_one_prompt_two_seeds_and_inputs_that_change() -> None:
     assert steps_of(one) == steps_of(*many) == [FROM_THE_SECOND] * 2
 
 
-@pytest.mark.parametrize("steps", range(1, STEPS))
+@pytest.mark.parametrize("steps", sweep(range(1, STEPS), (1, 3)))
 @pytest.mark.parametrize("seed", [1, 2])
 def test_s17_again_after_an_interruption(steps: int, seed: int) -> None:
     """The run that was cut off has the same prompts, and may have the same seed."""

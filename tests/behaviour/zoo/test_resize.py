@@ -17,11 +17,8 @@ from tests.behaviour.zoo.tiers import REFUSED, over
 
 RESIZED = tuple(case for case in ALL_CASES if case.resize is not None)
 FAST = (
-    "FluxTransformer2DModel",  # symbolic: the same graph serves both
-    "ChromaTransformer2DModel",
-    "WanTransformer3DModel",
+    "ChromaTransformer2DModel",  # symbolic: the same graph serves both
     "Lumina2Transformer2DModel",  # real: another graph
-    "ZImageTransformer2DModel",
 )
 
 

@@ -38,7 +38,7 @@ def test_uncached_steps_are_bit_equal_at_some_positions(name: str) -> None:
     case = find(name)
     found = captured(case)
     blocks = len(found.program(_uncached(1, 0)).chain)
-    for fn, bn in ((1, 0), (1, 1), (blocks // 2, 1), (blocks, 0), (1, blocks - 1)):
+    for fn, bn in ((1, 1), (blocks // 2, 0)):
         assert _check(case, found, fn, bn, "model")
     assert _check(case, found, 1, 0, "list")
 
