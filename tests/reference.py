@@ -182,7 +182,7 @@ class CachedReference:
         return {**_like_shaped(like, streams), **streams}
 
     def _like(self, index: int, values: dict[Path, Tensor]) -> Any:
-        """A block's result with these tensors in it; a tensor that no stream gives is None."""
+        """A block's result with these tensors in it; a tensor that no stream holds is None."""
         return pytree.tree_map_with_path(
             lambda path, leaf: values.get(pytree.keystr(path)) if isinstance(leaf, Tensor) else leaf,
             self._calls[index].result,

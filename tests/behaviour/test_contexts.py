@@ -90,7 +90,7 @@ class Request:
 
 
 def alone(**request: object) -> list[Tensor]:
-    """What the request gives with a cached model of its own."""
+    """What the request returns with a cached model of its own."""
     return Request(fxcache.transform(conditioned(), SETTING), **request).run()  # type: ignore[arg-type]
 
 

@@ -38,7 +38,7 @@ def build() -> tuple[nn.Module, dict[str, Any]]:
 
 
 def agree(cached: CachedTransformer, inputs: dict[str, Any], plain: nn.Module | None = None) -> Tensor:
-    """The cached model gives what the plain one gives; returns it."""
+    """The cached model returns what the plain one returns; this is the value."""
     with torch.no_grad():
         expected = (plain or cached.original)(**inputs)[0]
         assert torch.equal(cached(**inputs)[0], expected)

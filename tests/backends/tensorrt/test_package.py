@@ -1,4 +1,4 @@
-"""Packages: written with real engines, read back; what runs beside the engines gives the same numbers."""
+"""Packages: written with real engines, read back; what runs beside the engines returns the same numbers."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Blocks take and give back nested structures, dataclasses among them."""
+"""Blocks take and return nested structures, dataclasses among them."""
 
 from __future__ import annotations
 

@@ -1,8 +1,8 @@
 """B17: a loaded package tells requests apart as the module does that it was made of.
 
 Both share the rule (`fxcache.trajectories`); a package brings what the rule must know of its inputs. So each
-way to interleave requests gives, with a package, bitwise what the package gives for each request alone, and
-the module's results and hits.
+way to interleave requests returns, with a package, bitwise what the package returns for each request alone,
+and the module's results and hits.
 """
 
 from __future__ import annotations
@@ -95,7 +95,7 @@ def equal(found: list[Tensor], wanted: list[Tensor]) -> bool:
 
 
 def check(package: PackagedTransformer, module: CachedTransformer, work: Work, alone: Results) -> None:
-    """Assert that `work` gives each request's results `alone`, bitwise, and does what the module does."""
+    """Assert that `work` returns each request's results `alone`, bitwise, and does what the module does."""
     package.reset()
     found, wanted = work(package), work(module)
     assert found.keys() == wanted.keys() == alone.keys()

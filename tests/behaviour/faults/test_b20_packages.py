@@ -1,6 +1,6 @@
 """B20: what people do to the transformer of their pipeline, done to a loaded package.
 
-Each use works, with the picture that the cached model gives, or is refused with what to do instead.
+Each use works, with the picture that the cached model returns, or is refused with what to do instead.
 """
 
 from __future__ import annotations
@@ -71,7 +71,7 @@ def pipe(exported: Exported) -> DiffusionPipeline:
 
 
 def works(pipe: DiffusionPipeline, exported: Exported) -> None:
-    """Assert that the pipeline gives the cached module's picture, with the same steps cached."""
+    """Assert that the pipeline returns the cached module's picture, with the same steps cached."""
     torch.testing.assert_close(CASE.run(pipe), exported.picture, rtol=1e-3, atol=1e-3)
     assert {name: c.hits for name, c in pipe.transformer.stats().contexts.items()} == exported.hits
 

@@ -1,4 +1,4 @@
-"""A stream that comes in laid out otherwise than the blocks give it: what replaces them must still run."""
+"""A stream that comes in laid out otherwise than the blocks return it: what replaces them must still run."""
 
 from __future__ import annotations
 

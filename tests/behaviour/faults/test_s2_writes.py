@@ -1,4 +1,4 @@
-"""Blocks that write to their inputs give what they give in the model, and the hits of their pure twins."""
+"""Blocks that write to their inputs return what they do in the model, and the hits of their pure twins."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ class InPlace(Gated):
 
 
 class Nothing(Gated):
-    """Writes its input and gives nothing back."""
+    """Writes its input and returns nothing."""
 
     def forward(self, x: Tensor) -> None:
         x.add_(self.gate(x) * self.mix(x))

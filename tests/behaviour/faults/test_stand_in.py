@@ -242,7 +242,7 @@ def case(name: str = "SD3Transformer2DModel") -> tuple[Any, dict[str, Any]]:
 
 
 def as_plain(tool: Callable[[Any], Any], name: str = "SD3Transformer2DModel", differs: bool = True) -> Any:
-    """A tool does to a cached model in use what it does to the plain one; gives the cached model."""
+    """A tool does to a cached model in use what it does to the plain one; returns the cached model."""
     (plain, inputs), (model, _) = case(name), case(name)
     cached = fxcache.transform(model, NEVER)
     with torch.no_grad():

@@ -1,4 +1,4 @@
-"""The blocks of a random model: what they compute, where they write it and how they give it back."""
+"""The blocks of a random model: what they compute, where they write it and how they return it."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ Streams = tuple[Tensor, Tensor | None]
 
 @dataclass
 class Result:
-    """What a block gives back that has names for it. No pytree node: an object like any other."""
+    """What a block returns that has names for it. No pytree node: an object like any other."""
 
     x: Tensor
     second: Tensor | None

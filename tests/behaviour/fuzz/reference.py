@@ -1,7 +1,7 @@
 """What a hit must be, by hand: every block of the middle is skipped by putting others' values in its place.
 
 A hit runs the forward twice on copies of the plain model. First each middle block hands on its streams as
-they are: its skeleton. Then each gives skeleton + residual, the residual being what the last computed step
+they are: its skeleton. Then each returns skeleton + residual, the residual being what the last computed step
 had over its own skeleton. (Glue between the blocks is linear in all our models, so that it does not matter
 that it sees these values.)
 """
@@ -73,7 +73,7 @@ class HandReference:
         how = self._spec.in_place
         if how in IN_PLACE or (how == "second_stream" and second is None):
             new_x = x.copy_(new_x)
-        elif new_x is x:  # a block gives back a tensor of its own, which glue may write to
+        elif new_x is x:  # a block returns a tensor of its own, which glue may write to
             new_x = x.clone()
         if second is not None and how in ("mul_", "returns_none", "second_stream"):
             new_second = second.copy_(new_second)

@@ -54,7 +54,7 @@ class PipelineCase:
             return load(folder, {n: None for n, part in parts.items() if part is None})
 
     def run(self, pipe: DiffusionPipeline, seed: int = 0, **changes: Any) -> torch.Tensor:
-        """What one call of `pipe` gives, as one tensor."""
+        """What one call of `pipe` returns, as one tensor."""
         inputs: Inputs = {"num_inference_steps": STEPS, "output_type": "latent"}
         inputs |= self.inputs(Draw(7)) | {"generator": torch.Generator().manual_seed(seed)} | changes
         return torch.as_tensor(pipe(**inputs, return_dict=False)[0])

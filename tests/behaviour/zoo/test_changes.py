@@ -49,7 +49,7 @@ def _pair(name: str) -> tuple[nn.Module, CachedTransformer]:
 
 
 def _outcome(model: nn.Module, inputs: dict[str, Any]) -> list[Tensor] | str:
-    """What a call gives; the error where the inputs do not fit the model."""
+    """What a call returns; the error where the inputs do not fit the model."""
     try:
         with torch.no_grad():
             return tensors_in(model(**inputs))
@@ -126,7 +126,7 @@ def _examine(name: str, data: st.DataObject) -> None:
     which = data.draw(st.sampled_from(changeable))
     kind = data.draw(st.sampled_from(KINDS))
     seed = data.draw(st.integers(0, 5))
-    _check(name, inputs, "the inputs as they were")
+    assert _check(name, inputs, "the inputs as they were")
     changed = _changed(inputs, which, kind, seed)  # "written" writes to the very tensors just used
     if changed is not None:
         _check(name, changed, f"{which}, {kind}, seed {seed}")
@@ -175,9 +175,9 @@ READ = (
 @pytest.mark.parametrize(("name", "which"), sweep(READ, (READ[0], READ[4]), ids="-".join))
 def test_values_that_python_code_reads_are_guarded(name: str, which: str, kind: str) -> None:
     _, inputs = find(name).build()
-    _check(name, inputs, "the inputs as they were")
+    assert _check(name, inputs, "the inputs as they were")
     changed = _changed(inputs, which, kind, seed=1)
     assert changed is not None
-    _check(name, changed, f"{which}, {kind}")
+    assert _check(name, changed, f"{which}, {kind}")
     if which == "image_embeds":  # all zeros means that there is no image
         assert _check(name, {**inputs, which: torch.zeros_like(inputs[which])}, "no image")
