@@ -17,7 +17,7 @@ pip install -q -e '.[tensorrt-rtx]' 'pytest>=8' 'hypothesis>=6.100' 'diffusers==
 run() {
   pytest -o addopts='-q --strict-markers' -p no:logging -p no:cacheprovider --show-capture=no -m "tensorrt and not full" tests/backends/tensorrt -k "$1"
 }
-half="flux or package or report or (pixart and some)"
+half="flux or package or report"
 run "$half" &
 first=$!
 run "not ($half)"

@@ -34,7 +34,12 @@ SOME = {  # batch and tokens open
     "wan": {"hidden_states": {0: (2, 4)}, "encoder_hidden_states": {1: (4, 16)}},
     "pixart": {"hidden_states": {0: (2, 4)}, "encoder_hidden_states": {1: (4, 16)}},
 }
-QUICK = {(name, precision, "static") for name in BUILDERS for precision in DTYPES} | {
+QUICK = {
+    ("flux", "fp32", "static"),
+    ("flux", "fp16", "static"),
+    ("sd3", "bf16", "static"),
+    ("wan", "fp32", "static"),
+    ("pixart", "fp16", "static"),
     ("flux", "bf16", "some"),
     ("sd3", "fp16", "some"),
     ("wan", "bf16", "some"),
@@ -70,7 +75,7 @@ def _filled(specs: list[Spec], end: str) -> list[torch.Tensor]:
 
 
 @pytest.mark.parametrize("stage_name", STAGES)
-@pytest.mark.parametrize(("name", "precision", "sizes"), _cases())
+@pytest.mark.parametrize(("name", "precision", "sizes"), list(_cases()))
 def test_stage(name: str, precision: str, sizes: str, stage_name: str) -> None:
     stage = _stages(name, precision, sizes)[stage_name]
     settings = _options(name, sizes).settings()
