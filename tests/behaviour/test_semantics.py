@@ -11,6 +11,7 @@ import fxcache
 from fxcache import CacheConfig, CachedTransformer, TaylorSeer
 from tests.reference_loop import ReferenceLoop
 from tests.strategies import configs
+from tests.sweep import sweep
 from tests.toy import latents, timesteps, toy
 
 STEPS = 16
@@ -22,9 +23,13 @@ def run(model: CachedTransformer, steps: int = STEPS, seed: int = 0) -> list[tor
         return [model(x, t) for x, t in zip(latents(steps, seed), timesteps(steps), strict=True)]
 
 
-@settings(max_examples=60, deadline=None)
-@given(config=configs(), seed=st.integers(0, 3))
-def test_every_knob_decides_and_computes_as_documented(config: CacheConfig, seed: int) -> None:
+@pytest.mark.parametrize("examples", sweep((15, 60), (15,)))
+def test_every_knob_decides_and_computes_as_documented(examples: int) -> None:
+    check = given(config=configs(), seed=st.integers(0, 3))(_decides_and_computes_as_documented)
+    settings(max_examples=examples, deadline=None)(check)()
+
+
+def _decides_and_computes_as_documented(config: CacheConfig, seed: int) -> None:
     model = toy()
     reference = ReferenceLoop(model, config)
     cached = fxcache.transform(model, config)
@@ -38,9 +43,14 @@ def test_every_knob_decides_and_computes_as_documented(config: CacheConfig, seed
         torch.testing.assert_close(a, b, rtol=1e-5, atol=1e-5)
 
 
-@settings(max_examples=25, deadline=None)
-@given(config=configs(blocks=5), batch=st.integers(1, 3), tokens=st.integers(2, 6))
-def test_nothing_cached_is_bitwise_the_model(config: CacheConfig, batch: int, tokens: int) -> None:
+@pytest.mark.parametrize("examples", sweep((8, 25), (8,)))
+def test_nothing_cached_is_bitwise_the_model(examples: int) -> None:
+    sizes = {"batch": st.integers(1, 3), "tokens": st.integers(2, 6)}
+    check = given(config=configs(blocks=5), **sizes)(_is_bitwise_the_model)
+    settings(max_examples=examples, deadline=None)(check)()
+
+
+def _is_bitwise_the_model(config: CacheConfig, batch: int, tokens: int) -> None:
     model = toy(blocks=5)
     never = config.replace(residual_diff_threshold=0.0, steps_mask_policy="dynamic")
     cached = fxcache.transform(model, never)

@@ -86,7 +86,7 @@ def fakes(model: nn.Module) -> list[str]:
 
 
 def _walk(value: Any, where: str, known: dict[int, str]) -> Iterator[tuple[str, Any]]:
-    if isinstance(value, PLAIN):
+    if isinstance(value, (*PLAIN, Same)):
         yield where, value
     elif isinstance(value, Tensor):
         yield from _tensor(value, where)

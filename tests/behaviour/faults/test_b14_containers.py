@@ -635,7 +635,7 @@ def blocks_held(model: Any) -> list[nn.Module]:
     return seen
 
 
-FEW_UNHELD = (InClassList, InClosure, InSlots, InLinks, InDequeReading, InDequeRemembering)
+FEW_UNHELD = (InClosure, InSlots, InDequeReading)
 
 
 @pytest.mark.parametrize("kind", sweep(UNHELD, FEW_UNHELD, ids=lambda k: k.__name__))

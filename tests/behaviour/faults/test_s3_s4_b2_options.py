@@ -144,10 +144,10 @@ MAKERS: dict[str, Callable[[float], Any]] = {
 
 
 def test_s3_new_lambdas_on_every_call() -> None:
-    follow(build(Patched), [lambda i=i: {"patches": [lambda x: x * (1 + i)]} for i in range(12)])
+    follow(build(Patched), [lambda i=i: {"patches": [lambda x: x * (1 + i)]} for i in range(5)])
 
 
-FEW_MAKERS = ("closure", "keyword default", "partial", "bound method", "weak reference", "module")
+FEW_MAKERS = ("closure", "bound method", "module")
 
 
 @pytest.mark.parametrize("kind", sweep(MAKERS, FEW_MAKERS))

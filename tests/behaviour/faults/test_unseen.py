@@ -15,6 +15,7 @@ from torch import Tensor, nn
 import fxcache
 from fxcache.errors import BlockMutationError, CaptureError, NoBlocksError
 from tests.behaviour.faults.base import NEVER, WIDTH, Base, Block, build, equal_uncached, sample
+from tests.sweep import sweep
 
 Visit = Callable[[nn.Module, Tensor, Tensor], Tensor]
 POOL = ThreadPoolExecutor(1)
@@ -73,7 +74,10 @@ def by_element(block: nn.Module, x: Tensor, timestep: Tensor) -> Tensor:
     return block(x.clone().apply_(lambda v: 1.1 * v))
 
 
-@pytest.mark.parametrize("mode", [torch.no_grad, torch.inference_mode])
+MODES = sweep((torch.no_grad, torch.inference_mode), (torch.inference_mode,), ids=lambda m: m.__name__)
+
+
+@pytest.mark.parametrize("mode", MODES)
 @pytest.mark.parametrize(
     ("visit", "why"),
     [
@@ -118,7 +122,7 @@ def by_text(block: nn.Module, x: Tensor, timestep: Tensor) -> Tensor:
     return block(x) * (1 + 0.01 * (len(str(timestep)) + len(f"{timestep}")))
 
 
-@pytest.mark.parametrize("mode", [torch.no_grad, torch.inference_mode])
+@pytest.mark.parametrize("mode", MODES)
 @pytest.mark.parametrize("visit", [by_type, by_class, by_text])
 def test_what_looks_at_tensors_themselves_sees_tensors(visit: Visit, mode: Callable[[], Any]) -> None:
     model = visiting(visit)

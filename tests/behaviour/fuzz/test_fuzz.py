@@ -78,7 +78,7 @@ def test_the_state_that_is_compared_holds_memos_counters_and_what_the_caller_pas
     assert python_state((model, step.arguments)) != after
 
 
-@pytest.mark.parametrize("count", sweep((10, 30), (10,)))
+@pytest.mark.parametrize("count", sweep((4, 30), (4,)))
 def test_random_models_are_equal_or_refused(count: int) -> None:
     tally: Counter[str] = Counter()
     _run(count, 0, tally)
