@@ -38,7 +38,6 @@ from torch.utils._python_dispatch import _get_current_dispatch_mode_stack as dis
 
 # The compiler. What it marks and raises is documented, but under its private module.
 from torch._dynamo import OptimizedModule  # what `torch.compile(module)` returns
-from torch._dynamo.convert_frame import compile_lock  # held while anything is compiled, in any thread
 from torch._dynamo import mark_static, mark_static_address, maybe_mark_dynamic
 from torch._dynamo.exc import (
     BackendCompilerFailed,
@@ -49,6 +48,10 @@ from torch._dynamo.exc import (
 )
 from torch._export.utils import _compiling_state_context as as_if_compiling  # `is_compiling()` within
 from torch._guards import TracingContext  # whether the compiler traces, and its fake mode
+
+# Held while anything is compiled, in any thread, and by our traces: both replace functions of torch for all
+# threads (`nn.Module.__call__`, how graphs become code), and would put back each other's for good.
+from torch._dynamo.convert_frame import compile_lock
 
 # Modules in which a function is replaced for a while, for there is no setting per thread: each by the one
 # file that imports it.

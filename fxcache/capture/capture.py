@@ -33,7 +33,7 @@ from ..errors import BlockMutationError, CaptureError, DefectError
 from ..ir.captured import Capture
 from ..ir.guards import ShapeGuards
 from ..ir.module_lists import USUAL, Way, find_leaves, find_lists
-from ..torch_private import FAKE_TENSOR_LOG, ConstantSource, FakeTensorMode
+from ..torch_private import FAKE_TENSOR_LOG, ConstantSource, FakeTensorMode, compile_lock
 from .call_signature import arguments_structure, tensor_names
 from .extract_value_guards import separate_reads
 from .forward_inputs import ForwardInputs
@@ -87,7 +87,7 @@ def capture(
         ways = (("symbolic", functools.partial(_capture_symbolic, numbers=numbers)),)
     _refuse_sharded(model)
     _refuse_profiled(model)
-    with LOCK, unnoticed(), torch.no_grad(), uncompiled(), without_observers():
+    with LOCK, compile_lock, unnoticed(), torch.no_grad(), uncompiled(), without_observers():
         for how, attempt in ways:
             try:
                 with randomness_kept():

@@ -16,6 +16,7 @@ from torch.fx import GraphModule, Node
 
 from ..environment.refused_trace import RefusedTrace
 from ..environment.structure import Structure
+from ..ir.dataflow import attribute_of
 from ..ir.guards import equal_values
 from .leaf_adapter import LeafAdapter
 from .operator_schemas import draws
@@ -55,8 +56,8 @@ def _settled(
         place = next(places) if node.op == "placeholder" else -1
         if place in numbers:
             known[node] = torch.tensor(numbers[place], dtype=node.meta["val"].dtype)
-        elif node.op == "get_attr" and _is_constant(_attribute(graph, node), own):
-            known[node] = _attribute(graph, node)
+        elif node.op == "get_attr" and _is_constant(attribute_of(graph, node), own):
+            known[node] = attribute_of(graph, node)
         elif node.op == "call_function" and _computable(node, known):
             args, kwargs = torch.fx.map_arg((node.args, node.kwargs), known.__getitem__)
             known[node] = node.target(*args, **kwargs)  # type: ignore[operator]
@@ -84,7 +85,7 @@ def _alike(
         return False
     if a.op == "call_module" and not _same_module(graph, plain, str(a.target)):
         return False
-    if a.op == "get_attr" and not _same_value(_attribute(graph, a), _attribute(plain, b)):
+    if a.op == "get_attr" and not _same_value(attribute_of(graph, a), attribute_of(plain, b)):
         return False
     return _same((a.args, a.kwargs), (b.args, b.kwargs), found)
 
@@ -120,10 +121,3 @@ def _same_value(a: Any, b: Any) -> bool:
 def _same_module(graph: GraphModule, plain: GraphModule, name: str) -> bool:
     a, b = graph.get_submodule(name), plain.get_submodule(name)
     return a is b or (isinstance(a, LeafAdapter) and a.calls_like(b))
-
-
-def _attribute(graph: GraphModule, node: Node) -> Any:
-    value: Any = graph
-    for part in str(node.target).split("."):
-        value = getattr(value, part)
-    return value

@@ -67,7 +67,7 @@ class LeafWrites(TorchDispatchMode):
                 self._at.setdefault(storage_of(operand), []).append(i)
         self._objects = {storage_of(t) for t in tensors_within(list(objects))}
         self._own = {storage_of(t) for t in (*leaf.parameters(), *leaf.buffers())}
-        self._own |= {s for t in _attributes_of(leaf) if (s := storage_of(t)) not in models}
+        self._own |= {s for t in plain_tensors_of(leaf) if (s := storage_of(t)) not in models}
         self._made: dict[int | None, StorageWeakRef] = {}
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
@@ -137,7 +137,7 @@ def _makes_view(func: Any) -> bool:
     return any(r.alias_info is not None and not r.alias_info.is_write for r in func._schema.returns)
 
 
-def _attributes_of(leaf: nn.Module) -> list[torch.Tensor]:
+def plain_tensors_of(leaf: nn.Module) -> list[torch.Tensor]:
     """Tensors in plain attributes of a module, all the way down; not what its functions close over."""
     own = nn.Module().__dict__
     held = [v for m in leaf.modules() for n, v in vars(m).items() if n not in own and not callable(v)]

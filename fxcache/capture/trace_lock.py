@@ -2,22 +2,17 @@
 
 What a forward stores on fake tensors (a memo) is taken back when its trace is over; until then another
 thread that runs the same model would find it.
-
-Nor does the compiler work in another thread meanwhile: both replace functions of torch for all threads
-(`nn.Module.__call__`, how graphs become code), and would put back each other's for good.
 """
 
 from __future__ import annotations
 
 import threading
 
-from ..torch_private import compile_lock
-
 PATIENCE = 60.0  # seconds; a forward that hands work to other threads must not wait for itself for ever
 
 
 class _Lock:
-    """A lock that knows whether another thread holds it. Its holder has torch's lock of compilations, too."""
+    """A lock that knows whether another thread holds it."""
 
     def __init__(self) -> None:
         self._lock = threading.RLock()
@@ -31,12 +26,10 @@ class _Lock:
 
     def __enter__(self) -> None:
         self._lock.acquire()
-        compile_lock.acquire()
         self._owners.append(threading.get_ident())
 
     def __exit__(self, *_: object) -> None:
         self._owners.pop()
-        compile_lock.release()
         self._lock.release()
 
     def held_elsewhere(self) -> bool:

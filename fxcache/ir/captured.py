@@ -2,21 +2,19 @@
 
 from __future__ import annotations
 
-import operator
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from torch import Tensor, nn
+from torch import nn
 from torch.fx import GraphModule
 
 from ..environment.ambient_settings import Change
 from ..environment.executed_code import ExecutedCode
 from ..environment.final_write import Final
 from ..environment.module_mutations import Effect
-from ..environment.opaque_objects import tensors_within
-from ..environment.reachable_state import TORCHS_OWN
 from ..environment.structure import Structure
+from .dataflow import attribute_of
 from .guards import ShapeGuards, ValueGuards
 
 
@@ -59,10 +57,6 @@ class Capture:
             final.store(flat[self.output.count :])
         return self.output.fill(flat[: self.output.count])
 
-    def plain_tensors(self) -> list[Tensor]:
-        """Tensors that are no inputs, of the graph's constants and of plain attributes in the leaves."""
-        names = [str(n.target) for n in self.graph.graph.find_nodes(op="get_attr")]
-        modules = {m: None for leaf in self.leaves.values() for m in leaf.modules()}
-        own = [v for m in modules for n, v in vars(m).items() if n not in TORCHS_OWN]
-        constants = [v for n in names if isinstance(v := operator.attrgetter(n)(self.graph), Tensor)]
-        return [*constants, *tensors_within([v for v in own if not callable(v)])]
+    def constants(self) -> list[Any]:
+        """What the graph reads beside its inputs: tensors of the model, and those that its code made."""
+        return [attribute_of(self.graph, n) for n in self.graph.graph.find_nodes(op="get_attr")]

@@ -8,7 +8,7 @@ from typing import Any
 
 import sympy
 import torch
-from torch.fx import Node
+from torch.fx import GraphModule, Node
 
 
 def output_values(call: Node) -> dict[Any, Node]:
@@ -134,3 +134,8 @@ def in_order(nodes: Iterable[Node], graph: torch.fx.Graph) -> Iterator[Node]:
     """`nodes` in the graph's execution order."""
     chosen = set(nodes)
     return (n for n in graph.nodes if n in chosen)
+
+
+def attribute_of(graph: GraphModule, node: Node) -> Any:
+    """What a `get_attr` node of `graph` reads."""
+    return operator.attrgetter(str(node.target))(graph)

@@ -8,7 +8,6 @@ says in `Program.assumed`.
 from __future__ import annotations
 
 import contextlib
-import functools
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
@@ -21,6 +20,7 @@ from torch.fx.node import map_arg
 from ..environment.ambient_settings import without_observers
 from ..errors import GraphSpecError
 from ..torch_private import FakeTensor, FakeTensorMode, pytree
+from .dataflow import attribute_of
 from .state import StateTensor
 
 
@@ -46,7 +46,7 @@ class FakeValues:
             return pytree.tree_map(self._own, node.meta["val"])
         if node.op != "get_attr":
             raise GraphSpecError("call", f"value '{node.name}' has no metadata")
-        return self._own(functools.reduce(getattr, str(node.target).split("."), self._captured))
+        return self._own(attribute_of(self._captured, node))
 
     def state(self, tensor: StateTensor) -> torch.Tensor:
         """A state tensor, of the capture's sizes."""

@@ -23,7 +23,7 @@ from ..environment.trace_sandbox import pristine
 from ..ir.interpret import StageInterpreter
 from ..ir.program import Program
 from ..ir.stage import Stage
-from ..torch_private import FakeTensorMode, as_if_compiling
+from ..torch_private import FakeTensorMode, as_if_compiling, compile_lock
 
 
 def flat_graph(program: Program, values: Sequence[torch.Tensor], dynamic: bool) -> GraphModule:
@@ -45,6 +45,7 @@ def flat_graph(program: Program, values: Sequence[torch.Tensor], dynamic: bool) 
     settings = entered(program.capture.settings)
     with (
         LOCK,
+        compile_lock,
         pristine(program.capture.model),
         torch.no_grad(),
         uncompiled(),

@@ -12,6 +12,7 @@ import sympy
 import torch
 
 from ..capture.call_signature import Call, structure_key
+from ..capture.operand_writes import plain_tensors_of
 from ..environment.ambient_settings import with_settings
 from ..environment.fingerprint import Fingerprint, fingerprint
 from ..environment.module_mutations import with_effects
@@ -102,7 +103,9 @@ class Specialization:
         captured = self.program.capture
         held = set(captured.model.modules())
         called = dict.fromkeys((*captured.leaves.values(), *captured.code.called))
-        return Trainable((c for c in called if c not in held), captured.plain_tensors())
+        constants = [c for c in captured.constants() if isinstance(c, torch.Tensor)]
+        plain = [t for leaf in captured.leaves.values() for t in plain_tensors_of(leaf)]
+        return Trainable((c for c in called if c not in held), (*constants, *plain))
 
     @property
     def segments(self) -> int:
@@ -221,8 +224,7 @@ def measured_nodes(program: Program) -> dict[str, list[str]]:
 def _watch(captured: Capture) -> Watch:
     """What must stay as it is for the graph to mean the model: what the glue read, tensors in the graph."""
     model = captured.model
-    nodes = captured.graph.graph.find_nodes(op="get_attr")
-    used = {id(functools.reduce(getattr, str(n.target).split("."), captured.graph)) for n in nodes}
+    used = {id(constant) for constant in captured.constants()}
     owners = dict((m, name) for name, m in model.named_modules())
     for path, leaf in (*captured.leaves.items(), *((type(m).__name__, m) for m in captured.code.called)):
         for name, module in leaf.named_modules(prefix=path):  # of leaves that the model does not hold
