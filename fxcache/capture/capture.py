@@ -233,7 +233,10 @@ def _capture_fake(
     leaves = find_leaves(model, way)
     with pristine(model) as sandbox, _quiet():
         forward = _forward_of(model, bound, places)
-        traced = trace(forward, leaves, lambda: flat, model, sandbox, False, decomposed, reads)
+        try:
+            traced = trace(forward, leaves, lambda: flat, model, sandbox, False, decomposed, reads)
+        finally:
+            env.forget_operators()
     if reads is not None:
         refuse_sized(traced.graph, reads.symbols)
     captured = _finished(model, bound, traced, leaves, ShapeGuards.of(env, dims), how)

@@ -138,6 +138,8 @@ class ExecutedCode:
     called: dict[nn.Module, None] = field(default_factory=dict)
     met: CodeType | None = None
     _active: bool = False
+    # By id, for a code object works out its hash from all of its instructions, each time.
+    _known: dict[int, tuple[CodeType, dict[str, Any]]] = field(default_factory=dict)
     _collectors: frozenset[CodeType] = frozenset()
     _collecting: FrameType | None = None
 
@@ -168,19 +170,22 @@ class ExecutedCode:
         if event != "call":
             return
         code = frame.f_code
-        if code in self._collectors:
-            self._collecting = frame
-            return
         if code is CALL_OF_MODULE:
             self._note_module(frame.f_locals["self"])
             return
-        if code in self.seen:
+        known = self._known.get(id(code))
+        if known is not None and known[1] is frame.f_globals:
+            return
+        if code in self._collectors:
+            self._collecting = frame
             return
         if code in self.forbidden:
             self.met = code
             raise ForbiddenCall(code.co_name)
         names = frame.f_globals
-        if not _is_models(code.co_filename, _module_of(frame)):
+        if names.get("__name__"):  # whose nameless code is depends on who evaluates it
+            self._known[id(code)] = (code, names)
+        if code in self.seen or not _is_models(code.co_filename, _module_of(frame)):
             return
         self.seen[code] = names
         for tell in self.told:

@@ -22,6 +22,7 @@ from .reachable_state import MISSING, Place, unchanged, walk
 from .written_by_code import places_written
 
 DEPTH = 8  # a helper object and what it holds; a hook may reach the whole program
+CACHE = functools._lru_cache_wrapper
 _PLAIN = (str, bytes, int, float, complex, type(None))
 DEPTH_OF_RESULTS = 4  # the cache's own table is one of them
 _SYMBOLIC = (FakeTensor, torch.SymInt, torch.SymFloat, torch.SymBool)
@@ -34,6 +35,7 @@ class Sandbox:
         self._saved: list[tuple[Place, dict[Any, Any]]] = []
         self._known: set[tuple[int, frozenset[str] | None]] = set()
         self._memory: dict[int, tuple[torch.Tensor, torch.Tensor]] = {}
+        self._caches: dict[int, Any] = {}
         self.calling(model)
 
     def running(self, frame: FrameType, names: Names) -> None:
@@ -53,7 +55,9 @@ class Sandbox:
             key = (id(place.holder), place.keys)
             if key not in self._known:  # what was saved first is how it was
                 self._known.add(key)
-                self._saved.append((place, place.content()))
+                content = place.content()
+                self._saved.append((place, content))
+                self._caches |= {id(v): v for v in content.values() if type(v) is CACHE}
 
     def restore(self) -> None:
         """Put everything back that is not as it was."""
@@ -62,6 +66,20 @@ class Sandbox:
         for tensor, data in self._memory.values():
             if not _is_backed_by(tensor, data):  # swapped, cast or moved, maybe to fake memory
                 tensor.data = data
+
+    def clear_caches(self) -> None:
+        """Clear the `functools` caches that hold something fake; those of others stay as they are.
+
+        Only as a whole: single entries cannot be taken out. What the forward asked for is worked out again.
+        """
+        # An object refers to its type: quicker than to look at all objects. Those that the user froze
+        # (`gc.freeze`) are not found, but for those that code names.
+        found = {id(c): c for c in gc.get_referrers(CACHE) if type(c) is CACHE}
+        for cache in (found | self._caches).values():
+            if is_foreign(cache.__module__) or not cache.cache_info().currsize:
+                continue
+            if _holds_fake(gc.get_referents(cache)):
+                cache.cache_clear()
 
 
 @contextlib.contextmanager
@@ -72,7 +90,7 @@ def pristine(model: nn.Module) -> Iterator[Sandbox]:
         yield sandbox
     finally:
         sandbox.restore()
-        _clear_caches()
+        sandbox.clear_caches()
 
 
 def _is_backed_by(tensor: torch.Tensor, data: torch.Tensor) -> bool:
@@ -106,19 +124,6 @@ def _restore(place: Place, content: dict[Any, Any]) -> None:
         for key, value in content.items():  # the order counts, too
             del place.holder[key]
             place.holder[key] = value
-
-
-def _clear_caches() -> None:
-    """Clear the `functools` caches that hold something fake; those of others stay as they are.
-
-    Only as a whole: single entries cannot be taken out, and what the forward asked for is worked out again.
-    """
-    # An object refers to its type: quicker than to look at all objects.
-    for candidate in gc.get_referrers(functools._lru_cache_wrapper):
-        if type(candidate) is not functools._lru_cache_wrapper or is_foreign(candidate.__module__):
-            continue
-        if candidate.cache_info().currsize and _holds_fake(gc.get_referents(candidate)):
-            candidate.cache_clear()
 
 
 def _holds_fake(values: Iterable[Any]) -> bool:

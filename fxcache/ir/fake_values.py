@@ -89,3 +89,10 @@ def _mode_of(captured: GraphModule) -> FakeTensorMode:
         if isinstance(value, FakeTensor) and value.fake_mode.shape_env is not None:
             return value.fake_mode
     return FakeTensorMode(allow_non_fake_inputs=True)
+
+
+def forget_operators(captured: GraphModule) -> None:
+    """Drop what operators returned on fake tensors: torch's function caches hold their symbols for good."""
+    env = _mode_of(captured).shape_env
+    if env is not None:
+        env.fake_tensor_cache.clear()

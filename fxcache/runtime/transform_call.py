@@ -15,6 +15,7 @@ from ..capture.forward_inputs import ForwardInputs
 from ..config import CacheConfig
 from ..errors import ConfigError
 from ..ir.captured import Capture
+from ..ir.fake_values import forget_operators
 from ..ir.module_lists import Way
 from ..ir.program import Program
 from ..passes import run_passes
@@ -42,6 +43,7 @@ def transform_call(
         timestep = inputs.timestep_of(captured.inputs)
         program = Program(captured, config, scope, timestep, by_class=way.by_class, among=way.blocks)
         program = run_passes(program)
+        forget_operators(captured.graph)
         refuse_reordered(program)
         return program
 

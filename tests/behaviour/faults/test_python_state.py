@@ -258,6 +258,15 @@ def test_b5_caches_of_others_are_left_alone() -> None:
     assert type(frequencies(5)) is Tensor
 
 
+def test_b5_a_cache_that_the_collector_does_not_see_is_emptied() -> None:
+    frequencies.cache_clear()
+    gc.freeze()  # as servers do before they fork; what the test run froze must stay so, too
+    x, timestep = sample(1)[0]
+    with torch.no_grad():
+        fxcache.transform(build(Tabulated), NEVER)(x, timestep)
+    assert type(frequencies(5)) is Tensor
+
+
 def test_s11_nobody_else_is_told_of_a_capture() -> None:
     seen: list[bool] = []
     over = threading.Event()

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 import fxcache
+from fxcache.capture.symbolic_reads import ReadEnv
 from fxcache.errors import CaptureError, PassthroughWarning, RecaptureWarning, TooManyCapturesError
 from tests.behaviour.faults.base import EAGER, NEVER, WIDTH, Base, build, sample
 
@@ -183,6 +184,21 @@ def test_a_thousand_sizes_take_bounded_memory(kind: type[Base]) -> None:
     specializations = cached._specializations
     assert len(specializations._by_call) <= 256
     assert all(len(v.symbols) <= 256 for v in specializations.all())
+
+
+def test_captures_leave_nothing_of_what_operators_returned() -> None:
+    """Symbols stay in torch's own function caches for good; they must not hold on to more than themselves."""
+
+    def kept() -> int:
+        gc.collect()
+        return sum(len(o.fake_tensor_cache) for o in gc.get_objects() if type(o) is ReadEnv)
+
+    before = kept()
+    x, timestep = sample(1)[0]
+    for _ in range(3):
+        with torch.no_grad():
+            fxcache.transform(build(Base), NEVER)(x, timestep)
+    assert kept() == before
 
 
 def test_max_captures_must_be_positive() -> None:
