@@ -2,30 +2,30 @@
 
 from __future__ import annotations
 
-import operator
 from collections.abc import Mapping
 
 import torch
 from torch.fx import Node
 
 from ..forecasters import Forecaster, Reuse
-from ..ir.keys import FactorKey, StateKey, ValueKey
+from ..ir.keys import HistoryKey, StateKey, ValueKey
 from ..ir.program import Middle, Program, Trunk
 from ..ir.stage_builder import StageBuilder
 from ..ir.state import StateTensor
-from ..ops.clock import commit_hit, commit_miss, log_step, times
+from ..ops.clock import commit_hit, commit_miss, computed_steps, log_step, times
 from ..ops.cond import materialize, store
+from ..ops.history import by_slot, remember, weighted_sum
 from .insert_cache_check import LAST_SAMPLE, sample_node
 
 REUSE = Reuse()
 
 
 def insert_forecast(program: Program) -> Program:
-    """Complete both branches of every segment; adds the forecast factors to the state.
+    """Complete both branches of every segment; adds the histories to the state.
 
     Takes decisions, and adds to a copy of the partition. Ensures that a hit returns all that a computed step
-    does, and runs no block; either counts and logs the step. The factors: `snapshots` tensors like each
-    value of a middle that is cached, `<value>_factor_<rung>`.
+    does, and runs no block; either counts and logs the step. The history of a
+    value is `<value>_history`, of shape [snapshots, ...].
 
     Example:
         >>> import torch
@@ -40,7 +40,7 @@ def insert_forecast(program: Program) -> Program:
         >>> cached = fxcache.transform(model, "F1B1_W4M0MC3_T1O1_R0.12", example_inputs=inputs)
         >>> program = insert_cache_check(partition(cached.graph.program.replace(state=())))
         >>> [tensor.name for tensor in insert_forecast(program).state[4:]]  # TaylorSeer of order 1
-        ['layers_2_factor_0', 'layers_2_factor_1']
+        ['layers_2_history']
     """
     assert program.partition is not None
     program = program.replace(partition=program.partition.copy())
@@ -69,10 +69,11 @@ def _complete(
     compute, skip, decided = middle.compute, middle.skip, trunk.builder.outputs
     state: list[StateTensor] = []
     now, record = ValueKey("now", index).name, ValueKey("record", index).name
-    clocks = {b: _times(b, forecaster, now, decided[now]) for b in (compute, skip)}
+    weights = _weights(skip, forecaster, now, decided[now])
+    computed = compute.call(computed_steps, compute.input(now, decided[now]), named="computed")
     for node in middle.outputs:
-        factors = _remember(middle, node, forecaster, clocks[compute], state)
-        _replay(middle, node, forecaster, clocks[skip], factors)
+        history = _remember(middle, node, forecaster, computed, state)
+        _replay(middle, node, forecaster, weights, history)
     if trunk.residual is not None:
         previous = compute.state(known[StateKey("previous", index).name])
         compute.call(store, previous, compute.input(ValueKey("residual", index).name, trunk.residual))
@@ -88,10 +89,14 @@ def _complete(
     return state
 
 
-def _times(builder: StageBuilder, forecaster: Forecaster, name: str, now: Node) -> Node | None:
-    if isinstance(forecaster, Reuse):
+def _weights(builder: StageBuilder, forecaster: Forecaster, name: str, now: Node) -> Node | None:
+    """The forecaster's weights, by slot; None where there is one slot."""
+    if forecaster.snapshots == 1:
         return None
-    return builder.call(times, builder.input(name, now), forecaster.distance, named="when")
+    position = builder.input(name, now)
+    when = builder.call(times, position, forecaster.distance, named="when")
+    weights = builder.call(forecaster.weights, when, named="latest_first")
+    return builder.call(by_slot, weights, builder.call(computed_steps, position), named="weights")
 
 
 def cached_whole(middle: Middle, node: Node, forecaster: Forecaster) -> str | None:
@@ -128,50 +133,36 @@ def _caches(middle: Middle, node: Node, forecaster: Forecaster) -> tuple[Forecas
 
 
 def _remember(
-    middle: Middle, node: Node, forecaster: Forecaster, clock: Node | None, state: list[StateTensor]
-) -> tuple[StateTensor, ...]:
+    middle: Middle, node: Node, forecaster: Forecaster, computed: Node, state: list[StateTensor]
+) -> StateTensor | None:
     compute = middle.compute
     value = compute.outputs.pop(node.name)
     if not isinstance(node.meta["val"], torch.Tensor):  # a size: the skeleton's is the same
         compute.outputs[node.name] = value
-        return ()
+        return None
     method, on_residual = _caches(middle, node, forecaster)
     skeletons = middle.skeletons[node.name]
     cached = (
         compute.call(torch.sub, value, skeletons[0], named="residual") if skeletons and on_residual else value
     )
-    factors = tuple(
-        StateTensor.like(FactorKey(node.name, i).name, node.meta["val"]) for i in range(method.snapshots)
-    )
-    state.extend(factors)
-    slots = [compute.state(f) for f in factors]
-    updated = [cached]
-    if not isinstance(method, Reuse):
-        new = compute.call(method.update, slots, cached, clock, named="factors")
-        updated = [compute.call(operator.getitem, new, i) for i in range(len(slots))]
-    for slot, factor in zip(slots, updated, strict=True):
-        compute.call(store, slot, factor)
+    history = StateTensor.like(HistoryKey(node.name).name, node.meta["val"], slots=method.snapshots)
+    state.append(history)
+    compute.call(remember, compute.state(history), cached, computed)
     compute.outputs[node.name] = compute.call(materialize, value)
-    return factors
+    return history
 
 
 def _replay(
-    middle: Middle,
-    node: Node,
-    forecaster: Forecaster,
-    clock: Node | None,
-    factors: tuple[StateTensor, ...],
+    middle: Middle, node: Node, forecaster: Forecaster, weights: Node | None, history: StateTensor | None
 ) -> None:
     skip, skeletons = middle.skip, middle.skeletons[node.name]
-    if not factors:
+    if history is None:
         assert skeletons is not None
         skip.outputs[node.name] = skeletons[1]
         return
     method, on_residual = _caches(middle, node, forecaster)
-    slots = [skip.state(f) for f in factors]
-    forecast = (
-        slots[0] if isinstance(method, Reuse) else skip.call(method.predict, slots, clock, named="forecast")
-    )
+    given = () if method.snapshots == 1 else (weights,)
+    forecast = skip.call(weighted_sum, skip.state(history), *given, named="forecast")
     if skeletons and on_residual:
         forecast = skip.call(torch.add, skeletons[1], forecast)
     skip.outputs[node.name] = skip.call(materialize, forecast)

@@ -1,7 +1,8 @@
 """Forecasters: what a hit replays for each cached value.
 
-Each is a frozen dataclass with two pure functions, `update` and `predict`, inlined into the graph by
-the `insert_forecast` pass. A new method is one file here and one line in `FORECASTERS`.
+Each is a frozen dataclass with one pure function, from the positions of the last computed steps to weights of
+what the value was there; the `insert_forecast` pass puts it into the graph. A new method is one file here and
+one line in `FORECASTERS`.
 """
 
 from __future__ import annotations

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, NamedTuple
 
@@ -48,12 +47,12 @@ class Times(NamedTuple):
 class Forecaster:
     """A method of extrapolating a cached value from its values at computed steps.
 
-    order: highest order of difference used; memory is `order + 1` tensors for each cached value.
+    order: highest order of difference used; memory is `order + 1` values of each cached tensor.
     calibrate: extrapolate the middle's residual (default) or its output itself.
     distance: measure steps by their number, or by the timestep's own value.
 
-    A new method is a frozen dataclass with `update` and `predict`: pure functions of tensors, which are
-    traced into the graph, so that no value may be read in Python.
+    A new method is a frozen dataclass with `weights`: a pure function of positions, which is traced into the
+    graph, so that no value may be read in Python.
 
     Raises:
         ConfigError: a field has a value that cannot work. UnknownOptionError: there is no such field.
@@ -92,45 +91,25 @@ class Forecaster:
 
     @property
     def snapshots(self) -> int:
-        """Tensors remembered for each cached value."""
+        """How many of the last computed values are remembered."""
         return self.order + 1
 
-    def update(self, factors: Sequence[Tensor], value: Tensor, times: Times) -> tuple[Tensor, ...]:
-        """What to remember after a computed step.
+    def weights(self, times: Times) -> Tensor:
+        """What the value expected at `times.now` is made of: weights of its last computed values.
+
+        Called only when at least one step was computed.
 
         Args:
-            factors: what was remembered so far, `snapshots` tensors shaped like `value` and of its dtype;
-                zeros before the first computed step.
-            value: the value at this step, of any shape, of a floating dtype.
             times: this step and the computed ones before it.
 
         Returns:
-            `snapshots` tensors, likewise.
+            [snapshots] float64, that of the latest first. Values that are not there yet have weight 0.
 
         Example:
             >>> import torch
-            >>> from fxcache.forecasters import Reuse, Times
-            >>> start = Times(torch.tensor(0.0), (torch.tensor(0.0),) * 4, computed=torch.tensor(0.0))
-            >>> Reuse().update((torch.zeros(2),), torch.ones(2), start)
-            (tensor([1., 1.]),)
-        """
-        raise NotImplementedError
-
-    def predict(self, factors: Sequence[Tensor], times: Times) -> Tensor:
-        """The value expected at `times.now`; called only when at least one step was computed.
-
-        Args:
-            factors: what `update` returned at the last computed step.
-            times: this step and the computed ones before it.
-
-        Returns:
-            A tensor shaped like the value, of its dtype.
-
-        Example:
-            >>> import torch
-            >>> from fxcache.forecasters import Reuse, Times
-            >>> later = Times(torch.tensor(1.0), (torch.tensor(0.0),) * 4, computed=torch.tensor(1.0))
-            >>> Reuse().predict((torch.ones(2),), later)
-            tensor([1., 1.])
+            >>> from fxcache.forecasters import TaylorSeer, Times
+            >>> now, *past, computed = torch.tensor([5, 3, 1, 0, 0, 2], dtype=torch.float64)
+            >>> TaylorSeer(order=1).weights(Times(now, tuple(past), computed))
+            tensor([ 2., -1.], dtype=torch.float64)
         """
         raise NotImplementedError

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 from torch import Tensor
 
 from ..errors import ConfigError
 from .base import Forecaster, Times
-from .taylorseer import differences
+from .taylorseer import finite_differences
 
 
 @dataclass(frozen=True)
@@ -31,14 +30,9 @@ class HiCache(Forecaster):
         >>> import torch
         >>> from fxcache import HiCache
         >>> from fxcache.forecasters import Times
-        >>> hicache = HiCache(order=1, scale=0.5)
-        >>> factors, past = [torch.zeros(1)] * hicache.snapshots, [0.0] * 4
-        >>> for count, t in enumerate([0.0, 1.0]):
-        ...     times = Times(torch.tensor(t), tuple(map(torch.tensor, past)), torch.tensor(count))
-        ...     factors, past = hicache.update(factors, torch.tensor([4 * t]), times), [t, *past[:3]]
-        >>> when = Times(torch.tensor(2.0), tuple(map(torch.tensor, past)), torch.tensor(2))
-        >>> hicache.predict(factors, when)
-        tensor([6.])
+        >>> now, *past, computed = torch.tensor([2, 1, 0, 0, 0, 2], dtype=torch.float64)
+        >>> HiCache(order=1, scale=0.5).weights(Times(now, tuple(past), computed))
+        tensor([ 1.5000, -0.5000], dtype=torch.float64)
     """
 
     scale: float = 0.7
@@ -48,15 +42,12 @@ class HiCache(Forecaster):
         if not 0 < self.scale <= 1:
             raise ConfigError("forecaster", self, "its scale must be above 0 and at most 1")
 
-    def update(self, factors: Sequence[Tensor], value: Tensor, times: Times) -> tuple[Tensor, ...]:
-        return differences(factors, value, times, self.order)
-
-    def predict(self, factors: Sequence[Tensor], times: Times) -> Tensor:
+    def weights(self, times: Times) -> Tensor:
         x = self.scale * (times.now - times.past[0])
         below, hermite = x * 0, x * 0 + 1  # H_-1, H_0
-        result = factors[0]
+        terms = finite_differences(times, self.order)
+        result = terms[0]
         for i in range(1, self.order + 1):
             below, hermite = hermite, 2 * x * hermite - 2 * (i - 1) * below
-            weight = self.scale**i * hermite / math.factorial(i)
-            result = result + factors[i] * weight.to(result.dtype)
+            result = result + terms[i] * (self.scale**i * hermite / math.factorial(i))
         return result

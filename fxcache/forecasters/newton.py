@@ -6,13 +6,13 @@ polynomial up to its order, at the same cost and memory.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
 from .base import Forecaster, Times
+from .differences import differences
 
 
 @dataclass(frozen=True)
@@ -26,34 +26,21 @@ class Newton(Forecaster):
         ConfigError: its order is not 1 to 3.
 
     Example:
-        Of order 2 it reproduces a square, however uneven the steps.
+        The weights of a parabola through the last three values, however uneven the steps.
 
         >>> import torch
         >>> from fxcache import Newton
         >>> from fxcache.forecasters import Times
-        >>> newton = Newton(order=2)
-        >>> factors, past = [torch.zeros(1)] * newton.snapshots, [0.0] * 4
-        >>> for count, t in enumerate([0.0, 1.0, 3.0]):
-        ...     times = Times(torch.tensor(t), tuple(map(torch.tensor, past)), torch.tensor(count))
-        ...     factors, past = newton.update(factors, torch.tensor([t * t]), times), [t, *past[:3]]
-        >>> when = Times(torch.tensor(4.0), tuple(map(torch.tensor, past)), torch.tensor(3))
-        >>> newton.predict(factors, when)
-        tensor([16.])
+        >>> now, *past, computed = torch.tensor([4, 3, 1, 0, 0, 3], dtype=torch.float64)
+        >>> Newton(order=2).weights(Times(now, tuple(past), computed))
+        tensor([ 2., -2.,  1.], dtype=torch.float64)
     """
 
-    def update(self, factors: Sequence[Tensor], value: Tensor, times: Times) -> tuple[Tensor, ...]:
-        ladder = [value]
-        for i in range(self.order):
-            distance = (times.now - times.past[i]).to(value.dtype)
-            rung = (ladder[i] - factors[i]) / distance
-            ladder.append(torch.where(times.computed > i, rung, torch.zeros_like(rung)))
-        return tuple(ladder)
-
-    def predict(self, factors: Sequence[Tensor], times: Times) -> Tensor:
-        result = factors[0]
-        weight = torch.ones_like(times.now)
+    def weights(self, times: Times) -> Tensor:
+        terms = differences(times, self.order, lambda m, i: times.past[m] - times.past[m + i])
+        result, power = terms[0], torch.ones_like(times.now)
         for i in range(1, self.order + 1):
-            # Junk positions and missing rungs go together: the rung is zero where the position is junk.
-            weight = weight * (times.now - times.past[i - 1])
-            result = result + factors[i] * weight.to(result.dtype)
+            power = power * (times.now - times.past[i - 1])
+            # Positions before the first step are junk; so many steps back the difference is 0.
+            result = result + terms[i] * power
         return result

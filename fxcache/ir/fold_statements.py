@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import replace
 from typing import Any
 
-from .keys import FACTOR
+from .keys import HISTORY
 from .statements import Body, Branch, Call, Ref, Statement, Values, is_materialize, names_in
 
 SHORT = 64  # characters of what may stand within another expression
@@ -23,7 +23,7 @@ def fold(body: Body, state: Sequence[str], text: Callable[[Any], str]) -> Body:
     """The same statements, fewer of them. state: names of its tensors. text: how a value is written."""
     for step in (_name_items, _store_items, _keep_tuples, _drop_copies):
         body = step(body)
-    body = _inline(_gather_factors(body, state), text)
+    body = _inline(_name_histories(body, state), text)
     return _store_together(_chain_blocks(body))
 
 
@@ -166,28 +166,15 @@ def _keep_tuples(body: Body) -> Body:
     return _replaced(body, whole)
 
 
-def factor_names(state: Iterable[str]) -> dict[str, str]:
-    """For the name of each factor in the state, that of all factors of the value: `factors_0`."""
-    groups: dict[str, list[str]] = {}
-    for name in state:
-        match = FACTOR.fullmatch(name)
-        if match is not None:
-            groups.setdefault(match[1], []).append(name)
-    return {
-        name: f"factors_{i}" if len(names) > 1 else f"factor_{i}"
-        for i, names in enumerate(groups.values())
-        for name in names
-    }
+def history_names(state: Iterable[str]) -> dict[str, str]:
+    """For the name of each history in the state, a short one: `history_0`."""
+    histories = [name for name in state if HISTORY.fullmatch(name)]
+    return {name: f"history_{i}" for i, name in enumerate(histories)}
 
 
-def _gather_factors(body: Body, state: Iterable[str]) -> Body:
-    """The factors of one value, which are remembered one by one, have one name."""
-    groups: dict[str, list[Ref]] = {}
-    for name, group in factor_names(state).items():
-        groups.setdefault(group, []).append(Ref(name, True))
-    whole = {tuple(refs): Ref(name, True) for name, refs in groups.items() if len(refs) > 1}
-    single = {refs[0]: Ref(name, True) for name, refs in groups.items() if len(refs) == 1}
-    return [_renamed(p, single) for p in _replaced(body, whole)]
+def _name_histories(body: Body, state: Iterable[str]) -> Body:
+    renamed = {Ref(name, True): Ref(short, True) for name, short in history_names(state).items()}
+    return [_renamed(p, renamed) for p in body]
 
 
 def _replaced(body: Body, whole: dict[tuple[Any, ...], Ref]) -> Body:

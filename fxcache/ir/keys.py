@@ -36,22 +36,21 @@ class StateKey:
 
 
 @dataclass(frozen=True)
-class FactorKey:
-    """A state tensor of a forecaster: number `rung` of those that it keeps of a value of the middle.
+class HistoryKey:
+    """The state tensor of a value of the middle: what it was at the last computed steps.
 
     Example:
-        >>> from fxcache.ir.keys import FactorKey
-        >>> FactorKey("single_transformer_blocks_7_1", rung=0).name
-        'single_transformer_blocks_7_1_factor_0'
+        >>> from fxcache.ir.keys import HistoryKey
+        >>> HistoryKey("single_transformer_blocks_7_1").name
+        'single_transformer_blocks_7_1_history'
     """
 
     value: str
-    rung: int
 
     @property
     def name(self) -> str:
         """The name of the tensor, in the graph and in a package."""
-        return f"{self.value}_factor_{self.rung}"
+        return f"{self.value}_history"
 
 
 @dataclass(frozen=True)
@@ -75,7 +74,7 @@ class ValueKey:
 
 # What is named so: with `output_N`, those of the capture's own outputs.
 NUMBERED = "|".join((*get_args(StateKind), *get_args(ValueKind), "output"))
-FACTOR = re.compile(r"(.+)_factor_\d+")
+HISTORY = re.compile(r"(.+)_history")
 RECORD = re.compile(r"(clock|log)_\d+")  # the small state tensors that say what a trajectory did
 
 

@@ -16,7 +16,7 @@ from .keys import NUMBERED
 
 NUMBERED_STAGES = "front|skip|compute|miss|_object"
 NAMES = "self|front|skip|compute|back|hit|miss|step"
-RESERVED = re.compile(rf"({NUMBERED}|{NUMBERED_STAGES})_\d+|.*_factor_\d+|{NAMES}")
+RESERVED = re.compile(rf"({NUMBERED}|{NUMBERED_STAGES})_\d+|.*_history|{NAMES}")
 
 
 def identifier(name: str) -> str:

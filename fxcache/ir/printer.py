@@ -11,7 +11,7 @@ import textwrap
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-from .fold_statements import factor_names, fold
+from .fold_statements import fold, history_names
 from .program import Program
 from .statements import INFIX, WIDTH, Body, Branch, Call, Ref, Sizes, Statement, Values, statements
 
@@ -60,7 +60,7 @@ def _signature(program: Program) -> Iterator[str]:
 
 
 def describe_state(program: Program, sizes: Sizes) -> list[str]:
-    """`name: dtype[sizes]` of what is remembered, the factors of one value together.
+    """`name: dtype[sizes]` of what is remembered.
 
     sizes: names the symbols of sizes, as s0, s1 and so on in the order in which it meets them.
 
@@ -75,15 +75,14 @@ def describe_state(program: Program, sizes: Sizes) -> list[str]:
         >>> inputs = {"src": torch.randn(3, 1, 8)}
         >>> cached = fxcache.transform(model, "F1B1_W4M0MC3_T1O1_R0.12", example_inputs=inputs)
         >>> describe_state(cached.graph.program, Sizes())
-        ['clock_0: f64[4, 11]', 'log_0: f32[2, 1024]', ..., 'factors_0: 2 x f32[s0, 1, 8]']
+        ['clock_0: f64[4, 11]', 'log_0: f32[2, 1024]', ..., 'history_0: f32[2, s0, 1, 8]']
     """
-    names = factor_names(s.name for s in program.state)
-    groups: dict[str, list[str]] = {}
-    for tensor in program.state:
-        dtype = WIDTH.get(tensor.dtype, str(tensor.dtype).removeprefix("torch."))
-        described = sizes.tensor(dtype, tensor.shape)
-        groups.setdefault(names.get(tensor.name, tensor.name), []).append(described)
-    return [f"{n}: {len(s)} x {s[0]}" if len(s) > 1 else f"{n}: {s[0]}" for n, s in groups.items()]
+    names = history_names(s.name for s in program.state)
+    return [
+        f"{names.get(tensor.name, tensor.name)}: "
+        + sizes.tensor(WIDTH.get(tensor.dtype, str(tensor.dtype).removeprefix("torch.")), tensor.shape)
+        for tensor in program.state
+    ]
 
 
 def _body(body: Body, indent: int) -> Iterator[str]:

@@ -35,10 +35,11 @@ class StateTensor:
     initial: tuple[tuple[float, ...], ...] | None = None
 
     @staticmethod
-    def like(name: str, value: torch.Tensor) -> StateTensor:
-        """A tensor shaped like a traced value."""
+    def like(name: str, value: torch.Tensor, slots: int | None = None) -> StateTensor:
+        """A tensor shaped like a traced value; or `slots` of them, in one tensor."""
         shape = tuple(s.node.expr if isinstance(s, torch.SymInt) else int(s) for s in value.shape)
-        return StateTensor(name, shape, value.dtype, value.device)
+        ring = () if slots is None else (slots,)
+        return StateTensor(name, (*ring, *shape), value.dtype, value.device)
 
     def sizes(self, symbols: Mapping[sympy.Symbol, int]) -> tuple[int, ...] | None:
         """The shape at these input sizes, or None where it depends on data."""
@@ -53,8 +54,8 @@ class StateTensor:
     def allocate(self, symbols: Mapping[sympy.Symbol, int], known: Any = None) -> torch.Tensor:
         """A fresh tensor for these input sizes; `known` gives a shape that depends on data."""
         sizes = self.sizes(symbols)
-        if sizes is None:
-            sizes = known
+        if sizes is None and known is not None:  # that of one value, which there may be several of
+            sizes = (*self.shape[: len(self.shape) - len(known)], *known)
         if sizes is None:
             raise GraphSpecError("state", f"the shape of '{self.name}' depends on data")
         if self.initial is not None:

@@ -175,6 +175,22 @@ def times(now: Tensor, distance: str) -> Times:
     return Times(position, tuple(now[PAST_AT + i] for i in range(PAST)), now[COMPUTED])
 
 
+def computed_steps(now: Tensor) -> Tensor:
+    """How many steps of the trajectory were computed before this one: 0-dim float64.
+
+    now: [WIDTH] float64, what the step began with.
+
+    Example:
+        >>> import torch
+        >>> from fxcache.ops.clock import COMPUTED, WIDTH, computed_steps
+        >>> now = torch.zeros(WIDTH, dtype=torch.float64)
+        >>> now[COMPUTED] = 2
+        >>> computed_steps(now)
+        tensor(2., dtype=torch.float64)
+    """
+    return now[COMPUTED]
+
+
 def log_step(log: Tensor, now: Tensor, hit: float, record: Tensor) -> None:
     """Write whether this step was a hit, and its diff, at the step's place in `log`.
 

@@ -21,7 +21,7 @@ from ..environment.reachable_state import Place
 from ..environment.state_watch import Watch, watch_forward
 from ..ir.captured import Capture
 from ..ir.guards import ShapeGuards
-from ..ir.keys import FACTOR, StateKey
+from ..ir.keys import HISTORY, StateKey
 from ..ir.program import Program
 from ..ir.roles import Roles
 from .flops import Described, StepFlops, count_stages, count_step
@@ -207,7 +207,7 @@ class Specialization:
 
 
 def measured_nodes(program: Program) -> dict[str, list[str]]:
-    """For each value of the captured graph, the state tensors that are shaped like it."""
+    """For each value of the captured graph, the state tensors of its shape, or of several such."""
     nodes: dict[str, list[str]] = {}
     for segment in program.segments:
         if segment.fn:
@@ -215,9 +215,9 @@ def measured_nodes(program: Program) -> dict[str, list[str]]:
             assert primary is not None
             nodes.setdefault(primary.name, []).append(StateKey("previous", segment.index).name)
     for state in program.state:
-        factor = FACTOR.fullmatch(state.name)
-        if factor is not None:
-            nodes.setdefault(factor[1], []).append(state.name)
+        history = HISTORY.fullmatch(state.name)
+        if history is not None:
+            nodes.setdefault(history[1], []).append(state.name)
     return nodes
 
 

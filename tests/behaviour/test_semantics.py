@@ -9,6 +9,8 @@ from hypothesis import strategies as st
 
 import fxcache
 from fxcache import CacheConfig, CachedTransformer, TaylorSeer
+from fxcache.forecasters import Times
+from fxcache.ops.history import by_slot, remember, weighted_sum
 from tests.reference_loop import ReferenceLoop
 from tests.strategies import configs
 from tests.sweep import sweep
@@ -104,14 +106,12 @@ def test_the_diff_is_taken_in_float32() -> None:
 
 
 def test_taylor_of_order_one_extrapolates_a_straight_line_exactly() -> None:
-    from fxcache.forecasters import Times
-
     seer, slope = TaylorSeer(order=1), torch.randn(4)
 
-    def at(now: float, past: tuple[float, ...], computed: int) -> Times:
-        tensors = tuple(torch.tensor(p, dtype=torch.float64) for p in (*past, 0, 0, 0, 0))
-        return Times(torch.tensor(now, dtype=torch.float64), tensors[:4], torch.tensor(float(computed)))
-
-    factors = seer.update((torch.zeros(4), torch.zeros(4)), slope * 0, at(0, (), 0))
-    factors = seer.update(factors, slope * 2, at(2, (0,), 1))
-    torch.testing.assert_close(seer.predict(factors, at(5, (2, 0), 2)), slope * 5)
+    history = torch.zeros(2, 4)
+    for count, at in enumerate((0, 2)):
+        remember(history, slope * at, torch.tensor(count))
+    past = tuple(torch.tensor(p, dtype=torch.float64) for p in (2, 0, 0, 0))
+    computed = torch.tensor(2, dtype=torch.float64)
+    weights = seer.weights(Times(torch.tensor(5, dtype=torch.float64), past, computed))
+    torch.testing.assert_close(weighted_sum(history, by_slot(weights, computed)), slope * 5)

@@ -32,7 +32,7 @@ def test_stages_blocks_decision_state_and_work_are_in_it(tmp_path: Path) -> None
     assert re.search(r"back: [\d.]+ MFLOPs.*single_transformer_blocks 37", text)
     assert re.search(r"skip: 0 FLOPs.*TaylorSeer", text)
     assert "residual diff < 0.12" in text
-    assert re.search(r"state: 0\.\d+ MiB a context.*previous_0: f32\[1, s0, 32\].*factors_1: 2 x f32", text)
+    assert re.search(r"state: 0\.\d+ MiB a context.*previous_0: f32\[1, s0, 32\].*history_1: f32\[2", text)
     assert text.count("shape=box") == 1
     assert len(text.splitlines()) < 40
 

@@ -7,9 +7,9 @@ from typing import get_args
 import pytest
 
 from fxcache.ir.keys import (
-    FACTOR,
+    HISTORY,
     RECORD,
-    FactorKey,
+    HistoryKey,
     StateKey,
     StateKind,
     ValueKey,
@@ -25,17 +25,17 @@ STAGES = [stage_name(k, 1, n) for k in ("front", "skip", "compute", "back") for 
 
 
 def test_no_two_have_one_name() -> None:
-    names = [key.name for key in (*KEYS, *VALUES, FactorKey("clock_3", 0))]
+    names = [key.name for key in (*KEYS, *VALUES, HistoryKey("clock_3"))]
     assert len({*names, *STAGES}) == len(names) + 7  # "back" is the last of any number
 
 
-@pytest.mark.parametrize("name", [*(k.name for k in (*KEYS, *VALUES, FactorKey("x", 2))), *STAGES])
+@pytest.mark.parametrize("name", [*(k.name for k in (*KEYS, *VALUES, HistoryKey("x"))), *STAGES])
 def test_the_model_can_have_none_of_them(name: str) -> None:
     assert RESERVED.fullmatch(name)
 
 
-def test_factors_and_records_are_told_by_their_names() -> None:
-    match = FACTOR.fullmatch(FactorKey("blocks_7", 1).name)
+def test_histories_and_records_are_told_by_their_names() -> None:
+    match = HISTORY.fullmatch(HistoryKey("blocks_7").name)
     assert match is not None and match[1] == "blocks_7"
     assert [k.kind for k in KEYS if RECORD.fullmatch(k.name)] == ["clock", "log"]
 

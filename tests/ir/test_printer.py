@@ -66,10 +66,10 @@ def test_every_state_tensor_is_told_and_written() -> None:
     printed = graph("FluxTransformer2DModel", "F1B0_W4M0MC3_T0O1_R0.12", "list")
     text = str(printed)
     for tensor in printed.program.state:
-        name = re.sub(r".+_factor_0", "factor_", tensor.name)
+        name = re.sub(r".+_history", "history_", tensor.name)
         assert f"{name}" in text
-    assert len(re.findall(r"^ +state\.factor_\d = ", text, re.M)) == sum(
-        "_factor_" in s.name for s in printed.program.state
+    assert len(re.findall(r"^ +remember\(state\.history_\d, ", text, re.M)) == sum(
+        "_history" in s.name for s in printed.program.state
     )
     assert "state.sample_0, state.previous_0 = hidden_states, residual_0" in text
 

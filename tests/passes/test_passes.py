@@ -317,8 +317,8 @@ def test_dead_state_is_dropped() -> None:
     )
     for step in PASSES:
         done = step(done)
-    factors = [s for s in done.state if "_factor_" in s.name]
-    assert len(factors) == 1
+    histories = [s for s in done.state if "_history" in s.name]
+    assert len(histories) == 1
 
 
 def test_state_of_a_graph_is_what_theory_says() -> None:
@@ -330,7 +330,7 @@ def test_state_of_a_graph_is_what_theory_says() -> None:
     streams = sum(
         v.numel() * v.element_size() for n, v in state.items() if not n.startswith(("clock", "log"))
     )
-    assert streams == x.numel() * 4 * (1 + 1 + 3)  # the sample, the front residual, and order + 1 factors
+    assert streams == x.numel() * 4 * (1 + 1 + 3)  # the sample, the front residual, and order + 1 values
 
 
 def printed(done: Program) -> list[str]:

@@ -13,9 +13,10 @@ from ...ir.program import Program
 from ...ir.stage import Stage
 from ...ops.clock import commit_hit, commit_miss, log_step
 from ...ops.cond import store
+from ...ops.history import remember
 from ...runtime.random_order import drawn
 
-WRITERS = (store, commit_hit, commit_miss, log_step)  # each writes its first argument
+WRITERS = (store, remember, commit_hit, commit_miss, log_step)  # each writes its first argument
 LIGHT = 0.05  # a hit is started on speculation where it uses at most so much of a miss's parameters
 
 

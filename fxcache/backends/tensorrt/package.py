@@ -29,6 +29,7 @@ from torch.fx import Graph, GraphModule, Node
 from ...errors import BackendError, EngineRangeError, PackageError
 from ...ops.clock import commit_hit, commit_miss, log_step
 from ...ops.cond import store
+from ...ops.history import remember
 from ...package.describe import manifest_of, refuse_unpackable
 from ...package.manifest import ENTRY, read_manifest
 from ...package.packaged_transformer import PackagedTransformer
@@ -45,7 +46,7 @@ from .split_float64 import Piece
 ROOT, ENGINES = "fxcache", "engines.json"
 # All that a stage may do beside its engine; a package names these and no others.
 EFFECTS: Mapping[str, Callable[..., Any]] = {
-    f.__name__: f for f in (store, log_step, commit_hit, commit_miss)
+    f.__name__: f for f in (store, remember, log_step, commit_hit, commit_miss)
 }
 Bindings = tuple[bytes, tuple[str, ...], tuple[str, ...]]
 

@@ -1,8 +1,8 @@
 """Cut a stage in two: what it computes, and what it writes to the state.
 
-An engine is a pure function. So the nodes that exist for their effect (`store`, `commit_hit`,
-`log_step`) leave the stage; what they need becomes outputs of the pure part, and they run after it,
-in their old order, in PyTorch.
+An engine is a pure function. So the nodes that exist for their effect (`store`, `remember`, `commit_hit`,
+`log_step`) leave the stage; what they need becomes outputs of the pure part, and they run after it, in their
+old order, in PyTorch.
 """
 
 from __future__ import annotations

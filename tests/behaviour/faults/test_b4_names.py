@@ -20,7 +20,7 @@ from .base import EAGER, WIDTH, Base, Block, build, equal_uncached, sample
 OWN = (
     *(f"{n}_0" for n in ("previous", "clock", "log", "mask", "hit", "record", "now", "residual", "done")),
     *("near_0", "sample_0", "near", "sample"),
-    *("output_0", "output", "x_factor_0", "blocks_1_factor_0", "blocks_3", "front", "skip", "compute"),
+    *("output_0", "output", "x_history", "blocks_1_history", "blocks_3", "front", "skip", "compute"),
     *("back", "front_0", "skip_0", "compute_0", "hit", "miss", "step", "values", "args", "kwargs"),
     *("torch", "device", "inf", "nan", "pytree", "getitem", "sub", "own", "add", "cond", "input0"),
     *("größe", "_", "__", "_x", "x_", "x_1", "graph", "forward", "self", "type", "list", "_object_0"),
@@ -31,7 +31,7 @@ MODULES = (
     *("code", "meta", "recompile", "print_readable", "delete_submodule", "class_name", "match", "print"),
     *("_graph", "_code", "_tracer_cls", "lambda", "0", "a-b", "a b", "wrapped_call", "_wrapped_call"),
 )
-FEW_INPUTS = ("previous_0", "now_0", "x_factor_0", "front", "kwargs", "torch", "input0", "größe", "self", "_")
+FEW_INPUTS = ("previous_0", "now_0", "x_history", "front", "kwargs", "torch", "input0", "größe", "self", "_")
 FEW_MODULES = ("previous", "front", "torch", "graph", "code", "_code", "lambda", "0", "a b", "wrapped_call")
 POLICIES = (EAGER, "F1B1_W0M0MC0_T1O1_R1000")
 
@@ -146,7 +146,7 @@ def test_b4_dict_argument_with_any_keys() -> None:
 
 @pytest.mark.parametrize("name", ["log", "clock"])
 def test_b4_lists_named_like_the_record_are_freed(name: str) -> None:
-    """What is kept of a trajectory that is over is its record, not the factors of blocks named alike."""
+    """What is kept of a trajectory that is over is its record, not the histories of blocks named alike."""
     model = build(with_module(f"{name}_blocks"))
     cached = fxcache.transform(model, "F1B1_W0M0MC0_T1O1_R1000")
     with torch.no_grad():

@@ -1,0 +1,87 @@
+"""The history of a cached value: what it was at the last computed steps, a ring with one slot for each.
+
+A computed step writes one slot; a hit reads a weighted sum of all.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+
+def remember(history: Tensor, value: Tensor, computed: Tensor) -> None:
+    """Write `value` into its slot of `history`, in place of the oldest.
+
+    Args:
+        history: [k, ...] of the value's dtype; written.
+        value: [...], the value at this step.
+        computed: 0-dim, how many steps of the trajectory were computed before this one.
+
+    Example:
+        >>> import torch
+        >>> from fxcache.ops.history import remember
+        >>> history = torch.zeros(2, 3)
+        >>> for count in range(3):
+        ...     remember(history, torch.full((3,), 10.0 + count), torch.tensor(count))
+        >>> history[:, 0]
+        tensor([12., 11.])
+    """
+    slots = history.shape[0]
+    if slots == 1:
+        history[0].copy_(value)
+        return
+    slot = computed.to(torch.int64).remainder(slots).reshape(1).to(history.device)
+    history.index_copy_(0, slot, value.unsqueeze(0))
+
+
+def by_slot(weights: Tensor, computed: Tensor) -> Tensor:
+    """Weights of the last computed values in the order of their slots.
+
+    Args:
+        weights: [k], those of the latest first.
+        computed: 0-dim, how many steps of the trajectory were computed before this one; at least 1.
+
+    Returns:
+        [k], likewise.
+
+    Example:
+        >>> import torch
+        >>> from fxcache.ops.history import by_slot
+        >>> by_slot(torch.tensor([3.0, 2.0, 1.0]), torch.tensor(5))  # step 4, the latest, is in slot 1
+        tensor([2., 3., 1.])
+    """
+    slots = weights.shape[0]
+    latest = computed.to(torch.int64) - 1
+    behind = (latest - torch.arange(slots, device=weights.device)).remainder(slots)
+    return weights[behind]
+
+
+def weighted_sum(history: Tensor, weights: Tensor | None = None) -> Tensor:
+    """The sum of the values in `history` by `weights`; the only value, where there is one slot.
+
+    A slot of weight 0 is not read: it may be left over from a trajectory that ended in infinities.
+
+    Args:
+        history: [k, ...] of a floating dtype.
+        weights: [k], by slot.
+
+    Returns:
+        [...] of the dtype of `history`, summed up in float32 at least.
+
+    Example:
+        >>> import torch
+        >>> from fxcache.ops.history import weighted_sum
+        >>> weighted_sum(torch.tensor([[1.0, 2.0], [float("nan"), 5.0]]), torch.tensor([2.0, 0.0]))
+        tensor([2., 4.])
+    """
+    if weights is None:
+        return history[0]
+    wide = torch.promote_types(history.dtype, torch.float32)
+    weights = weights.to(device=history.device, dtype=wide)
+    nothing = torch.zeros((), dtype=wide, device=history.device)
+    total: Tensor | None = None
+    for weight, value in zip(weights, history, strict=True):
+        term = torch.where(weight == 0, nothing, value.to(wide) * weight)
+        total = term if total is None else total + term
+    assert total is not None
+    return total.to(history.dtype)
