@@ -18,6 +18,7 @@ from .config import CacheConfig
 from .errors import FxcacheError
 from .forecasters import Forecaster, HiCache, Newton, Reuse, TaylorSeer
 from .package.packaged_transformer import PackagedTransformer
+from .plans import Plan
 from .runtime.cached_transformer import CachedTransformer
 from .runtime.diffusers_pipeline import restore
 from .runtime.stats import ContextStats, Stats
@@ -33,6 +34,7 @@ __all__ = [
     "HiCache",
     "Newton",
     "PackagedTransformer",
+    "Plan",
     "Reuse",
     "Stats",
     "TaylorSeer",

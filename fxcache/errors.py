@@ -75,6 +75,28 @@ class NotationError(FxcacheError, ValueError):
         )
 
 
+class PlanError(FxcacheError, ValueError):
+    """A plan cannot work, cannot be read, or does not fit what it is used for.
+
+    Raised by `Plan`, `fxcache.plan`, `fxcache.calibrate`, and where a plan is used. The message says what is
+    wrong; make the plan anew for this model, scheduler and number of steps.
+
+    what, remedy: the two sentences of the message.
+
+    Example:
+        >>> import fxcache
+        >>> fxcache.Plan(steps=2, computed=(0,), weights=((1, 0), (0, 0)))
+        Traceback (most recent call last):
+        fxcache.errors.PlanError: no plan: step 1 is made of nothing. ...
+    """
+
+    def __init__(
+        self, what: str, remedy: str = "Make one with fxcache.plan() or fxcache.calibrate()."
+    ) -> None:
+        self.what, self.remedy = what, remedy
+        super().__init__(f"{what}. {remedy}")
+
+
 class MaskTooShortError(FxcacheError, ValueError):
     """`steps_mask` covers fewer steps than will be run.
 

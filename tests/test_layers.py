@@ -14,7 +14,7 @@ ROOT = Path(fxcache.__file__).parent
 LAYERS = (
     {"errors", "version", "torch_private"},
     {"spelling"},
-    {"forecasters"},
+    {"forecasters", "plans"},
     {"ops", "notation"},
     {"config"},
     {"environment"},
