@@ -12,9 +12,13 @@ from typing import Any, Literal
 from . import notation
 from .errors import ConfigError, MaskTooShortError, SignalRequiredError
 from .forecasters import Forecaster, forecaster_from_dict, forecaster_to_dict
+from .plans import Plan
+from .plans.plan import as_plans
 from .spelling import require_known
 
 Policy = Literal["dynamic", "static"]
+Level = Literal["middle", "output"]
+MAX_PLANS = 4  # that may be given together
 # What other caches call these.
 OTHERS = {
     "threshold": "residual_diff_threshold",
@@ -46,6 +50,12 @@ class CacheConfig:
     steps_mask: per step 1 (compute) or 0 (may cache); also a string such as "1101".
     steps_mask_policy: what a 0 means: "dynamic" checks the residual, "static" hits unchecked.
     forecaster: what a hit replays: None the stored residual, or e.g. `TaylorSeer(order=1)`.
+    level: what is cached: "middle", what the blocks between the first Fn and the last Bn give, or "output",
+        what the model returns; a hit then runs nothing behind the first Fn blocks, and Bn is 0.
+    feedback: a computed step after hits also pays back what these made wrong. For level "output"; worth
+        nothing where a middle is cached linearly.
+    plans: schedules known beforehand decide, and say what a hit is made of; at most 4, of which the
+        timesteps of a run choose. Fn, Bn and the level are theirs; of the other fields none counts.
     enabled: False is the uncached baseline, written `C0_Q0_NONE`.
 
     Raises:
@@ -73,6 +83,9 @@ class CacheConfig:
     steps_mask: tuple[int, ...] | None = None
     steps_mask_policy: Policy = "dynamic"
     forecaster: Forecaster | None = None
+    level: Level = "middle"
+    feedback: bool = False
+    plans: tuple[Plan, ...] = ()
     enabled: bool = True
 
     def __new__(cls, *args: Any, **fields: Any) -> CacheConfig:
@@ -101,10 +114,37 @@ class CacheConfig:
             raise ConfigError(
                 "forecaster", self.forecaster, "be None or a forecaster such as TaylorSeer(order=1)"
             )
-        if not isinstance(self.enabled, bool):
-            raise ConfigError("enabled", self.enabled, "be True or False")
-        if self.enabled and self.fn_compute_blocks == 0 and not self.static:
+        for name in ("enabled", "feedback"):
+            if not isinstance(getattr(self, name), bool):
+                raise ConfigError(name, getattr(self, name), "be True or False")
+        if self.level not in ("middle", "output"):
+            raise ConfigError("level", self.level, 'be "middle" or "output"')
+        if self.level == "output" and self.bn_compute_blocks:
+            raise ConfigError("bn_compute_blocks", self.bn_compute_blocks, 'must be 0 with level="output"')
+        object.__setattr__(self, "plans", tuple(self.plans))
+        if self.plans:
+            self._check_plans()
+        elif self.enabled and self.fn_compute_blocks == 0 and not self.static:
             raise SignalRequiredError
+
+    def _check_plans(self) -> None:
+        as_plans(self.plans)
+        if len(self.plans) > MAX_PLANS:
+            raise ConfigError("plans", f"{len(self.plans)} plans", f"must be at most {MAX_PLANS}")
+        if any(_of_plan(p) != _of_plan(self.plans[0]) for p in self.plans):
+            raise ConfigError("plans", "(...)", "must have one level, Fn and Bn: one graph serves them")
+        for name, value in _of_plan(self.plans[0]).items():
+            if getattr(self, name) != value:
+                need = f"the plan has {value!r}; build it with CacheConfig.from_plans()"
+                raise ConfigError(name, getattr(self, name), need)
+        if self.forecaster is not None or self.steps_mask is not None or self.feedback:
+            given = (
+                ("forecaster", self.forecaster),
+                ("steps_mask", self.steps_mask),
+                ("feedback", self.feedback),
+            )
+            name, value = next((n, v) for n, v in given if v)
+            raise ConfigError(name, value, "must be left out where plans say what a step is made of")
 
     @property
     def static(self) -> bool:
@@ -116,6 +156,34 @@ class CacheConfig:
             (True, False)
         """
         return self.steps_mask is not None and self.steps_mask_policy == "static"
+
+    @property
+    def values(self) -> int:
+        """k of its plans: of how many computed values a step is made. 0 where there are none.
+
+        Example:
+            >>> from fxcache import CacheConfig, Plan
+            >>> plan = Plan(steps=2, computed=(0,), weights=((1, 0), (0, 1)))
+            >>> CacheConfig.from_plans(plan).values, CacheConfig().values
+            (1, 0)
+        """
+        return max((p.values for p in self.plans), default=0)
+
+    @classmethod
+    def from_plans(cls, plans: Plan | Sequence[Plan]) -> CacheConfig:
+        """The config that follows a plan, or several of one level.
+
+        Raises:
+            PlanError: what is given is none. ConfigError: they cannot be followed by one graph.
+
+        Example:
+            >>> from fxcache import CacheConfig, Plan
+            >>> plan = Plan(steps=2, computed=(0,), weights=((1, 0), (0, 1)))
+            >>> print(CacheConfig.from_plans(plan))
+            PLAN(2 steps, 1 computed)
+        """
+        given = as_plans(plans)
+        return cls(plans=given, **_of_plan(given[0]))
 
     def for_steps(self, steps: int) -> CacheConfig:
         """This config, checked against the number of steps that will be run.
@@ -176,6 +244,9 @@ class CacheConfig:
         values = dict(fields)
         if isinstance(values.get("forecaster"), Mapping):
             values["forecaster"] = forecaster_from_dict(values["forecaster"])
+        if "plans" in values:
+            plans = [p if isinstance(p, Plan) else Plan.from_dict(p) for p in values["plans"]]
+            values["plans"] = tuple(plans)
         return cls(**values)
 
     def to_dict(self) -> dict[str, Any]:
@@ -191,6 +262,7 @@ class CacheConfig:
             values["forecaster"] = forecaster_to_dict(self.forecaster)
         if self.steps_mask is not None:
             values["steps_mask"] = list(self.steps_mask)
+        values["plans"] = [p.to_dict() for p in self.plans]
         return values
 
     @classmethod
@@ -221,11 +293,21 @@ class CacheConfig:
 FIELDS = tuple(f.name for f in dataclasses.fields(CacheConfig))
 
 
-def as_config(value: CacheConfig | str | Mapping[str, Any] | None) -> CacheConfig:
-    """The config that a user means: a config, the notation, a mapping, or None for the defaults.
+def _of_plan(plan: Plan) -> dict[str, Any]:
+    """The fields of a config that are a plan's."""
+    level = "output" if plan.level == "output" else "middle"
+    blocks = {"fn_compute_blocks": plan.fn_compute_blocks, "bn_compute_blocks": plan.bn_compute_blocks}
+    return {"level": level, **blocks}
+
+
+def as_config(
+    value: CacheConfig | Plan | Sequence[Plan] | str | Path | Mapping[str, Any] | None,
+) -> CacheConfig:
+    """The config that a user means: a config, a plan or several, the notation, the path of a plan's file, a
+    mapping, or None for the defaults.
 
     Raises:
-        ConfigError: it is none of these. And what building a config raises.
+        ConfigError: it is none of these. PlanError: the file holds no plan. And what building one raises.
 
     Example:
         >>> from fxcache.config import as_config
@@ -234,13 +316,19 @@ def as_config(value: CacheConfig | str | Mapping[str, Any] | None) -> CacheConfi
     """
     if isinstance(value, CacheConfig):
         return value
+    if isinstance(value, Plan):
+        return CacheConfig.from_plans(value)
+    if isinstance(value, Path) or (isinstance(value, str) and value.endswith(".json")):
+        return CacheConfig.from_plans(Plan.load(value))
     if isinstance(value, str):
         return CacheConfig.from_string(value)
     if isinstance(value, Mapping):
         return CacheConfig.from_dict(value)
     if value is None:
         return CacheConfig()
-    need = "it must be a CacheConfig, a string in the notation, or a mapping of its fields"
+    if isinstance(value, (list, tuple)) and value and all(isinstance(p, Plan) for p in value):
+        return CacheConfig.from_plans(value)
+    need = "it must be a CacheConfig, a Plan, a string in the notation, or a mapping of its fields"
     raise ConfigError("config", value, need, of="fxcache.transform()")
 
 

@@ -4,7 +4,7 @@ F Fn_compute_blocks, B Bn_compute_blocks, W max_warmup_steps, M max_cached_steps
 MC max_continuous_cached_steps (0: no limit), T TaylorSeer on or off, O its order, R threshold.
 `C0_Q0_NONE` is no cache. What the benchmark has no letter for follows as parts of its own:
 `_I2` warmup interval, `_A0.5` accumulated diff, `_S1101d` / `_S1101s` steps mask (dynamic, static),
-`_X{...}` another forecaster.
+`_X{...}` another forecaster, `_LO` level "output", `_E` error feedback.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ NUMBER = r"[0-9]+(?:\.[0-9]+)?(?:e-?[0-9]+)?"
 PATTERN = re.compile(
     r"F(?P<F>\d+)B(?P<B>\d+)_W(?P<W>\d+)M(?P<M>\d+)MC(?P<MC>\d+)_T(?P<T>[01])O(?P<O>\d+)"
     rf"_R(?P<R>{NUMBER})(?:_I(?P<I>\d+))?(?:_A(?P<A>{NUMBER}))?(?:_S(?P<S>[01]+)(?P<P>[ds]))?"
-    r"(?:_X(?P<X>\{.*\}))?"
+    r"(?:_X(?P<X>\{.*\}))?(?P<L>_LO)?(?P<E>_E)?"
 )
 
 
@@ -71,6 +71,10 @@ def parse(text: str) -> dict[str, Any]:
             fields["forecaster"] = forecaster_from_dict(json.loads(part["X"]))
         except ValueError as error:
             raise NotationError(text, str(error)) from error
+    if part["L"]:
+        fields["level"] = "output"
+    if part["E"]:
+        fields["feedback"] = True
     return fields
 
 
@@ -85,6 +89,8 @@ def write(fields: Mapping[str, Any]) -> str:
     """
     if not fields["enabled"]:
         return NONE
+    if fields["plans"]:
+        return " + ".join(f"PLAN({p.steps} steps, {len(p.computed)} computed)" for p in fields["plans"])
     taylor = fields["forecaster"] if isinstance(fields["forecaster"], TaylorSeer) else None
     plain = taylor is not None and taylor == TaylorSeer(order=taylor.order)
     order = taylor.order if taylor is not None and plain else 1
@@ -102,6 +108,8 @@ def write(fields: Mapping[str, Any]) -> str:
         text += f"_S{''.join(map(str, fields['steps_mask']))}{fields['steps_mask_policy'][0]}"
     if fields["forecaster"] is not None and not plain:
         text += "_X" + json.dumps(forecaster_to_dict(fields["forecaster"]), separators=(",", ":"))
+    text += "_LO" if fields["level"] == "output" else ""
+    text += "_E" if fields["feedback"] else ""
     return text
 
 

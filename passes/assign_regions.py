@@ -2,7 +2,7 @@
 
 Regions run in order and the middles are what a hit skips. A node that only a middle needs moves into
 it, so that a hit does not pay for it; a node that depends on a middle but feeds none of its blocks
-moves behind it, where it also runs on a hit.
+moves behind it, where it also runs on a hit. Where the model's output is cached, nothing does.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ import operator
 
 from torch.fx import Node
 
-from ..ir.dataflow import takes_out
+from ..ir.dataflow import ancestors, takes_out
 from ..ir.program import Program
 
 
@@ -34,6 +34,8 @@ def assign_regions(program: Program) -> Program:
         {'layers_3': 2, 'layers_2': 1, 'layers_1': 1, 'layers_0': 0}
     """
     graph = program.capture.graph.graph
+    if program.config.level == "output":
+        return program.replace(regions=_front_and_rest(program))
     last = 2 * len(program.segments)
     fixed = _block_regions(program)
     earliest: dict[Node, int] = {}
@@ -52,6 +54,20 @@ def assign_regions(program: Program) -> Program:
         for user in _taken_out(node):
             regions[user] = region
     return program.replace(regions=regions)
+
+
+def _front_and_rest(program: Program) -> dict[Node, int]:
+    """Where the output is cached: what the front blocks need (0), and all else (1)."""
+    (segment,) = program.segments
+    front = {b.node for b in segment.blocks[: segment.fn]}
+    needed = front | ancestors(front)
+    regions: dict[Node, int] = {}
+    for node in program.capture.graph.graph.nodes:
+        if node.op not in ("placeholder", "output"):
+            source = node.args[0] if _is_item(node) else None
+            own = 0 if node in needed else 1
+            regions[node] = regions.get(source, own) if isinstance(source, Node) else own
+    return regions
 
 
 def _is_item(node: Node) -> bool:

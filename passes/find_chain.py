@@ -29,6 +29,8 @@ def find_chain(program: Program) -> Program:
     Takes a capture. Ensures that each block consumes, through glue, what the one before produced. `notes`
     says which lists lie beside the chain.
 
+    Where the model's output is cached and no block runs in a hit, there need not be one.
+
     Raises:
         NoBlocksError: no two blocks follow each other.
 
@@ -60,6 +62,8 @@ def find_chain(program: Program) -> Program:
         chains[node] = [*previous, node]
     ends = _preceding(graph.output_node().all_input_nodes, candidates)
     chain, beside = _without_side_lists(_heaviest(ends, chains, candidates), candidates)
+    if len(chain) < 2 and not program.needs_chain:
+        return program
     if len(chain) < 2:
         found = (
             ", ".join(sorted({b.module_list for b in candidates.values()}))

@@ -7,17 +7,21 @@ import operator
 import torch
 from torch.fx import Node
 
-from ..ir.keys import StateKey, ValueKey
+from ..config import CacheConfig
+from ..ir.keys import StateKey, ValueKey, ValueKind
 from ..ir.program import Program, Trunk
 from ..ir.roles import Roles
+from ..ir.stage_builder import StageBuilder
 from ..ir.state import StateTensor
 from ..ops.cache_check import cache_check, effective_warmup, mask_entries
 from ..ops.clock import WIDTH, begin_step, continue_step, initial_clock
 from ..ops.nearness import is_near
+from ..ops.plan import FIRST, PLANS, ROWS, follow_plan, plan_entries
 from ..ops.residual_diff import residual_diff
 
 LAST_SAMPLE = StateKey("sample")  # the state tensor that holds what the last step was given to denoise
 NEAR = ValueKey("near")  # decided once a step, for all segments
+FOLLOWED: tuple[ValueKind, ...] = ("hit", "record", "row", "follows")  # what `follow_plan` returns
 LOG_CAPACITY = 1024  # steps of one trajectory whose hits and diffs are kept for `stats()`
 
 
@@ -26,7 +30,7 @@ def insert_cache_check(program: Program) -> Program:
 
     Takes a partition, and adds to a copy of it. Ensures that every segment has a decision, a 0-dim bool. The
     state: `clock_i` [4, WIDTH] float64, `log_i` [2, 1024] float32, `previous_i` like the residual, the steps
-    mask, and `sample_0` like the sample.
+    mask, and `sample_0` like the sample; of plans `plan_i` [4, 257, 3 + k] and `fits_i` [4], both float64.
 
     Example:
         >>> import torch
@@ -77,7 +81,7 @@ def sample_node(program: Program) -> Node | None:
 def _insert(program: Program, trunk: Trunk, index: int, sample: Node | None) -> list[StateTensor]:
     assert program.partition is not None
     config, builder = program.config, trunk.builder
-    device = _device(program)
+    device = program.main_value.device  # state lives where the blocks run
     height = len(initial_clock())
     name = StateKey("clock", index).name
     clock = StateTensor(name, (height, WIDTH), torch.float64, device, initial_clock())
@@ -101,6 +105,34 @@ def _insert(program: Program, trunk: Trunk, index: int, sample: Node | None) -> 
         timestep = builder.input(time.name, time)
         now = builder.call(begin_step, clock_node, timestep, near, named="now")
 
+    builder.outputs[ValueKey("now", index).name] = now
+    if config.plans:
+        return state + _decide_by_plan(builder, now, config, index, device)
+    return state + _decide_by_diff(trunk, now, config, index, device)
+
+
+def _decide_by_plan(
+    builder: StageBuilder, now: Node, config: CacheConfig, index: int, device: torch.device
+) -> list[StateTensor]:
+    """The decision of plans: no look at what the model computes."""
+    rows = plan_entries(config.plans, config.values)
+    plan = StateTensor(
+        StateKey("plan", index).name, (PLANS, ROWS, FIRST + config.values), torch.float64, device, rows
+    )
+    fits = StateTensor(StateKey("fits", index).name, (PLANS,), torch.float64, device)
+    followed = builder.call(follow_plan, now, builder.state(fits), builder.state(plan))
+    for place, kind in enumerate(FOLLOWED):
+        item = builder.call(operator.getitem, followed, place, named=kind)
+        builder.outputs[ValueKey(kind, index).name] = item
+    return [plan, fits]
+
+
+def _decide_by_diff(
+    trunk: Trunk, now: Node, config: CacheConfig, index: int, device: torch.device
+) -> list[StateTensor]:
+    """DBCache's decision, by how far the front residual moved, or by a steps mask."""
+    builder = trunk.builder
+    state: list[StateTensor] = []
     diff = None
     if trunk.residual is not None:
         previous = StateTensor.like(StateKey("previous", index).name, trunk.residual.meta["val"])
@@ -128,17 +160,9 @@ def _insert(program: Program, trunk: Trunk, index: int, sample: Node | None) -> 
         max_accumulated=config.max_accumulated_residual_diff,
         static=config.static,
     )
-    builder.outputs[ValueKey("now", index).name] = now
     builder.outputs[ValueKey("hit", index).name] = builder.call(operator.getitem, check, 0, named="hit")
     builder.outputs[ValueKey("record", index).name] = builder.call(operator.getitem, check, 1, named="record")
     return state
-
-
-def _device(program: Program) -> torch.device:
-    """The device of the first block's primary stream: state lives where the blocks run."""
-    primary = program.chain[0].primary
-    assert primary is not None
-    return primary.meta["val"].device
 
 
 def _placeholder(program: Program, timestep: str) -> Node:

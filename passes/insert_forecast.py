@@ -2,22 +2,24 @@
 
 from __future__ import annotations
 
+import operator
 from collections.abc import Mapping
 
 import torch
 from torch.fx import Node
 
-from ..forecasters import Forecaster, Reuse
+from ..config import CacheConfig
 from ..ir.keys import HistoryKey, StateKey, ValueKey
+from ..ir.method import Method
 from ..ir.program import Middle, Program, Trunk
 from ..ir.stage_builder import StageBuilder
 from ..ir.state import StateTensor
-from ..ops.clock import commit_hit, commit_miss, computed_steps, log_step, times
+from ..ops.clock import commit_hit, commit_miss, computed_steps, log_step, run_of_hits, times
 from ..ops.cond import materialize, store
+from ..ops.feedback import error_degree, feedback_row, pay_back
 from ..ops.history import by_slot, remember, weighted_sum
+from ..ops.plan import own_weight, replay_weights
 from .insert_cache_check import LAST_SAMPLE, sample_node
-
-REUSE = Reuse()
 
 
 def insert_forecast(program: Program) -> Program:
@@ -45,8 +47,6 @@ def insert_forecast(program: Program) -> Program:
     assert program.partition is not None
     program = program.replace(partition=program.partition.copy())
     assert program.partition is not None
-    forecaster = program.config.forecaster or REUSE
-    accumulate = program.config.max_accumulated_residual_diff is not None
     state: list[StateTensor] = []
     known = {tensor.name: tensor for tensor in program.state}
     sample = sample_node(program)
@@ -54,52 +54,89 @@ def insert_forecast(program: Program) -> Program:
         for builder in (program.partition.middles[0].compute, program.partition.middles[0].skip):
             builder.call(store, builder.state(known[LAST_SAMPLE.name]), builder.input(sample.name, sample))
     for index, middle in enumerate(program.partition.middles):
-        state += _complete(middle, program.partition.trunks[index], forecaster, index, known, accumulate)
+        state += _complete(middle, program.partition.trunks[index], program.config, index, known)
     return program.replace(state=(*program.state, *state))
 
 
 def _complete(
-    middle: Middle,
-    trunk: Trunk,
-    forecaster: Forecaster,
-    index: int,
-    known: Mapping[str, StateTensor],
-    accumulate: bool,
+    middle: Middle, trunk: Trunk, config: CacheConfig, index: int, known: Mapping[str, StateTensor]
 ) -> list[StateTensor]:
     compute, skip, decided = middle.compute, middle.skip, trunk.builder.outputs
+    method = Method.of(config)
     state: list[StateTensor] = []
     now, record = ValueKey("now", index).name, ValueKey("record", index).name
-    weights = _weights(skip, forecaster, now, decided[now])
+    weights = _weights(skip, method, index, decided)
     computed = compute.call(computed_steps, compute.input(now, decided[now]), named="computed")
+    paid = _feedback(compute, computed, method, index, decided, config) if method.feedback else None
     for node in middle.outputs:
-        history = _remember(middle, node, forecaster, computed, state)
-        _replay(middle, node, forecaster, weights, history)
-    if trunk.residual is not None:
+        history = _remember(middle, node, method, computed, paid, state)
+        _replay(middle, node, method, weights, history)
+    if trunk.residual is not None and ValueKey("residual", index).name in decided:
         previous = compute.state(known[StateKey("previous", index).name])
         compute.call(store, previous, compute.input(ValueKey("residual", index).name, trunk.residual))
     clock, log = known[StateKey("clock", index).name], known[StateKey("log", index).name]
+    distance = method.forecaster.distance if method.forecaster is not None else "step"
+    accumulate = config.max_accumulated_residual_diff is not None
     for builder, hit in ((compute, False), (skip, True)):
+        if config.plans:
+            follows = ValueKey("follows", index).name
+            builder.call(
+                store,
+                builder.state(known[StateKey("fits", index).name]),
+                builder.input(follows, decided[follows]),
+            )
         numbers = builder.state(clock)
         given = [builder.input(name, decided[name]) for name in (now, record)]
         builder.call(log_step, builder.state(log), given[0], float(hit), given[1])
         if hit:
             builder.call(commit_hit, numbers, *given, accumulate)
         else:
-            builder.call(commit_miss, numbers, *given, forecaster.distance)
+            builder.call(commit_miss, numbers, *given, distance)
     return state
 
 
-def _weights(builder: StageBuilder, forecaster: Forecaster, name: str, now: Node) -> Node | None:
-    """The forecaster's weights, by slot; None where there is one slot."""
-    if forecaster.snapshots == 1:
+def _weights(builder: StageBuilder, method: Method, index: int, decided: Mapping[str, Node]) -> Node | None:
+    """The weights of what is remembered, by slot; None where the only value is replayed as it is."""
+    if method.forecaster is not None and method.values == 1:
         return None
-    position = builder.input(name, now)
-    when = builder.call(times, position, forecaster.distance, named="when")
-    weights = builder.call(forecaster.weights, when, named="latest_first")
+    now = ValueKey("now", index).name
+    position = builder.input(now, decided[now])
+    if method.forecaster is None:
+        row = ValueKey("row", index).name
+        weights = builder.call(replay_weights, builder.input(row, decided[row]), named="latest_first")
+    else:
+        when = builder.call(times, position, method.forecaster.distance, named="when")
+        weights = builder.call(method.forecaster.weights, when, named="latest_first")
     return builder.call(by_slot, weights, builder.call(computed_steps, position), named="weights")
 
 
-def cached_whole(middle: Middle, node: Node, forecaster: Forecaster) -> str | None:
+def _feedback(
+    builder: StageBuilder,
+    computed: Node,
+    method: Method,
+    index: int,
+    decided: Mapping[str, Node],
+    config: CacheConfig,
+) -> tuple[Node, Node]:
+    """Of a computed step: the weight of its own value, and those of what is remembered, by slot."""
+    if method.forecaster is None:
+        row = ValueKey("row", index).name
+        given = builder.input(row, decided[row])
+        own = builder.call(own_weight, given, named="own")
+        weights = builder.call(replay_weights, given, named="paid_latest_first")
+    else:
+        now = ValueKey("now", index).name
+        position = builder.input(now, decided[now])
+        when = builder.call(times, position, method.forecaster.distance, named="when_paid")
+        forecast = builder.call(method.forecaster.weights, when, named="forecast_weights")
+        degree = error_degree(method.forecaster.order, config.level == "output")
+        paid = builder.call(feedback_row, when, builder.call(run_of_hits, position), forecast, degree)
+        own = builder.call(operator.getitem, paid, 0, named="own")
+        weights = builder.call(operator.getitem, paid, 1, named="paid")
+    return own, builder.call(by_slot, weights, computed, named="paid_weights")
+
+
+def cached_whole(middle: Middle, node: Node, on_residual: bool) -> str | None:
     """Why a tensor that the middle returns is cached itself, not its residual; None where the residual is.
 
     Example:
@@ -107,62 +144,68 @@ def cached_whole(middle: Middle, node: Node, forecaster: Forecaster) -> str | No
         >>> from torch import nn
         >>> import fxcache
         >>> from fxcache.passes.insert_forecast import cached_whole
-        >>> from fxcache import TaylorSeer
         >>> layer = nn.TransformerEncoderLayer(8, nhead=2, dim_feedforward=8)
         >>> model = nn.TransformerEncoder(layer, num_layers=4, enable_nested_tensor=False).eval()
         >>> inputs = {"src": torch.randn(3, 1, 8)}
         >>> cached = fxcache.transform(model, "F1B1_W4M0MC3_T1O1_R0.12", example_inputs=inputs)
         >>> middle = cached.graph.program.partition.middles[0]
-        >>> cached_whole(middle, middle.outputs[0], TaylorSeer(calibrate="hidden_states"))
-        'the forecaster has calibrate="hidden_states"'
-        >>> cached_whole(middle, middle.outputs[0], TaylorSeer()) is None
+        >>> cached_whole(middle, middle.outputs[0], on_residual=False)
+        'hidden states are to be cached'
+        >>> cached_whole(middle, middle.outputs[0], on_residual=True) is None
         True
     """
     dtype = node.meta["val"].dtype
     if not dtype.is_floating_point:
         return f"{dtype} has no differences to forecast"
-    if forecaster.calibrate != "residual":
-        return f'the forecaster has calibrate="{forecaster.calibrate}"'
+    if not on_residual:
+        return "hidden states are to be cached"
     return middle.whole.get(node.name)
 
 
-def _caches(middle: Middle, node: Node, forecaster: Forecaster) -> tuple[Forecaster, bool]:
-    """The forecaster of an output, and whether it works on the residual."""
-    method = forecaster if node.meta["val"].is_floating_point() else REUSE
-    return method, cached_whole(middle, node, forecaster) is None
-
-
 def _remember(
-    middle: Middle, node: Node, forecaster: Forecaster, computed: Node, state: list[StateTensor]
+    middle: Middle,
+    node: Node,
+    method: Method,
+    computed: Node,
+    paid: tuple[Node, Node] | None,
+    state: list[StateTensor],
 ) -> StateTensor | None:
     compute = middle.compute
     value = compute.outputs.pop(node.name)
     if not isinstance(node.meta["val"], torch.Tensor):  # a size: the skeleton's is the same
         compute.outputs[node.name] = value
         return None
-    method, on_residual = _caches(middle, node, forecaster)
     skeletons = middle.skeletons[node.name]
-    cached = (
-        compute.call(torch.sub, value, skeletons[0], named="residual") if skeletons and on_residual else value
-    )
-    history = StateTensor.like(HistoryKey(node.name).name, node.meta["val"], slots=method.snapshots)
+    on_residual = skeletons is not None and cached_whole(middle, node, method.on_residual) is None
+    cached = value
+    if skeletons is not None and on_residual:
+        cached = compute.call(torch.sub, value, skeletons[0], named="residual")
+    slots = method.values if _has_differences(node) else 1
+    history = StateTensor.like(HistoryKey(node.name).name, node.meta["val"], slots=slots)
     state.append(history)
-    compute.call(remember, compute.state(history), cached, computed)
+    remembered = compute.state(history)
+    if paid is not None and _has_differences(node):
+        own, weights = paid
+        value = compute.call(pay_back, value, cached, remembered, weights, own, named="corrected")
+    compute.call(remember, remembered, cached, computed)
     compute.outputs[node.name] = compute.call(materialize, value)
     return history
 
 
 def _replay(
-    middle: Middle, node: Node, forecaster: Forecaster, weights: Node | None, history: StateTensor | None
+    middle: Middle, node: Node, method: Method, weights: Node | None, history: StateTensor | None
 ) -> None:
     skip, skeletons = middle.skip, middle.skeletons[node.name]
     if history is None:
         assert skeletons is not None
         skip.outputs[node.name] = skeletons[1]
         return
-    method, on_residual = _caches(middle, node, forecaster)
-    given = () if method.snapshots == 1 else (weights,)
+    given = (weights,) if weights is not None and _has_differences(node) else ()
     forecast = skip.call(weighted_sum, skip.state(history), *given, named="forecast")
-    if skeletons and on_residual:
+    if skeletons and cached_whole(middle, node, method.on_residual) is None:
         forecast = skip.call(torch.add, skeletons[1], forecast)
     skip.outputs[node.name] = skip.call(materialize, forecast)
+
+
+def _has_differences(node: Node) -> bool:
+    return bool(node.meta["val"].dtype.is_floating_point)

@@ -27,7 +27,7 @@ def pair_streams(program: Program) -> Program:
 
     Takes a chain. Ensures that every pair of a stream has one shape and dtype; where sizes must be equal for
     that, `assumed` says so. Fills `beside` with further calls of the chain's modules; `notes` says what was
-    dropped.
+    dropped. Where the blocks do not matter there is nothing to pair.
 
     Example:
         >>> import torch
@@ -42,6 +42,8 @@ def pair_streams(program: Program) -> Program:
         >>> block.primary, block.carries  # what it returns continues what it was given
         (layers_1, {layers_1: layers_0})
     """
+    if not program.needs_chain:
+        return program
     chain = list(program.chain)
     pairings = _pairings(chain)
     blocks = [dataclasses.replace(b, carries=_carries(b, pairings.get(b.kind))) for b in chain]

@@ -11,6 +11,8 @@ from collections.abc import Sequence
 import torch
 from torch.fx import Node
 
+from ..config import CacheConfig
+from ..errors import ConfigError
 from ..ir.blocks import Block, Segment
 from ..ir.dataflow import same_shape
 from ..ir.fake_values import FakeValues
@@ -146,7 +148,7 @@ def _middle(program: Program, segment: Segment, crossing: dict[int, list[Node]],
     skeletons: dict[str, tuple[Node, Node] | None] = {}
     whole: dict[str, str] = {}
     for node in outputs:
-        found = _skeleton(node, identity, probe, compute, skip)
+        found = _skeleton(node, identity, probe, compute, skip, program.config)
         skeletons[node.name] = None if isinstance(found, str) else found
         if isinstance(found, str):
             whole[node.name] = found
@@ -154,12 +156,22 @@ def _middle(program: Program, segment: Segment, crossing: dict[int, list[Node]],
 
 
 def _skeleton(
-    node: Node, identity: Identity, probe: StageBuilder, compute: StageBuilder, skip: StageBuilder
+    node: Node,
+    identity: Identity,
+    probe: StageBuilder,
+    compute: StageBuilder,
+    skip: StageBuilder,
+    config: CacheConfig,
 ) -> tuple[Node, Node] | str:
     """The skeleton's value of a middle output in both branches; where it has none, why.
 
     `probe` is a builder to try it in, so that nothing is left in the branches where it has none.
     """
+    if config.level == "output":
+        if isinstance(node.meta["val"], torch.Tensor):
+            return "the model's output is cached"
+        need = "the model returns a size that it computes; use level='middle'"
+        raise ConfigError("level", config.level, need)
     try:
         counterpart = probe.value(node, identity)
         # a size follows from shapes, which are equal wherever a stream is carried

@@ -1,4 +1,7 @@
-"""Split the chain into segments: one for the model, or one for each block list."""
+"""Split the chain into segments: one for the model, or one for each block list.
+
+The output of the model has one decision, whatever the lists are.
+"""
 
 from __future__ import annotations
 
@@ -28,7 +31,8 @@ def split_segments(program: Program) -> Program:
         >>> segment.fn, [block.name for block in segment.middle], segment.bn
         (1, ['layers.1', 'layers.2'], 1)
     """
-    groups = [list(program.chain)] if program.scope == "model" else _by_list(program.chain)
+    whole = program.scope == "model" or program.config.level == "output"
+    groups = [list(program.chain)] if whole else _by_list(program.chain)
     fn, bn = program.config.fn_compute_blocks, program.config.bn_compute_blocks
     segments: list[Segment] = []
     for index, blocks in enumerate(groups):

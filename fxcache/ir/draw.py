@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING
 import torch
 from torch.fx import Node
 
-from ..forecasters import Reuse
 from .keys import stage_name, stage_names
+from .method import Method
 from .printer import describe_state
 from .program import Program
 from .stage import Stage
@@ -107,7 +107,7 @@ def _stage(program: Program, stage: Stage, work: Mapping[str, str]) -> str:
     calls = [str(n.target) for n in stage.graph.graph.find_nodes(op="call_module")]
     lines = list(_ranges(calls, {b.name for b in program.chain}))
     if stage.name.startswith("skip"):
-        lines.insert(0, type(program.config.forecaster or Reuse()).__name__)
+        lines.insert(0, Method.of(program.config).name)
     title = f"{stage.name}{': ' + work[stage.name] if stage.name in work else ''}"
     return f"{title}\\n" + _lines(lines)
 
@@ -134,6 +134,8 @@ def _some(names: list[str]) -> list[str]:
 
 def _decision(program: Program, fn: int) -> str:
     config = program.config
+    if config.plans:
+        return "hit?\\nby the plan"
     if config.steps_mask is not None:
         return "hit?\\nby the steps mask"
     if fn == 0:

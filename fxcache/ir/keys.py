@@ -9,8 +9,8 @@ import re
 from dataclasses import dataclass
 from typing import Literal, get_args
 
-StateKind = Literal["clock", "log", "sample", "previous", "mask"]
-ValueKind = Literal["near", "residual", "now", "hit", "record", "done"]
+StateKind = Literal["clock", "log", "sample", "previous", "mask", "plan", "fits"]
+ValueKind = Literal["near", "residual", "now", "hit", "record", "row", "follows", "done"]
 StageKind = Literal["front", "skip", "compute", "back"]
 
 
@@ -18,7 +18,7 @@ StageKind = Literal["front", "skip", "compute", "back"]
 class StateKey:
     """A state tensor of a segment. kind: "clock" and "log" say what a trajectory did; "sample" is what the
     last step was given to denoise, "previous" the front residual of the last computed step, "mask" the steps
-    mask.
+    mask; "plan" holds the rows of plans, "fits" which of them the trajectory followed so far.
 
     Example:
         >>> from fxcache.ir.keys import StateKey

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+import torch
 from torch.fx import GraphModule, Node
 
 from ..config import CacheConfig
@@ -104,6 +105,25 @@ class Program:
     by_class: bool = False
     among: frozenset[str] = frozenset()
     notes: tuple[str, ...] = ()
+
+    @property
+    def main_value(self) -> Any:
+        """The traced value that tells where, and in which dtype, the model computes: the primary stream of
+        its first block, or its first output."""
+        if self.chain and self.chain[0].primary is not None:
+            return self.chain[0].primary.meta["val"]
+        return self.output_values()[0].meta["val"]
+
+    @property
+    def needs_chain(self) -> bool:
+        """Whether the blocks matter: not where the output is cached and a hit runs none of them."""
+        return self.config.level != "output" or self.config.fn_compute_blocks > 0
+
+    def output_values(self) -> list[Node]:
+        """The tensors that the captured graph returns, each once."""
+        given: Any = self.capture.graph.graph.output_node().args[0]
+        nodes = dict.fromkeys(n for n in given if isinstance(n, Node))
+        return [n for n in nodes if isinstance(n.meta.get("val"), torch.Tensor)]
 
     def replace(self, **changes: Any) -> Program:
         return dataclasses.replace(self, **changes)

@@ -62,6 +62,8 @@ def _undescribed(graph: Graph) -> str | None:
 
 
 def streams_paired(program: Program) -> str | None:
+    if not program.needs_chain:
+        return None
     for block in program.chain:
         if block.primary is None:
             return f"block '{block.name}' gives no tensor"

@@ -191,6 +191,22 @@ def computed_steps(now: Tensor) -> Tensor:
     return now[COMPUTED]
 
 
+def run_of_hits(now: Tensor) -> Tensor:
+    """How many hits came right before this step: 0-dim float64.
+
+    now: [WIDTH] float64, what the step began with.
+
+    Example:
+        >>> import torch
+        >>> from fxcache.ops.clock import RUN, WIDTH, run_of_hits
+        >>> now = torch.zeros(WIDTH, dtype=torch.float64)
+        >>> now[RUN] = 3
+        >>> run_of_hits(now)
+        tensor(3., dtype=torch.float64)
+    """
+    return now[RUN]
+
+
 def log_step(log: Tensor, now: Tensor, hit: float, record: Tensor) -> None:
     """Write whether this step was a hit, and its diff, at the step's place in `log`.
 

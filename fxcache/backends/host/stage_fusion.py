@@ -66,7 +66,7 @@ def host_path(program: Program) -> Path:
 
 def _may_hit(program: Program) -> bool:
     config = program.config
-    return config.residual_diff_threshold > 0 or config.steps_mask_policy == "static"
+    return bool(config.plans) or config.residual_diff_threshold > 0 or config.steps_mask_policy == "static"
 
 
 def _waits(program: Program, hit: Stage, miss: Stage) -> str | None:

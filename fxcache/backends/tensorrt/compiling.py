@@ -22,9 +22,7 @@ from .shape_ranges import Shape, Sizes, sizes_of, specs_of
 
 def dtype_of(program: Program) -> torch.dtype:
     """The dtype in which the blocks compute: that of the primary stream."""
-    primary = program.chain[0].primary
-    assert primary is not None
-    return primary.meta["val"].dtype  # type: ignore[no-any-return]
+    return program.main_value.dtype  # type: ignore[no-any-return]
 
 
 def flat_names(program: Program) -> tuple[str, ...]:

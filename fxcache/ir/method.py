@@ -1,0 +1,52 @@
+"""What a cached value is made of in a hit: a forecaster's weights, or those of plans."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from ..config import CacheConfig
+from ..forecasters import Forecaster, Reuse
+
+REUSE = Reuse()
+
+
+@dataclass(frozen=True)
+class Method:
+    """What the values of a segment are made of.
+
+    values: k, how many computed values are remembered. on_residual: whether the middle's residual is cached,
+        where a value has one. forecaster: None where plans say it. feedback: whether computed steps pay back.
+
+    Example:
+        >>> from fxcache import CacheConfig
+        >>> from fxcache.ir.method import Method
+        >>> Method.of(CacheConfig()).name
+        'Reuse'
+    """
+
+    values: int
+    on_residual: bool
+    forecaster: Forecaster | None
+    feedback: bool
+
+    @staticmethod
+    def of(config: CacheConfig) -> Method:
+        """That of a config.
+
+        Example:
+            >>> from fxcache import CacheConfig, TaylorSeer
+            >>> from fxcache.ir.method import Method
+            >>> Method.of(CacheConfig(forecaster=TaylorSeer(order=2))).values
+            3
+        """
+        if config.plans:
+            on_residual = config.plans[0].level == "residual"
+            return Method(config.values, on_residual, None, feedback=True)
+        forecaster = config.forecaster or REUSE
+        on_residual = forecaster.calibrate == "residual"
+        return Method(forecaster.snapshots, on_residual, forecaster, config.feedback)
+
+    @property
+    def name(self) -> str:
+        """What to call it."""
+        return "Plan" if self.forecaster is None else type(self.forecaster).__name__
