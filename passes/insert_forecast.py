@@ -18,7 +18,7 @@ from ..ops.clock import commit_hit, commit_miss, computed_steps, log_step, run_o
 from ..ops.cond import materialize, store
 from ..ops.feedback import error_degree, feedback_row, pay_back
 from ..ops.history import by_slot, remember, weighted_sum
-from ..ops.plan import own_weight, replay_weights
+from ..ops.plan import own_weight, paid_weights, replay_weights
 from .insert_cache_check import LAST_SAMPLE, sample_node
 
 
@@ -70,8 +70,8 @@ def _complete(
     paid = _feedback(compute, computed, method, index, decided, config) if method.feedback else None
     for node in middle.outputs:
         history = _remember(middle, node, method, computed, paid, state)
-        _replay(middle, node, method, weights, history)
-    if trunk.residual is not None and ValueKey("residual", index).name in decided:
+        _replay(middle, node, weights, history)
+    if trunk.residual is not None:
         previous = compute.state(known[StateKey("previous", index).name])
         compute.call(store, previous, compute.input(ValueKey("residual", index).name, trunk.residual))
     clock, log = known[StateKey("clock", index).name], known[StateKey("log", index).name]
@@ -123,7 +123,7 @@ def _feedback(
         row = ValueKey("row", index).name
         given = builder.input(row, decided[row])
         own = builder.call(own_weight, given, named="own")
-        weights = builder.call(replay_weights, given, named="paid_latest_first")
+        weights = builder.call(paid_weights, given, named="paid_latest_first")
     else:
         now = ValueKey("now", index).name
         position = builder.input(now, decided[now])
@@ -134,32 +134,6 @@ def _feedback(
         own = builder.call(operator.getitem, paid, 0, named="own")
         weights = builder.call(operator.getitem, paid, 1, named="paid")
     return own, builder.call(by_slot, weights, computed, named="paid_weights")
-
-
-def cached_whole(middle: Middle, node: Node, on_residual: bool) -> str | None:
-    """Why a tensor that the middle returns is cached itself, not its residual; None where the residual is.
-
-    Example:
-        >>> import torch
-        >>> from torch import nn
-        >>> import fxcache
-        >>> from fxcache.passes.insert_forecast import cached_whole
-        >>> layer = nn.TransformerEncoderLayer(8, nhead=2, dim_feedforward=8)
-        >>> model = nn.TransformerEncoder(layer, num_layers=4, enable_nested_tensor=False).eval()
-        >>> inputs = {"src": torch.randn(3, 1, 8)}
-        >>> cached = fxcache.transform(model, "F1B1_W4M0MC3_T1O1_R0.12", example_inputs=inputs)
-        >>> middle = cached.graph.program.partition.middles[0]
-        >>> cached_whole(middle, middle.outputs[0], on_residual=False)
-        'hidden states are to be cached'
-        >>> cached_whole(middle, middle.outputs[0], on_residual=True) is None
-        True
-    """
-    dtype = node.meta["val"].dtype
-    if not dtype.is_floating_point:
-        return f"{dtype} has no differences to forecast"
-    if not on_residual:
-        return "hidden states are to be cached"
-    return middle.whole.get(node.name)
 
 
 def _remember(
@@ -175,10 +149,8 @@ def _remember(
     if not isinstance(node.meta["val"], torch.Tensor):  # a size: the skeleton's is the same
         compute.outputs[node.name] = value
         return None
-    skeletons = middle.skeletons[node.name]
-    on_residual = skeletons is not None and cached_whole(middle, node, method.on_residual) is None
-    cached = value
-    if skeletons is not None and on_residual:
+    skeletons, cached = middle.skeletons[node.name], value
+    if skeletons is not None:
         cached = compute.call(torch.sub, value, skeletons[0], named="residual")
     slots = method.values if _has_differences(node) else 1
     history = StateTensor.like(HistoryKey(node.name).name, node.meta["val"], slots=slots)
@@ -192,9 +164,7 @@ def _remember(
     return history
 
 
-def _replay(
-    middle: Middle, node: Node, method: Method, weights: Node | None, history: StateTensor | None
-) -> None:
+def _replay(middle: Middle, node: Node, weights: Node | None, history: StateTensor | None) -> None:
     skip, skeletons = middle.skip, middle.skeletons[node.name]
     if history is None:
         assert skeletons is not None
@@ -202,8 +172,10 @@ def _replay(
         return
     given = (weights,) if weights is not None and _has_differences(node) else ()
     forecast = skip.call(weighted_sum, skip.state(history), *given, named="forecast")
-    if skeletons and cached_whole(middle, node, method.on_residual) is None:
+    if skeletons is not None:
         forecast = skip.call(torch.add, skeletons[1], forecast)
+    elif not given:  # the state itself, which the next computed step writes to
+        forecast = skip.call(torch.clone, forecast)
     skip.outputs[node.name] = skip.call(materialize, forecast)
 
 

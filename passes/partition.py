@@ -17,6 +17,7 @@ from ..ir.blocks import Block, Segment
 from ..ir.dataflow import same_shape
 from ..ir.fake_values import FakeValues
 from ..ir.keys import stage_name
+from ..ir.method import Method
 from ..ir.program import Middle, Partition, Program, Trunk
 from ..ir.stage_builder import Identity, OpaqueValueError, StageBuilder, is_free
 
@@ -106,11 +107,11 @@ def _needed(starts: set[Node], inside: set[Node]) -> set[Node]:
 def _front_residual(
     program: Program, segment: Segment, builder: StageBuilder
 ) -> tuple[Node | None, str | None]:
-    """Primary stream after the front blocks minus its skeleton; None where Fn is 0.
+    """Primary stream after the front blocks minus its skeleton; None where Fn is 0, or plans decide.
 
     And, where it has no skeleton, why the stream itself is all there is to compare.
     """
-    if segment.fn == 0:
+    if segment.fn == 0 or program.config.plans:  # nothing is decided by it
         return None, None
     front = segment.blocks[: segment.fn]
     primary = front[-1].primary
@@ -167,11 +168,9 @@ def _skeleton(
 
     `probe` is a builder to try it in, so that nothing is left in the branches where it has none.
     """
-    if config.level == "output":
-        if isinstance(node.meta["val"], torch.Tensor):
-            return "the model's output is cached"
-        need = "the model returns a size that it computes; use level='middle'"
-        raise ConfigError("level", config.level, need)
+    why = _whole_anyway(node, config)
+    if why is not None:
+        return why
     try:
         counterpart = probe.value(node, identity)
         # a size follows from shapes, which are equal wherever a stream is carried
@@ -180,3 +179,17 @@ def _skeleton(
     except OpaqueValueError as error:
         return str(error)
     return compute.value(node, identity), skip.value(node, identity)
+
+
+def _whole_anyway(node: Node, config: CacheConfig) -> str | None:
+    """Why a middle's output is cached itself whatever its skeleton is; None where the residual may be."""
+    value = node.meta["val"]
+    if not isinstance(value, torch.Tensor):  # a size
+        if config.level == "output":
+            raise ConfigError("level", "output", "the model returns a size that it computes; use 'middle'")
+        return None
+    if config.level == "output":
+        return "the model's output is cached"
+    if not value.dtype.is_floating_point:
+        return f"{value.dtype} has no differences to forecast"
+    return None if Method.of(config).on_residual else "hidden states are to be cached"

@@ -16,9 +16,7 @@ from ..capture.forward_inputs import ForwardInputs
 from ..capture.leaf_adapter import LeafAdapter
 from ..config import CacheConfig, as_config
 from ..ir.blocks import Segment
-from ..ir.method import Method
 from ..ir.program import Program
-from ..passes.insert_forecast import cached_whole
 from ..runtime.cached_transformer import CachedTransformer
 from ..runtime.flops import count_step
 from ..runtime.stats import amount
@@ -255,10 +253,8 @@ def _lists(program: Program) -> tuple[tuple[str, str, int], ...]:
 def _segment(program: Program, segment: Segment) -> SegmentFound:
     assert program.partition is not None
     middle = program.partition.middles[segment.index]
-    on_residual = Method.of(program.config).on_residual
     tensors = [node for node in middle.outputs if isinstance(node.meta["val"], torch.Tensor)]
-    reasons = {node.name: cached_whole(middle, node, on_residual) for node in tensors}
-    whole = {name: why for name, why in reasons.items() if why is not None}
+    whole = {node.name: middle.whole[node.name] for node in tensors if node.name in middle.whole}
     cached = tuple((n.name, _shape(n), "value" if n.name in whole else "residual") for n in tensors)
     signal = program.partition.trunks[segment.index].whole
     names = tuple(b.name for b in segment.blocks)

@@ -10,6 +10,7 @@ from torch import nn
 from ..backends.lowering import lowering
 from ..config import FIELDS, CacheConfig, as_config
 from ..errors import ConfigError
+from ..ir.replan import require_made_for
 from ..runtime.cached_transformer import CachedTransformer
 from ..runtime.diffusers_pipeline import ConfigLike, P, is_pipeline, transform_pipeline
 from ..runtime.specializations import MAX_CAPTURES
@@ -64,7 +65,8 @@ def transform(
     Args:
         model: any `nn.Module` whose forward runs a chain of blocks, however it holds them; not changed;
             or a `diffusers.DiffusionPipeline`, whose denoisers are replaced by cached ones in place.
-        config: a `CacheConfig`, the notation `"F8B0_W8M0MC3_T1O1_R0.12"`, or a mapping of fields. For a
+        config: a `Plan` or several, a `CacheConfig`, the notation `"F8B0_W8M0MC3_T1O1_R0.12"`, the path of
+            a plan's file (`"plan.json"`), or a mapping of fields. For a
             pipeline also a mapping from component names to one of these: only those are transformed.
         example_inputs: keyword arguments of one call, to capture now; else the first call captures.
         scope: "model" makes the whole chain one segment; "list" gives every block list its own Fn, Bn,
@@ -81,7 +83,7 @@ def transform(
         A module to use in the model's place; of a pipeline, the pipeline (`fxcache.restore` undoes it).
 
     Raises:
-        ConfigError, NotationError: the config cannot work. NoTimestepError: no such input.
+        ConfigError, NotationError, PlanError: the config cannot work. NoTimestepError: no such input.
         AlreadyCachedError: diffusers' own cache is enabled. NoDenoiserError: nothing in the pipeline to
         cache. CaptureError, NoBlocksError, TooManyBlocksError, BlockMutationError: the model cannot be
         transformed so; raised here with `example_inputs`, else by the first call. OpaqueInputError,
@@ -109,8 +111,10 @@ def transform(
         raise ConfigError("max_captures", max_captures, "it must be at least 1", of="fxcache.transform()")
 
     def cache(module: nn.Module, settings: CacheConfig) -> CachedTransformer:
+        original = module.original if isinstance(module, CachedTransformer) else require_model(module)
+        require_made_for(settings.plans, type(original).__name__)
         return CachedTransformer(
-            module.original if isinstance(module, CachedTransformer) else require_model(module),
+            original,
             settings,
             choose_lowering=lowering,
             scope=scope,

@@ -75,6 +75,7 @@ class ValueKey:
 # What is named so: with `output_N`, those of the capture's own outputs.
 NUMBERED = "|".join((*get_args(StateKind), *get_args(ValueKind), "output"))
 HISTORY = re.compile(r"(.+)_history")
+PLAN = re.compile(r"plan_\d+")  # the rows of plans
 RECORD = re.compile(r"(clock|log)_\d+")  # the small state tensors that say what a trajectory did
 
 

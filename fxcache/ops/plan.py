@@ -19,6 +19,7 @@ REPLAY, COMPUTE, END = 0.0, 1.0, 2.0  # what a step does; END: it belongs to no 
 ROWS = MAX_STEPS + 1  # the last one ends every plan
 PLANS = 4  # that may be given together
 ANY = 1e300  # in place of a timestep: any will do; finite, so that JSON can hold it
+UNPLANNED = -1.0  # what the record of a step says that belongs to no plan
 TOLERANCE = 2.0**-8  # relative, of a timestep: what bfloat16 rounds away
 
 
@@ -84,24 +85,44 @@ def follow_plan(now: Tensor, fits: Tensor, plan: Tensor) -> tuple[Tensor, Tensor
     planned = follows.any()
     row = torch.where(planned, entries.index_select(0, chosen).squeeze(0), plan[-1, -1])
     hit = (row[KIND] == REPLAY) & (now[COMPUTED] > 0)
-    record = torch.where(planned, float("nan"), -1.0).to(torch.float32)
+    record = torch.where(planned, float("nan"), UNPLANNED).to(torch.float32)
     return hit, record, row, follows.to(fits.dtype)
 
 
 def replay_weights(row: Tensor) -> Tensor:
-    """The weights of the last computed values in a plan's row, [k], that of the latest first.
+    """The weights of a step that is not computed, [k], that of the latest value first.
+
+    Those of the step's row; the latest value where the host was mistaken and replays a step to be computed.
 
     Example:
         >>> import torch
         >>> from fxcache.ops.plan import replay_weights
         >>> replay_weights(torch.tensor([500.0, 0.0, 0.0, 2.0, -1.0]))
         tensor([ 2., -1.])
+        >>> replay_weights(torch.tensor([500.0, 1.0, 1.5, -0.5, 0.0]))  # a row of a computed step
+        tensor([1., 0.])
     """
-    return row[FIRST:]
+    weights = row[FIRST:]
+    latest = (torch.arange(weights.shape[0], device=row.device) == 0).to(weights.dtype)
+    return torch.where(row[KIND] == REPLAY, weights, latest)
+
+
+def paid_weights(row: Tensor) -> Tensor:
+    """The weights with which a computed step pays back, [k], that of the latest value first.
+
+    Zeros where the row is not of a computed step.
+
+    Example:
+        >>> import torch
+        >>> from fxcache.ops.plan import paid_weights
+        >>> paid_weights(torch.tensor([500.0, 1.0, 1.5, -0.5]))
+        tensor([-0.5000])
+    """
+    return torch.where(row[KIND] == COMPUTE, row[FIRST:], 0.0)
 
 
 def own_weight(row: Tensor) -> Tensor:
-    """The weight of a computed step's own value in a plan's row, 0-dim.
+    """The weight of a computed step's own value, 0-dim; 1 where the row is not of a computed step.
 
     Example:
         >>> import torch
@@ -109,4 +130,4 @@ def own_weight(row: Tensor) -> Tensor:
         >>> own_weight(torch.tensor([500.0, 1.0, 1.5, -0.5]))
         tensor(1.5000)
     """
-    return row[OWN]
+    return torch.where(row[KIND] == COMPUTE, row[OWN], 1.0)

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import copy
 import functools
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from typing import Any
 
 import torch
 
 from ..config import CacheConfig
+from ..ir.replan import replanned
+from ..plans import Plan
 from ..runtime.contexts import Contexts
 from ..runtime.sealed import Sealed
 from ..runtime.stats import Stats
@@ -156,6 +158,22 @@ class PackagedTransformer(Sealed):
     def reset(self) -> None:
         """Forget all states."""
         self._contexts.reset()
+
+    def use(self, plans: Plan | Sequence[Plan]) -> None:
+        """Follow another plan, or several of which the timesteps choose, from the next trajectory on.
+
+        The package stays as it is. Trajectories under way end.
+
+        plans: of the level, Fn and Bn of the one that it was exported with, and of no more values.
+
+        Raises:
+            PlanError: the package was not made for such a plan.
+        """
+        config = replanned(self.cache_config, plans, self.manifest.model)
+        manifest = self.manifest.with_plans(config)
+        graph = PackagedGraph(manifest, self.run)
+        self._contexts.finish()
+        self.__dict__.update(manifest=manifest, cache_config=config, _graph=graph)
 
     def _reset_stateful_cache(self, recurse: bool = True) -> None:
         # diffusers calls this when a pipeline is done; the record stays for `stats()`.

@@ -147,6 +147,17 @@ class Plan:
         """
         return dataclasses.replace(self, **changes)
 
+    def padded(self, values: int) -> Plan:
+        """The same plan with room for more values in a row.
+
+        Example:
+            >>> import fxcache
+            >>> fxcache.Plan(steps=2, computed=(0,), weights=((1, 0), (0, 1))).padded(3).weights[1]
+            (0.0, 1.0, 0.0, 0.0)
+        """
+        rest = (0.0,) * (values - self.values)
+        return self.replace(weights=tuple((*row, *rest) for row in self.weights)) if rest else self
+
     def to_dict(self) -> dict[str, Any]:
         """Plain values that JSON can hold; `from_dict` reads them back.
 

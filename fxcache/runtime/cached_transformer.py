@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import warnings
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from typing import Any
 
@@ -31,6 +31,8 @@ from ..errors import (
     TooManyContextsError,
     TrajectoryWarning,
 )
+from ..ir.replan import replanned
+from ..plans import Plan
 from ..torch_private import symbolic_trace
 from .contexts import Contexts
 from .foreign_tracers import REASON, refuse_compilation, refuse_tracing
@@ -302,6 +304,29 @@ class CachedTransformer(ModuleProxy):
         self._contexts.reset()
         self._specializations.forgive()
         self._told.clear()
+
+    def use(self, plans: Plan | Sequence[Plan]) -> None:
+        """Follow another plan, or several of which the timesteps choose, from the next trajectory on.
+
+        No graph is captured or compiled anew. Trajectories under way end.
+
+        plans: of the level, Fn and Bn of the one that the model was transformed with, and of no more values.
+
+        Raises:
+            PlanError: the graph was not made for such a plan.
+
+        Example:
+            >>> import fxcache
+            >>> from fxcache.embedded import load_transformer
+            >>> plan = fxcache.Plan(steps=2, computed=(0,), weights=((1, 0), (0, 1)))
+            >>> cached = fxcache.transform(load_transformer(), plan)
+            >>> cached.use([plan, plan.replace(steps=3, weights=((1, 0), (0, 1), (0, 1)))])
+            >>> print(cached.cache_config)
+            PLAN(2 steps, 1 computed) + PLAN(3 steps, 1 computed)
+        """
+        self.cache_config = replanned(self.cache_config, plans, type(self.original).__name__)
+        self._specializations.use(self.cache_config)
+        self._contexts.finish()
 
     def _reset_stateful_cache(self, recurse: bool = True) -> None:
         # diffusers calls this when a pipeline is done; the record stays for `stats()`.

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
 from typing import Any, Protocol, TypeVar
 
 from torch import nn
@@ -12,10 +13,11 @@ from ..capture.root_hooks import forward_beneath
 from ..config import CacheConfig, as_config
 from ..errors import ConfigError, NoDenoiserError
 from ..ir.module_lists import find_lists
+from ..plans import Plan
 from .cached_transformer import CachedTransformer
 from .sealed import Sealed
 
-ConfigLike = CacheConfig | str | Mapping[str, Any] | None
+ConfigLike = CacheConfig | Plan | Sequence[Plan] | str | Path | Mapping[str, Any] | None
 
 
 class Pipeline(Protocol):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 
@@ -11,6 +10,7 @@ import torch
 from ..errors import UnknownContextError
 from ..ir.keys import StateKey
 from ..ops.clock import LIVE, STEP
+from ..ops.plan import UNPLANNED
 from ..spelling import nearest
 from .flops import StepFlops
 
@@ -22,6 +22,7 @@ class SegmentStats:
     """One segment's decisions in a trajectory.
 
     hits: per step, whether it replayed its cache. residual_diffs: step → diff, where one decided.
+    unplanned: steps that belonged to no plan, and so were computed, where plans were to be followed.
 
     Example:
         >>> from fxcache.runtime.stats import SegmentStats
@@ -31,6 +32,7 @@ class SegmentStats:
 
     hits: tuple[bool, ...]
     residual_diffs: Mapping[int, float]
+    unplanned: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -74,6 +76,11 @@ class ContextStats:
         return tuple(i for i, hit in enumerate(self.hits) if hit)
 
     @property
+    def unplanned(self) -> tuple[int, ...]:
+        """Steps that belonged to none of the plans to be followed: they were computed, uncorrected."""
+        return self.segments[0].unplanned if self.segments else ()
+
+    @property
     def residual_diffs(self) -> Mapping[int, float]:
         """Step → relative change of the first segment's front residual, where that decided."""
         return self.segments[0].residual_diffs if self.segments else {}
@@ -113,8 +120,9 @@ def _segment_stats(state: Mapping[str, torch.Tensor], index: int) -> SegmentStat
     log = state[StateKey("log", index).name]
     steps = min(int(clock[LIVE, STEP].item()), log.shape[1])
     hits, diffs = log[:, :steps].tolist()
-    decided = {i: d for i, d in enumerate(diffs) if not math.isnan(d)}
-    return SegmentStats(tuple(bool(h) for h in hits), decided)
+    decided = {i: d for i, d in enumerate(diffs) if d >= 0}
+    unplanned = tuple(i for i, d in enumerate(diffs) if d == UNPLANNED)
+    return SegmentStats(tuple(bool(h) for h in hits), decided, unplanned)
 
 
 def _count_flops(segments: tuple[SegmentStats, ...], step: StepFlops | None) -> tuple[int | None, int | None]:
@@ -188,6 +196,9 @@ class Stats:
         widths = [max(len(row[i]) for row in rows) for i in range(len(head))]
         lines = ["  ".join(cell.ljust(w) for cell, w in zip(r, widths, strict=True)).rstrip() for r in rows]
         lines.insert(1, "  ".join("-" * w for w in widths))
+        for name, context in self.contexts.items():
+            if context.unplanned:
+                lines.append(f"{name}: steps {ranges(context.unplanned)} are of no plan, and were computed")
         return "\n".join(lines)
 
 
