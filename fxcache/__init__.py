@@ -16,7 +16,7 @@ from .api.load import load
 from .api.transform import transform
 from .config import CacheConfig
 from .errors import FxcacheError
-from .forecasters import Forecaster, HiCache, Newton, Reuse, TaylorSeer
+from .forecasters import Forecaster, HiCache, Newton, Reuse, Spectrum, TaylorSeer
 from .package.packaged_transformer import PackagedTransformer
 from .plans import Plan
 from .runtime.cached_transformer import CachedTransformer
@@ -36,6 +36,7 @@ __all__ = [
     "PackagedTransformer",
     "Plan",
     "Reuse",
+    "Spectrum",
     "Stats",
     "TaylorSeer",
     "compile",

@@ -16,9 +16,10 @@ from .base import Forecaster, Times
 from .hicache import HiCache
 from .newton import Newton
 from .reuse import Reuse
+from .spectrum import Spectrum
 from .taylorseer import TaylorSeer
 
-FORECASTERS: tuple[type[Forecaster], ...] = (Reuse, TaylorSeer, Newton, HiCache)
+FORECASTERS: tuple[type[Forecaster], ...] = (Reuse, TaylorSeer, Newton, HiCache, Spectrum)
 
 
 def forecaster_from_dict(fields: Mapping[str, Any]) -> Forecaster:
@@ -58,6 +59,7 @@ __all__ = [
     "HiCache",
     "Newton",
     "Reuse",
+    "Spectrum",
     "TaylorSeer",
     "Times",
     "forecaster_from_dict",
