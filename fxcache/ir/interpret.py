@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any, Protocol, TypeVar
 
+from ..ops.known_decision import is_hit
 from .keys import StageKind, ValueKey, stage_names
 
 
@@ -102,4 +103,4 @@ class StageInterpreter:
 
     def hits(self, index: int, values: Mapping[str, Any]) -> bool:
         """Whether segment `index` is skipped. By default what the front before it decided."""
-        return bool(values[ValueKey("hit", index).name])
+        return is_hit(values[ValueKey("hit", index).name])

@@ -8,6 +8,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from .known_decision import is_hit
+
 Branch = Callable[..., tuple[Any, ...]]
 
 
@@ -34,7 +36,7 @@ def conditional(
         (tensor(20),)
     """
     if not torch.compiler.is_compiling():
-        return skip(*operands) if hit else compute(*operands)
+        return skip(*operands) if is_hit(hit) else compute(*operands)
     intermediate_operands = [i for i in intermediate_operands if isinstance(operands[i], Tensor)]
     complex_ones = [i for i in intermediate_operands if operands[i].is_complex()]
     if complex_ones:

@@ -10,6 +10,7 @@ import torch
 from ..capture.call_signature import Call
 from ..environment.ambient_settings import ambient_key
 from ..ir.roles import Roles
+from ..plans import Plan
 from ..runtime.flops import StepFlops
 from ..runtime.served_graph import Served
 from .arguments import open_sizes, plain
@@ -36,6 +37,11 @@ class PackagedGraph:
     @property
     def segments(self) -> int:
         return self._manifest.segments
+
+    @property
+    def plans(self) -> tuple[Plan, ...]:
+        """None: the decision lies in the compiled code."""
+        return ()
 
     def call(self, tensors: list[torch.Tensor]) -> Call:
         """A call with these inputs. Its key tells calls apart as that of the exported model does.

@@ -7,7 +7,9 @@ from typing import Any
 import torch
 
 from ..capture.call_signature import Call
+from ..ops.known_decision import knowing
 from .context import Context
+from .host_plan import waits
 from .per_caller import PerCaller
 from .served_graph import Served
 from .stats import ContextStats, SegmentStats, Stats, context_stats
@@ -65,7 +67,12 @@ class Contexts(PerCaller[Context]):
 def _advance(state: TrajectoryState, graph: Served, call: Call) -> tuple[Any, ...]:
     tensors = state.tensors(graph, call)
     try:
-        return graph.run(*call.tensors, *tensors)
+        if not graph.plans or not waits(tensors[0].device):
+            return graph.run(*call.tensors, *tensors)
+        time = graph.roles.time
+        timestep = None if time is None else call.tensors[time]
+        with knowing(state.host.decision(graph.plans, state.state, timestep)):
+            return graph.run(*call.tensors, *tensors)
     except BaseException:
         state.forget()  # a half-made step must leave nothing that a later one could use
         raise

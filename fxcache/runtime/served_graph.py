@@ -9,6 +9,7 @@ import torch
 
 from ..capture.call_signature import Call
 from ..ir.roles import Roles
+from ..plans import Plan
 from .flops import StepFlops
 
 
@@ -27,6 +28,11 @@ class Served(Protocol):
 
     @property
     def segments(self) -> int: ...
+
+    @property
+    def plans(self) -> tuple[Plan, ...]:
+        """The plans by which the host may decide; none where the decision lies in compiled code."""
+        ...
 
     def allocate(self, call: Call) -> dict[str, torch.Tensor]:
         """Fresh state for the sizes of `call`, by name and in order."""

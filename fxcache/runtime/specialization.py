@@ -24,6 +24,7 @@ from ..ir.guards import ShapeGuards
 from ..ir.keys import HISTORY, StateKey
 from ..ir.program import Program
 from ..ir.roles import Roles
+from ..plans import Plan
 from .flops import Described, StepFlops, count_stages, count_step
 from .served_graph import Served
 from .state_kind import Kind as StateKind
@@ -111,6 +112,11 @@ class Specialization:
     def segments(self) -> int:
         """How many decisions a step makes."""
         return len(self.program.segments)
+
+    @property
+    def plans(self) -> tuple[Plan, ...]:
+        """The plans that its graph follows."""
+        return self.program.config.plans
 
     def intact(self) -> bool:
         """Whether the model's Python state is what the graph was made for."""

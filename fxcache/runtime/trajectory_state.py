@@ -10,17 +10,22 @@ import torch
 from ..capture.call_signature import Call
 from ..ir.state import record_of
 from .flops import StepFlops
+from .host_plan import HostPlan
 from .served_graph import Served
 
 
 @dataclass(eq=False)
 class TrajectoryState:
-    """State of one trajectory: the tensors of the one under way, or what is left of it once over."""
+    """State of one trajectory: the tensors of the one under way, or what is left of it once over.
+
+    host: what the host knows of the plan that it follows.
+    """
 
     graph: Served | None = None
     call_key: tuple[Any, ...] = ()
     state: dict[str, torch.Tensor] = field(default_factory=dict)
     uncached_steps: int = 0
+    host: HostPlan = field(default_factory=HostPlan)
     _measured: tuple[Served, tuple[Any, ...]] | None = None
 
     def tensors(self, graph: Served, call: Call) -> list[torch.Tensor]:
@@ -41,8 +46,10 @@ class TrajectoryState:
     def forget(self) -> None:
         """Drop the state, the record of the trajectory included."""
         self.graph, self.call_key, self.state, self.uncached_steps = None, (), {}, 0
+        self.host = HostPlan()
 
     def finish(self) -> None:
         """End the trajectory: free what is remembered, keep the small record for `stats()`."""
         self.state = record_of(self.state)
+        self.host = HostPlan()
         self.call_key = ()

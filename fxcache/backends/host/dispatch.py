@@ -8,6 +8,7 @@ from typing import Any
 from ...ir.keys import ValueKey
 from ...ir.program import Program
 from ...ir.stage import Stage
+from ...ops.known_decision import is_hit
 from .stage_fusion import Path
 
 Runner = Callable[..., tuple[Any, ...]]
@@ -40,7 +41,7 @@ def _speculating(
 
     def run(*values: Any) -> tuple[Any, ...]:
         results = run_step(*[values[i] for i in at])
-        if results[decision]:
+        if is_hit(results[decision]):
             return results[outputs]
         known = (values, results)
         return run_miss(*[known[source][i] for source, i in wanted])
@@ -64,7 +65,7 @@ def _deciding(names: Sequence[str], path: Path, compiled: Callable[[Stage], Runn
         results = front(*[values[i] for i in at])
         known = [values, results]
         for i, (of_hit, of_miss) in enumerate(picks):
-            hit = bool(results[decisions[i]])
+            hit = is_hit(results[decisions[i]])
             stage, wanted = (hits[i], of_hit) if hit else (misses[i], of_miss)
             results = stage(*[known[source][k] for source, k in wanted])
             known.append(results)
