@@ -302,7 +302,7 @@ class PlanWarning(UserWarning):
     """A run turned out to follow no plan after some of its steps.
 
     Warned of where the host does not wait for the device: a timestep was not that of the plan. The steps
-    after it are computed. Call `reset()` after a run that was broken off; give the plan of this number of steps.
+    after it are computed. Call `reset()` after a run that was broken off; give the plan for so many steps.
     """
 
 

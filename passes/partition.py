@@ -192,4 +192,4 @@ def _whole_anyway(node: Node, config: CacheConfig) -> str | None:
         return "the model's output is cached"
     if not value.dtype.is_floating_point:
         return f"{value.dtype} has no differences to forecast"
-    return None if Method.of(config).on_residual else "hidden states are to be cached"
+    return Method.of(config).whole

@@ -1,12 +1,16 @@
 // Runs a whole sampling loop on an fxcache package, with the cache's state kept here, and prints a
 // checksum, which tests/package/test_package.py compares with that of the same loop in Python.
 //
-//   sample PACKAGE STEPS BATCH TOKENS WIDTH
+//   sample PACKAGE STEPS BATCH TOKENS WIDTH [PLAN.json ...]
+//
+// With plans, a package that was exported with one follows these instead.
 //
 // The package is one exported from a model of the inputs (hidden_states [batch, tokens, width],
 // timestep [batch]) that predicts a velocity shaped like hidden_states.
 #include <torch/torch.h>
 #include <torch/csrc/inductor/aoti_package/model_package_loader.h>
+
+#include "plan.hpp"
 
 #include <cstdio>
 #include <cstdlib>
@@ -54,8 +58,8 @@ at::Tensor fresh(const std::string& line, const std::vector<at::Tensor>& inputs)
 }  // namespace
 
 int main(int argc, char** argv) {
-  if (argc != 6) {
-    std::fprintf(stderr, "usage: sample PACKAGE STEPS BATCH TOKENS WIDTH\n");
+  if (argc < 6) {
+    std::fprintf(stderr, "usage: sample PACKAGE STEPS BATCH TOKENS WIDTH [PLAN.json ...]\n");
     return 2;
   }
   const int steps = std::atoi(argv[2]);
@@ -66,8 +70,10 @@ int main(int argc, char** argv) {
   auto latents = at::linspace(-1.0, 1.0, batch * tokens * width).reshape({batch, tokens, width});
   auto timestep = at::full({batch}, 1.0);
   std::vector<at::Tensor> state;
-  for (auto& line : split(package.get_metadata().at("fxcache_state"), '\n'))
+  for (const auto& line : split(package.get_metadata().at("fxcache_state"), '\n')) {
     state.push_back(fresh(line, {latents, timestep}));
+    if (argc > 6 && line.rfind("plan_", 0) == 0) plan::use(state.back(), {argv + 6, argv + argc});
+  }
 
   for (int i = 0; i < steps; ++i) {
     timestep = at::full({batch}, 1.0 - static_cast<double>(i) / steps);

@@ -14,8 +14,8 @@ REUSE = Reuse()
 class Method:
     """What the values of a segment are made of.
 
-    values: k, how many computed values are remembered. on_residual: whether the middle's residual is cached,
-        where a value has one. forecaster: None where plans say it. feedback: whether computed steps pay back.
+    values: k, how many computed values are remembered. whole: why a middle's value is cached itself; None
+        where its residual is. forecaster: None where plans say it. feedback: whether computed steps pay back.
 
     Example:
         >>> from fxcache import CacheConfig
@@ -25,7 +25,7 @@ class Method:
     """
 
     values: int
-    on_residual: bool
+    whole: str | None
     forecaster: Forecaster | None
     feedback: bool
 
@@ -40,11 +40,12 @@ class Method:
             3
         """
         if config.plans:
-            on_residual = config.plans[0].level == "residual"
-            return Method(config.values, on_residual, None, feedback=True)
+            whole = None if config.plans[0].level == "residual" else "the plan is for hidden states"
+            return Method(config.values, whole, None, feedback=True)
         forecaster = config.forecaster or REUSE
-        on_residual = forecaster.calibrate == "residual"
-        return Method(forecaster.snapshots, on_residual, forecaster, config.feedback)
+        calibrate = forecaster.calibrate
+        whole = None if calibrate == "residual" else f'the forecaster has calibrate="{calibrate}"'
+        return Method(forecaster.snapshots, whole, forecaster, config.feedback)
 
     @property
     def name(self) -> str:

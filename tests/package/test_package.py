@@ -5,6 +5,7 @@ from __future__ import annotations
 import shutil
 import subprocess
 import threading
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -13,7 +14,7 @@ import torch
 from torch import Tensor
 
 import fxcache
-from fxcache import CachedTransformer, PackagedTransformer
+from fxcache import CachedTransformer, PackagedTransformer, Plan
 from fxcache.api.load import load
 from fxcache.errors import TooManyContextsError
 from tests.toy import latents, timesteps, toy
@@ -181,6 +182,15 @@ def test_the_embedded_flux_as_a_package_in_its_pipeline(tmp_path: Path) -> None:
     assert package.stats()["cond"].hits == hits and any(hits)
 
 
+def _loop(model: Callable[..., Tensor], steps: int) -> Tensor:
+    """What `bench/cpp/sample.cpp` does."""
+    x = torch.linspace(-1, 1, 2 * 7 * 8).reshape(2, 7, 8)
+    with torch.no_grad():
+        for i in range(steps):
+            x = x - model(x, torch.full((2,), 1 - i / steps)) / steps
+    return x
+
+
 @pytest.mark.skipif(
     shutil.which("cmake") is None or shutil.which("g++") is None, reason="needs cmake and g++"
 )
@@ -191,18 +201,31 @@ def test_a_program_without_python_gives_the_same_checksum(toy_package: Path, tmp
     for command in (configure, ["cmake", "--build", str(tmp_path)]):
         done = subprocess.run(command, capture_output=True, text=True)
         assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
-    steps, batch, tokens, width = 20, 2, 7, 8
-    sizes = [str(n) for n in (steps, batch, tokens, width)]
-    done = subprocess.run(
-        [str(tmp_path / "sample"), str(toy_package), *sizes], capture_output=True, text=True
-    )
-    assert done.returncode == 0, done.stderr[-3000:]
-    checksum, hits = done.stdout.split()
+
+    def sampled(package: Path, steps: int, *plans: Path) -> tuple[float, int]:
+        arguments = [str(package), str(steps), "2", "7", "8", *map(str, plans)]
+        done = subprocess.run([str(tmp_path / "sample"), *arguments], capture_output=True, text=True)
+        assert done.returncode == 0, done.stderr[-3000:]
+        checksum, hits = done.stdout.split()
+        return float(checksum), int(hits)
 
     model = fxcache.transform(toy(), "F1B1_W3M0MC2_T1O1_R1000")
-    x = torch.linspace(-1, 1, batch * tokens * width).reshape(batch, tokens, width)
-    with torch.no_grad():
-        for i in range(steps):
-            x = x - model(x, torch.full((batch,), 1 - i / steps)) / steps
-    assert float(checksum) == pytest.approx(x.double().abs().sum().item(), rel=1e-5)
-    assert int(hits) == model.stats().cached > 0
+    checksum, hits = sampled(toy_package, 20)
+    assert checksum == pytest.approx(_loop(model, 20).double().abs().sum().item(), rel=1e-5)
+    assert hits == model.stats().cached > 0
+
+    # One package, and two plans that come as files.
+    times = tuple(1 - i / 6 for i in range(6))
+    rows = ((1, 0, 0), (1, 0, 0), (0, 2, -1), (1.5, -1, 0.5), (0, 1.5, -0.5), (1, 0, 0))
+    first = Plan(steps=6, computed=(0, 1, 3, 5), weights=rows, timesteps=times)
+    second = Plan(steps=4, computed=(0, 1), weights=((1, 0), (1, 0), (0, 1), (0, 1)), timesteps=times[:4])
+    files = [p.save(tmp_path / f"{p.steps}.json") for p in (first, second)]
+    planned = fxcache.transform(toy(), first)
+    example = {"hidden_states": torch.randn(2, 7, 8), "timestep": torch.ones(2)}
+    package = fxcache.export(planned, tmp_path / "planned.pt2", example)
+    for given in (first, second, [first, second]):
+        planned.use(given)
+        given_files = files if isinstance(given, list) else [files[given is second]]
+        checksum, hits = sampled(package, 6, *given_files)
+        assert checksum == pytest.approx(_loop(planned, 6).double().abs().sum().item(), rel=1e-5)
+        assert hits == planned.stats().cached > 0
