@@ -19,6 +19,7 @@ from .errors import FxcacheError
 from .forecasters import Forecaster, HiCache, Newton, Reuse, Spectrum, TaylorSeer
 from .package.packaged_transformer import PackagedTransformer
 from .plans import Plan
+from .plans.formula import plan
 from .runtime.cached_transformer import CachedTransformer
 from .runtime.diffusers_pipeline import restore
 from .runtime.stats import ContextStats, Stats
@@ -43,6 +44,7 @@ __all__ = [
     "explain",
     "export",
     "load",
+    "plan",
     "restore",
     "transform",
 ]

@@ -19,7 +19,15 @@ import pytest
 
 import fxcache
 
-PACKAGES = ("fxcache.api", "fxcache.embedded", "fxcache.forecasters", "fxcache.ops", "fxcache.passes")
+PACKAGES = (
+    "fxcache.api",
+    "fxcache.calibration",
+    "fxcache.embedded",
+    "fxcache.forecasters",
+    "fxcache.ops",
+    "fxcache.passes",
+    "fxcache.plans",
+)
 MODULES = (
     "fxcache",
     "fxcache.config",

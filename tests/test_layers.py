@@ -24,6 +24,7 @@ LAYERS = (
     {"runtime"},
     {"package"},
     {"backends"},
+    {"calibration"},
     {"api"},
     {"__init__"},
     {"embedded"},

@@ -1,5 +1,5 @@
 """Plans: which steps of a run are computed, and what the others are made of, known before it begins."""
 
-from .plan import Plan
+from .plan import Plan, Quality
 
-__all__ = ["Plan"]
+__all__ = ["Plan", "Quality"]

@@ -1,0 +1,1 @@
+"""Calibration: plans fitted to what a model and its sampler really do."""
