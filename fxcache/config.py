@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from . import notation
-from .errors import ConfigError, MaskTooShortError, SignalRequiredError
+from .errors import ConfigError, MaskTooShortError, PlanError, SignalRequiredError
 from .forecasters import Forecaster, forecaster_from_dict, forecaster_to_dict
 from .plans import Plan
 from .plans.plan import as_plans
@@ -180,7 +180,7 @@ class CacheConfig:
             >>> from fxcache import CacheConfig, Plan
             >>> plan = Plan(steps=2, computed=(0,), weights=((1, 0), (0, 1)))
             >>> print(CacheConfig.from_plans(plan))
-            PLAN(2 steps, 1 computed)
+            P2K1_...
         """
         given = as_plans(plans)
         return cls(plans=given, **_of_plan(given[0]))
@@ -189,7 +189,7 @@ class CacheConfig:
         """This config, checked against the number of steps that will be run.
 
         Raises:
-            MaskTooShortError: a steps mask covers fewer.
+            MaskTooShortError: a steps mask covers fewer. PlanError: no plan is for so many.
 
         Example:
             >>> from fxcache import CacheConfig
@@ -197,6 +197,9 @@ class CacheConfig:
             Traceback (most recent call last):
             fxcache.errors.MaskTooShortError: steps_mask has 4 entries but 28 steps will be run: ...
         """
+        if self.plans and all(plan.steps != steps for plan in self.plans):
+            there = ", ".join(str(plan.steps) for plan in self.plans)
+            raise PlanError(f"the plan is for {there} steps, but {steps} will be run")
         if self.steps_mask is not None and len(self.steps_mask) < steps:
             raise MaskTooShortError(len(self.steps_mask), steps)
         return self

@@ -5,10 +5,14 @@ MC max_continuous_cached_steps (0: no limit), T TaylorSeer on or off, O its orde
 `C0_Q0_NONE` is no cache. What the benchmark has no letter for follows as parts of its own:
 `_I2` warmup interval, `_A0.5` accumulated diff, `_S1101d` / `_S1101s` steps mask (dynamic, static),
 `_X{...}` another forecaster, `_LO` level "output", `_E` error feedback.
+
+`P28K11` is `fxcache.plan` of 28 steps that computes 11 of them. Other plans are written with something
+behind it that tells them apart, `P28K11_1f0c9d2e`, and are read from their files only.
 """
 
 from __future__ import annotations
 
+import hashlib
 import json
 import re
 from collections.abc import Mapping
@@ -16,8 +20,11 @@ from typing import Any
 
 from .errors import NotationError
 from .forecasters import TaylorSeer, forecaster_from_dict, forecaster_to_dict
+from .plans.formula import plan as by_formula
+from .plans.plan import Plan
 
 NONE = "C0_Q0_NONE"
+PLAN_PATTERN = re.compile(r"P(?P<P>\d{1,3})K(?P<K>\d{1,3})")
 NUMBER = r"[0-9]+(?:\.[0-9]+)?(?:e-?[0-9]+)?"
 PATTERN = re.compile(
     r"F(?P<F>\d+)B(?P<B>\d+)_W(?P<W>\d+)M(?P<M>\d+)MC(?P<MC>\d+)_T(?P<T>[01])O(?P<O>\d+)"
@@ -43,8 +50,13 @@ def parse(text: str) -> dict[str, Any]:
     """
     if text == NONE:
         return {"enabled": False}
+    planned = PLAN_PATTERN.fullmatch(text)
+    if planned is not None:
+        return _planned(text, int(planned["P"]), int(planned["K"]))
     match = PATTERN.fullmatch(text)
     if match is None:
+        if text.startswith("P"):
+            raise NotationError(text, "it names a plan; give the plan's file, as in 'plan.json'")
         raise NotationError(text, "it does not follow the pattern")
     part = match.groupdict()
     fields: dict[str, Any] = {
@@ -78,6 +90,12 @@ def parse(text: str) -> dict[str, Any]:
     return fields
 
 
+def _planned(text: str, steps: int, count: int) -> dict[str, Any]:
+    if not 2 <= count <= steps:
+        raise NotationError(text, "a plan of P steps computes K of them, 2 to P")
+    return {"plans": (_by_formula(steps, count),), "level": "output", "fn_compute_blocks": 0}
+
+
 def write(fields: Mapping[str, Any]) -> str:
     """The notation of a `CacheConfig`, of which these are all fields; `parse` reads it back.
 
@@ -90,7 +108,7 @@ def write(fields: Mapping[str, Any]) -> str:
     if not fields["enabled"]:
         return NONE
     if fields["plans"]:
-        return " + ".join(f"PLAN({p.steps} steps, {len(p.computed)} computed)" for p in fields["plans"])
+        return "+".join(map(_plan_name, fields["plans"]))
     taylor = fields["forecaster"] if isinstance(fields["forecaster"], TaylorSeer) else None
     plain = taylor is not None and taylor == TaylorSeer(order=taylor.order)
     order = taylor.order if taylor is not None and plain else 1
@@ -111,6 +129,18 @@ def write(fields: Mapping[str, Any]) -> str:
     text += "_LO" if fields["level"] == "output" else ""
     text += "_E" if fields["feedback"] else ""
     return text
+
+
+def _plan_name(given: Plan) -> str:
+    name = f"P{given.steps}K{len(given.computed)}"
+    if len(given.computed) > 1 and given.steps > 1 and given == _by_formula(given.steps, len(given.computed)):
+        return name
+    digest = hashlib.sha256(json.dumps(given.to_dict(), sort_keys=True).encode()).hexdigest()
+    return f"{name}_{digest[:8]}"
+
+
+def _by_formula(steps: int, count: int) -> Plan:
+    return by_formula(steps, speedup=steps / count)
 
 
 def _number(value: float) -> str:

@@ -9,7 +9,14 @@ import yaml
 from hypothesis import given, settings
 
 from fxcache import CacheConfig, TaylorSeer
-from fxcache.errors import ConfigError, MaskTooShortError, NotationError, SignalRequiredError
+from fxcache.errors import (
+    ConfigError,
+    FxcacheError,
+    MaskTooShortError,
+    NotationError,
+    PlanError,
+    SignalRequiredError,
+)
 from tests.strategies import any_forecaster, configs
 
 
@@ -109,3 +116,36 @@ def test_yaml_files(tmp_path: Path) -> None:
     assert CacheConfig.from_yaml(path) == CacheConfig(fn_compute_blocks=2, forecaster=TaylorSeer(order=2))
     path.write_text("F1B0_W4M0MC0_T0O1_R0.08\n")
     assert CacheConfig.from_yaml(path).fn_compute_blocks == 1
+
+
+def test_a_plan_by_formula_has_a_notation() -> None:
+    config = CacheConfig.from_string("P28K11")
+    assert (config.plans[0].steps, len(config.plans[0].computed), config.level) == (28, 11, "output")
+    assert str(config) == "P28K11" and CacheConfig.from_string(str(config)) == config
+
+
+def test_other_plans_are_told_apart_and_read_from_files_only() -> None:
+    plan = CacheConfig.from_string("P28K11").plans[0]
+    names = {str(CacheConfig.from_plans(p)) for p in (plan, plan.replace(model="A"), plan.replace(model="B"))}
+    assert len(names) == 3 and all(name.startswith("P28K11") for name in names)
+    with pytest.raises(NotationError, match=r"plan\.json"):
+        CacheConfig.from_string(max(names))
+
+
+@pytest.mark.parametrize("text", ["P28K1", "P4K5", "P0K0", "P300K3"])
+def test_what_is_no_plan_is_not_read(text: str) -> None:
+    with pytest.raises(FxcacheError):
+        CacheConfig.from_string(text)
+
+
+def test_a_plan_is_for_its_number_of_steps() -> None:
+    with pytest.raises(PlanError, match="28 steps, but 50"):
+        CacheConfig.from_string("P28K11").for_steps(50)
+
+
+def test_level_and_feedback_have_a_notation() -> None:
+    config = CacheConfig.from_string("F1B0_W4M0MC3_T1O1_R0.12_LO_E")
+    assert (config.level, config.feedback) == ("output", True)
+    assert CacheConfig.from_string(str(config)) == config
+    with pytest.raises(ConfigError, match="bn_compute_blocks"):
+        CacheConfig(level="output", bn_compute_blocks=1)

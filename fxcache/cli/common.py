@@ -12,16 +12,17 @@ import torch
 from rich.console import Console
 from torch import nn
 
-from ..config import CacheConfig
+from ..config import CacheConfig, as_config
 from ..errors import FxcacheError
 
 DEFAULT_CONFIG = "F1B0_W4M0MC3_T1O1_R0.12"
+CONFIG_HELP = "Cache setting in the notation, or the file of a plan (plan.json)."
 
 
 def read_config(text: str, steps: int) -> CacheConfig:
-    """A config from its notation; a mistake becomes one clear line."""
+    """A config from its notation, or a plan from its file; a mistake becomes one clear line."""
     try:
-        return CacheConfig.from_string(text).for_steps(steps)
+        return as_config(text).for_steps(steps)
     except FxcacheError as error:
         raise click.ClickException(str(error)) from error
 

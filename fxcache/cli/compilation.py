@@ -11,12 +11,17 @@ from rich.console import Console
 
 from ..backends.inductor import MODES, Mode
 from ..errors import FxcacheError
-from .common import DEFAULT_CONFIG, Sampler, compare, read_config
+from .common import CONFIG_HELP, DEFAULT_CONFIG, Sampler, compare, read_config
 from .models import DEVICE, DTYPES, INPUT_HELP, load_weights, named_values, tensors
 
 
 @click.command("compile")
-@click.option("--config", default=DEFAULT_CONFIG, show_default=True, help="Cache setting, in the notation.")
+@click.option(
+    "--config",
+    default=DEFAULT_CONFIG,
+    show_default=True,
+    help=CONFIG_HELP,
+)
 @click.option("--mode", default="fused", show_default=True, type=click.Choice(MODES))
 @click.option("--steps", default=28, show_default=True, help="Denoising steps.")
 @click.option("--out", default="samples.png", show_default=True, type=click.Path(path_type=Path))
@@ -55,7 +60,12 @@ def compile_command(config: str, mode: Mode, steps: int, out: Path) -> None:
 )
 @click.option("--dtype", type=click.Choice(sorted(DTYPES)), default="fp32", show_default=True)
 @click.option("--device", type=DEVICE, default="cpu", show_default=True)
-@click.option("--config", default=DEFAULT_CONFIG, show_default=True, help="Cache setting, in the notation.")
+@click.option(
+    "--config",
+    default=DEFAULT_CONFIG,
+    show_default=True,
+    help=CONFIG_HELP,
+)
 @click.option(
     "--static", is_flag=True, help="Fix all sizes; by default they stay open where the model allows."
 )

@@ -7,11 +7,16 @@ from pathlib import Path
 import click
 from rich.console import Console
 
-from .common import DEFAULT_CONFIG, Sampler, compare, read_config
+from .common import CONFIG_HELP, DEFAULT_CONFIG, Sampler, compare, read_config
 
 
 @click.command()
-@click.option("--config", default=DEFAULT_CONFIG, show_default=True, help="Cache setting, in the notation.")
+@click.option(
+    "--config",
+    default=DEFAULT_CONFIG,
+    show_default=True,
+    help=CONFIG_HELP,
+)
 @click.option("--steps", default=28, show_default=True, help="Denoising steps.")
 @click.option("--guidance", default=2.0, show_default=True, help="Classifier-free guidance scale.")
 @click.option(

@@ -25,7 +25,12 @@ DEFAULT_CONFIG = "F8B0_W8M0MC3_T1O1_R0.12"
 
 @click.command("tensorrt-report")
 @click.argument("model")
-@click.option("--config", default=DEFAULT_CONFIG, show_default=True, help="Cache setting, in the notation.")
+@click.option(
+    "--config",
+    default=DEFAULT_CONFIG,
+    show_default=True,
+    help=CONFIG_HELP,
+)
 @click.option("--dtype", type=click.Choice(sorted(DTYPES)), default="bf16", show_default=True)
 @click.option("--input", "inputs", multiple=True, metavar="NAME=SHAPE[:DTYPE]", help=INPUT_HELP)
 @click.option(

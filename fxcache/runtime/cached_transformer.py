@@ -322,7 +322,7 @@ class CachedTransformer(ModuleProxy):
             >>> cached = fxcache.transform(load_transformer(), plan)
             >>> cached.use([plan, plan.replace(steps=3, weights=((1, 0), (0, 1), (0, 1)))])
             >>> print(cached.cache_config)
-            PLAN(2 steps, 1 computed) + PLAN(3 steps, 1 computed)
+            P2K1_...+P3K1_...
         """
         self.cache_config = replanned(self.cache_config, plans, type(self.original).__name__)
         self._specializations.use(self.cache_config)
