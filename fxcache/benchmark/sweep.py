@@ -51,8 +51,9 @@ class Sweep:
 def load_sweep(name: str) -> Sweep:
     """Read a shipped sweep by its name, or a YAML file by its path.
 
-    The file holds `settings:`, a list of the notation or of mappings of `CacheConfig`'s fields (with
-    a `name` if wanted), and optionally `equal_flops:`. Raises `SweepError`.
+    The file holds `settings:`, a list of the notation or of mappings, and optionally `equal_flops:`. A mapping
+    is of `CacheConfig`'s fields, or `plan:` with the path of a plan's file, taken from where the sweep lies;
+    and `name:` if wanted. Raises `SweepError`.
     """
     shipped = SHIPPED / f"{name}.yaml"
     path = shipped if shipped.is_file() else Path(name)
@@ -65,14 +66,16 @@ def load_sweep(name: str) -> Sweep:
         raise SweepError(name, f"not YAML ({' '.join(str(error).split())})") from error
     if not isinstance(fields, Mapping) or not isinstance(fields.get("settings"), list):
         raise SweepError(name, "it must hold 'settings:', a list of settings in the notation")
-    settings = _distinct(name, (_setting(name, entry) for entry in fields["settings"]))
+    settings = _distinct(name, (_setting(name, entry, path.parent) for entry in fields["settings"]))
     return Sweep(path.stem, settings, bool(fields.get("equal_flops", True)))
 
 
-def _setting(sweep: str, entry: Any) -> Setting:
+def _setting(sweep: str, entry: Any, folder: Path) -> Setting:
     values = dict(entry) if isinstance(entry, Mapping) else entry
     given = values.pop("name", None) if isinstance(values, dict) else None
     try:
+        if isinstance(values, dict) and values.keys() == {"plan"}:
+            values = folder / str(values["plan"])
         config = as_config(values)
     except FxcacheError as error:
         raise SweepError(sweep, str(error)) from error

@@ -13,6 +13,7 @@ from rich.console import Console
 from rich.table import Table
 
 from ..errors import FxcacheError
+from .common import CONFIG_HELP
 from .models import DTYPES, INPUT_HELP, named_values, tensors, without_weights
 
 if TYPE_CHECKING:
