@@ -293,6 +293,8 @@ class CacheConfig:
         return cls.from_dict(fields)
 
 
+# What a config may be given as; of a pipeline also a mapping from its components' names to such.
+ConfigLike = CacheConfig | Plan | Sequence[Plan] | str | Path | Mapping[str, Any] | None
 FIELDS = tuple(f.name for f in dataclasses.fields(CacheConfig))
 
 
@@ -303,9 +305,7 @@ def _of_plan(plan: Plan) -> dict[str, Any]:
     return {"level": level, **blocks}
 
 
-def as_config(
-    value: CacheConfig | Plan | Sequence[Plan] | str | Path | Mapping[str, Any] | None,
-) -> CacheConfig:
+def as_config(value: ConfigLike) -> CacheConfig:
     """The config that a user means: a config, a plan or several, the notation, the path of a plan's file, a
     mapping, or None for the defaults.
 

@@ -14,7 +14,7 @@ from ..backends.host.stage_fusion import host_path
 from ..capture.call_signature import flatten
 from ..capture.forward_inputs import ForwardInputs
 from ..capture.leaf_adapter import LeafAdapter
-from ..config import CacheConfig, as_config
+from ..config import CacheConfig, ConfigLike, as_config
 from ..ir.blocks import Segment
 from ..ir.program import Program
 from ..runtime.cached_transformer import CachedTransformer
@@ -110,6 +110,7 @@ class Explanation:
             "  chain           " + " > ".join(f"{name} x{n} ({kind})" for name, kind, n in self.lists),
             f"  streams         {', '.join(self.streams)}; primary (the signal): {self.primary_stream}",
             f"  trajectories    {self._trajectories()}",
+            *(f"  plan            {plan.draw()}" for plan in self.config.plans),
             *(f"  beside          {note}" for note in self.notes),
         ]
         for i, segment in enumerate(self.segments):
@@ -120,6 +121,8 @@ class Explanation:
             f"  cached step     {amount(self.flops_cached)}FLOPs{self._share()}",
             f"  compiled        {self._start()}",
         ]
+        if not self.streams:  # the output is cached, and no block runs in a hit
+            lines = [line for line in lines if not line.startswith("  streams")]
         return "\n".join(lines)
 
     def _trajectories(self) -> str:
@@ -135,11 +138,13 @@ class Explanation:
     def _segment(self, index: int, segment: SegmentFound) -> list[str]:
         n = len(segment.blocks)
         middle = n - segment.fn - segment.bn
-        lines = [
-            f"  segment {index}       {n} blocks = {segment.fn} front + {middle} middle (skipped on a hit)"
-            f" + {segment.bn} back"
-        ]
-        if middle:
+        whole = self.config.level == "output"
+        what = f"{n} blocks = {segment.fn} front + {middle} middle (skipped on a hit) + {segment.bn} back"
+        if whole:
+            what = "all" if segment.fn == 0 else f"all behind {segment.fn} front blocks"
+            what += " is skipped on a hit"
+        lines = [f"  segment {index}       {what}"]
+        if middle and not whole:
             first, last = segment.blocks[segment.fn], segment.blocks[n - segment.bn - 1]
             lines.append(f"    cuts          before {first} and after {last}")
         if segment.signal is not None:
@@ -158,7 +163,7 @@ class Explanation:
 @known_options("fxcache.explain()")
 def explain(
     model: nn.Module,
-    config: CacheConfig | str | Mapping[str, Any] | None,
+    config: ConfigLike,
     example_inputs: Mapping[str, Any],
     *,
     scope: str = "model",
@@ -267,10 +272,13 @@ def _shape(node: Node) -> str:
 
 
 def _streams(program: Program) -> tuple[str, ...]:
-    return tuple(_argument(program, carried) for carried in program.chain[0].carries.values())
+    carried = program.chain[0].carries.values() if program.chain else ()
+    return tuple(_argument(program, value) for value in carried)
 
 
 def _primary(program: Program) -> str:
+    if not program.needs_chain:
+        return "none is needed"
     block = program.chain[0]
     carried = block.carries.get(block.primary) if block.primary is not None else None
     return _argument(program, carried) if carried is not None else "the block's output"

@@ -8,11 +8,11 @@ from typing import Any, Literal, overload
 from torch import nn
 
 from ..backends.lowering import lowering
-from ..config import FIELDS, CacheConfig, as_config
+from ..config import FIELDS, CacheConfig, ConfigLike, as_config
 from ..errors import ConfigError
 from ..ir.replan import require_made_for
 from ..runtime.cached_transformer import CachedTransformer
-from ..runtime.diffusers_pipeline import ConfigLike, P, is_pipeline, transform_pipeline
+from ..runtime.diffusers_pipeline import P, is_pipeline, transform_pipeline
 from ..runtime.specializations import MAX_CAPTURES
 from ..runtime.subjects import require_model
 from ..spelling import known_options

@@ -51,9 +51,9 @@ class Sweep:
 def load_sweep(name: str) -> Sweep:
     """Read a shipped sweep by its name, or a YAML file by its path.
 
-    The file holds `settings:`, a list of the notation or of mappings, and optionally `equal_flops:`. A mapping
-    is of `CacheConfig`'s fields, or `plan:` with the path of a plan's file, taken from where the sweep lies;
-    and `name:` if wanted. Raises `SweepError`.
+    The file holds `settings:`, a list of the notation or of mappings, and optionally `equal_flops:`. A
+    mapping is of `CacheConfig`'s fields, or `plan:` with the path of a plan's file, taken from where the
+    sweep lies; and `name:` if wanted. Raises `SweepError`.
     """
     shipped = SHIPPED / f"{name}.yaml"
     path = shipped if shipped.is_file() else Path(name)

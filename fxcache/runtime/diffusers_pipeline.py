@@ -2,22 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from pathlib import Path
+from collections.abc import Callable, Mapping
 from typing import Any, Protocol, TypeVar
 
 from torch import nn
 
 from ..capture.forward_inputs import usual_timestep
 from ..capture.root_hooks import forward_beneath
-from ..config import CacheConfig, as_config
+from ..config import CacheConfig, ConfigLike, as_config
 from ..errors import ConfigError, NoDenoiserError
 from ..ir.module_lists import find_lists
-from ..plans import Plan
 from .cached_transformer import CachedTransformer
 from .sealed import Sealed
-
-ConfigLike = CacheConfig | Plan | Sequence[Plan] | str | Path | Mapping[str, Any] | None
 
 
 class Pipeline(Protocol):

@@ -99,6 +99,7 @@ def test_a_middle_follows_a_plan(level: str, fn: int, bn: int) -> None:
 def test_a_hit_runs_nothing_of_the_model() -> None:
     inputs = {"hidden_states": latents(1, 0)[0], "timestep": torch.tensor([1000.0])}
     found = fxcache.explain(toy(), LINE, inputs)
+    assert "all is skipped on a hit" in str(found) and "##.+.#" in str(found)
     assert found.flops_cached == 0 and found.flops_computed is not None and found.flops_computed > 0
     cached = fxcache.transform(toy(), LINE, example_inputs=inputs)
     skip = cached.graph.program.stages["skip"].graph.graph
