@@ -19,7 +19,7 @@ from .base import EAGER, WIDTH, Base, Block, build, equal_uncached, sample
 
 OWN = (
     *(f"{n}_0" for n in ("previous", "clock", "log", "mask", "hit", "record", "now", "residual", "done")),
-    *("near_0", "sample_0", "near", "sample"),
+    *("near_0", "sample_0", "near", "sample", "plan_0", "fits_0", "row_0", "follows_0"),
     *("output_0", "output", "x_history", "blocks_1_history", "blocks_3", "front", "skip", "compute"),
     *("back", "front_0", "skip_0", "compute_0", "hit", "miss", "step", "values", "args", "kwargs"),
     *("torch", "device", "inf", "nan", "pytree", "getitem", "sub", "own", "add", "cond", "input0"),
