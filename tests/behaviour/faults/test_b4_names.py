@@ -31,7 +31,20 @@ MODULES = (
     *("code", "meta", "recompile", "print_readable", "delete_submodule", "class_name", "match", "print"),
     *("_graph", "_code", "_tracer_cls", "lambda", "0", "a-b", "a b", "wrapped_call", "_wrapped_call"),
 )
-FEW_INPUTS = ("previous_0", "now_0", "x_history", "front", "kwargs", "torch", "input0", "größe", "self", "_")
+FEW_INPUTS = (
+    "previous_0",
+    "plan_0",
+    "follows_0",
+    "now_0",
+    "x_history",
+    "front",
+    "kwargs",
+    "torch",
+    "input0",
+    "größe",
+    "self",
+    "_",
+)
 FEW_MODULES = ("previous", "front", "torch", "graph", "code", "_code", "lambda", "0", "a b", "wrapped_call")
 POLICIES = (EAGER, "F1B1_W0M0MC0_T1O1_R1000")
 
@@ -81,10 +94,11 @@ def cached_equals_first_step(model: nn.Module, calls: list[tuple[Any, ...]]) -> 
 
 
 def masked(model: nn.Module, calls: list[tuple[Any, ...]]) -> None:
-    """With a steps mask there is one more state tensor."""
-    cached = fxcache.transform(model, fxcache.CacheConfig(fn_compute_blocks=1, steps_mask=(1, 0, 1, 0)))
-    with torch.no_grad():
-        assert torch.equal(cached(*calls[0]), model(*calls[0]))
+    """With a steps mask, or a plan, there are more state tensors."""
+    for config in (fxcache.CacheConfig(fn_compute_blocks=1, steps_mask=(1, 0, 1, 0)), "P4K2"):
+        cached = fxcache.transform(model, config)
+        with torch.no_grad():
+            assert torch.equal(cached(*calls[0]), model(*calls[0]))
 
 
 @pytest.mark.parametrize("name", sweep(OWN, FEW_INPUTS))
