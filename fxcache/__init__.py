@@ -14,6 +14,8 @@ from .api.explain import Explanation, explain
 from .api.export import export
 from .api.load import load
 from .api.transform import transform
+from .calibration.calibrate import calibrate
+from .calibration.frontier import Frontier
 from .config import CacheConfig
 from .errors import FxcacheError
 from .forecasters import Forecaster, HiCache, Newton, Reuse, Spectrum, TaylorSeer
@@ -31,6 +33,7 @@ __all__ = [
     "ContextStats",
     "Explanation",
     "Forecaster",
+    "Frontier",
     "FxcacheError",
     "HiCache",
     "Newton",
@@ -40,6 +43,7 @@ __all__ = [
     "Spectrum",
     "Stats",
     "TaylorSeer",
+    "calibrate",
     "compile",
     "explain",
     "export",

@@ -97,6 +97,13 @@ class PlanError(FxcacheError, ValueError):
         super().__init__(f"{what}. {remedy}")
 
 
+class CalibrationError(PlanError):
+    """A model, or its sampler, cannot be calibrated as it was given.
+
+    Raised by `fxcache.calibrate`. The message says what its runs did, and what to change.
+    """
+
+
 class MaskTooShortError(FxcacheError, ValueError):
     """`steps_mask` covers fewer steps than will be run.
 
