@@ -47,7 +47,11 @@ def fingerprint(denoisers: Mapping[str, nn.Module], calls: object) -> str:
 
 
 def save(
-    path: Path, key: str, records: Sequence[Record], results: Sequence[list[Tensor]], states: list[list[Tensor]]
+    path: Path,
+    key: str,
+    records: Sequence[Record],
+    results: Sequence[list[Tensor]],
+    states: list[list[Tensor]],
 ) -> None:
     """Write plain runs; a file that is there is replaced at once, or not at all.
 

@@ -19,8 +19,9 @@ class Frontier:
     Example:
         >>> import fxcache
         >>> from fxcache.plans import Quality
-        >>> plans = [fxcache.plan(28, s).replace(quality=Quality(q, q - 10, 4)) for s, q in ((2, 57), (4, 40))]
-        >>> frontier = fxcache.Frontier(tuple(plans))
+        >>> slow = fxcache.plan(28, 2).replace(quality=Quality(57, 47, 4))
+        >>> fast = fxcache.plan(28, 4).replace(quality=Quality(40, 30, 4))
+        >>> frontier = fxcache.Frontier((slow, fast))
         >>> print(frontier)
         speedup  computed   PSNR  worst 5%
           2.00x  14 of 28   57.0      47.0
@@ -47,9 +48,8 @@ class Frontier:
         """
         fitting = [p for p in self.plans if reaches(quality_of(p), psnr, worst)]
         if not fitting:
-            asked = ", ".join(
-                f"{name}={value:g} dB" for name, value in (("psnr", psnr), ("worst", worst)) if value is not None
-            )
+            limits = {"psnr": psnr, "worst": worst}
+            asked = ", ".join(f"{name}={v:g} dB" for name, v in limits.items() if v is not None)
             raise PlanError(f"no plan reaches {asked or 'what was not measured'}", "Ask for less speedup.")
         return max(fitting, key=speedup_of)
 

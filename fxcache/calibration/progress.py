@@ -18,13 +18,13 @@ class Progress:
         >>> with Progress(lambda *told: print(*told), total=3) as progress:
         ...     progress.say("begins")
         ...     progress.add(1.5)
-        0 3 begins
-        1.5 3 begins
+        0.0 3.0 begins
+        1.5 3.0 begins
     """
 
     def __init__(self, on_progress: OnProgress | None, total: float) -> None:
         self._tell = on_progress
-        self._done, self.total = 0.0, total
+        self._done, self.total = 0.0, float(total)
         self._text = ""
         self._bar = None if on_progress else tqdm(total=round(total, 1), unit="sampling", desc="calibrate")
 
@@ -34,7 +34,7 @@ class Progress:
         Example:
             >>> from fxcache.calibration.progress import Progress
             >>> Progress(print, total=1).say("the plain runs")
-            0 1 the plain runs
+            0.0 1.0 the plain runs
         """
         self._text = text
         if self._bar is not None:
@@ -46,8 +46,10 @@ class Progress:
 
         Example:
             >>> from fxcache.calibration.progress import Progress
-            >>> Progress(print, total=1).add(0.5)
-            0.5 1 
+            >>> told = []
+            >>> Progress(lambda *now: told.append(now), total=1).add(0.5)
+            >>> told
+            [(0.5, 1.0, '')]
         """
         self._done += samplings
         if self._bar is not None:

@@ -1,4 +1,4 @@
-"""What one run of a sampler was seen to do: the latents that the denoisers were called with, their outputs."""
+"""What one run was seen to do: the latents that the denoisers were called with, and their outputs."""
 
 from __future__ import annotations
 
@@ -235,8 +235,9 @@ def _require_one_run(grouped: list[list[_Call]]) -> None:
                     "second-order solver such as Heun's does",
                     "Use a scheduler that calls the model once a step: Euler, DPM++ 2M, UniPC, DDIM.",
                 )
-        if len({len(calls) for calls in own}) > 1:
+        counts = sorted({len(calls) for calls in own})
+        if len(counts) > 1:
             raise CalibrationError(
-                f"{name} is called {', '.join(sorted({str(len(c)) for c in own}))} times in the steps of a run",
+                f"{name} is called {' or '.join(map(str, counts))} times in a step of one run",
                 "Keep guidance on in all steps, or off: the calls of every step must be the same.",
             )

@@ -20,9 +20,10 @@ Players = Mapping[str, nn.Module]
 
 @dataclass(frozen=True)
 class Sampler:
-    """denoisers: by name, without a cache. runs: how many there are. draw: does one, given its number and what
-    stands in the denoisers' places, and returns what quality is measured on. generators: that runs take noise
-    from. scheduler: its class's name. key: what runs are known again by.
+    """denoisers: by name, without a cache. runs: how many there are.
+    draw: does one, given its number and what stands in the denoisers' places; returns what quality is
+        measured on.
+    generators: that runs take noise from. scheduler: its class's name. key: what runs are known again by.
 
     Example:
         >>> from fxcache.embedded import load_transformer, sample, load_pipeline

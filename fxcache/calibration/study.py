@@ -134,7 +134,8 @@ class Study:
             measured = self._measured(best, progress)
         finally:
             self._noise.restore()
-        plans = {name: p.replace(quality=measured) for name, p in self._split(best.computed, best.rows).items()}
+        found = self._split(best.computed, best.rows)
+        plans = {name: plan.replace(quality=measured) for name, plan in found.items()}
         return plans if len(plans) > 1 else next(iter(plans.values()))
 
     def _best(self, speedup: float, progress: Progress) -> Played:
@@ -218,7 +219,9 @@ class Study:
         rows = list[tuple[float, ...]]()
         for start, steps in self._parts():
             own = _within(computed, start, steps)
-            rows += weights(steps, own, values=self._values) if steps > 1 else [(1.0,) + (0.0,) * self._values]
+            rows += (
+                weights(steps, own, values=self._values) if steps > 1 else [(1.0,) + (0.0,) * self._values]
+            )
         return tuple(rows)
 
     def _split(self, computed: Schedule, rows: Rows) -> dict[str, Plan]:

@@ -1,4 +1,4 @@
-"""Rows fitted by least squares, in a closed loop that is simulated: later rows see the errors of earlier ones.
+"""Rows fitted by least squares, in a simulated closed loop: later rows see the errors of earlier ones.
 
 Nothing here holds a picture. A sampler adds outputs up, so every error is a sum of vectors that were seen in
 a pass: the differences d_i of the latents from those of the plain run, and the outputs y_(j,s) of step j
@@ -16,7 +16,7 @@ from torch import Tensor
 from .response import Response
 
 Rows = tuple[tuple[float, ...], ...]
-RIDGE = 1e-4  # keeps weights that the runs say nothing of at their prior
+RIDGE = 1e-4  # keeps weights that the runs say little of near their prior
 
 
 @dataclass(frozen=True)
@@ -97,7 +97,7 @@ def products(differences: Tensor, outputs: Tensor) -> Tensor:
     return vectors @ vectors.T / vectors.shape[1]
 
 
-def fit(seen: Pass, computed: Sequence[int], prior: Rows, shares: Tensor | None = None) -> Fitted:
+def fit(seen: Pass, computed: Sequence[int], prior: Rows, ridge: float = RIDGE) -> Fitted:
     """The rows of a schedule that bring the runs of `seen` nearest to the plain ones, step by step.
 
     The row of a step that is not computed, and of the first computed one after such steps, is fitted so that
@@ -107,7 +107,7 @@ def fit(seen: Pass, computed: Sequence[int], prior: Rows, shares: Tensor | None 
         computed: the steps that are. Each must have been in `seen`.
         prior: rows of the same schedule, which weights keep to where the runs leave them open. Their length
             says how many values a step is made of.
-        shares: [runs], how much each run counts; by default all the same.
+        ridge: how much they are kept there, as a share of the mean square of what they weigh.
 
     Example:
         Outputs that rise by 1 a step: the third is twice the second less the first.
@@ -123,9 +123,7 @@ def fit(seen: Pass, computed: Sequence[int], prior: Rows, shares: Tensor | None 
         >>> round(row[1] * 2 + row[2] * 1, 3)
         3.0
     """
-    runs = len(seen.products)
-    shares = torch.full((runs,), 1 / runs, dtype=torch.float64) if shares is None else shares
-    inner = torch.einsum("r,rij->ij", shares, seen.products)
+    inner = seen.products.mean(0)
     loop = _Loop(seen, set(computed), len(prior[0]) - 1)
     rows = []
     for step in range(seen.steps):
@@ -135,7 +133,7 @@ def fit(seen: Pass, computed: Sequence[int], prior: Rows, shares: Tensor | None 
             target, parts = loop.target(step), torch.stack([loop.gained(step, t) for t in terms])
             used = row[:1] * loop.is_computed(step) + row[1:]
             start = torch.tensor(used[: len(terms)], dtype=torch.float64)
-            found = _nearest(inner, parts, target, start).tolist()
+            found = _nearest(inner, parts, target, start, ridge).tolist()
             row = found if loop.is_computed(step) else [0.0, *found]
             row += [0.0] * (len(prior[0]) - len(row))
         loop.play(step, row)
@@ -162,7 +160,10 @@ def simulate(seen: Pass, rows: Rows) -> Tensor:
 
 
 class _Loop:
-    """A sampling, as coefficients. error: latents - those seen, at the step to come; before: a step before."""
+    """A sampling, as coefficients.
+
+    error: latents less those seen, at the step to come; before: a step before that.
+    """
 
     def __init__(self, seen: Pass, computed: set[int], values: int) -> None:
         self.seen, self.computed, self.values = seen, computed, values
@@ -246,12 +247,12 @@ class _Loop:
         return torch.einsum("i,rij,j->r", left, self.seen.products, left).clamp_min(0)
 
 
-def _nearest(inner: Tensor, parts: Tensor, target: Tensor, start: Tensor) -> Tensor:
+def _nearest(inner: Tensor, parts: Tensor, target: Tensor, start: Tensor, ridge: float) -> Tensor:
     """Weights [T] of `parts` [T, N] whose sum is nearest to `target` [N]; `start` where that is open."""
     left = parts @ inner
     system, right = left @ parts.T, left @ (target - start @ parts)
     scale = system.diagonal().mean()
     if scale == 0:
         return start
-    system = system + RIDGE * scale * torch.eye(len(parts), dtype=torch.float64)
+    system = system + ridge * scale * torch.eye(len(parts), dtype=torch.float64)
     return start + torch.linalg.solve(system, right)

@@ -88,6 +88,8 @@ def _solve(inner: Tensor, columns: list[int]) -> tuple[Tensor, float]:
     """Weights of the columns nearest to the last one, and the mean square that is left."""
     system, right = inner[columns][:, columns], inner[columns, -1]
     scale = system.diagonal().sqrt().clamp_min(1e-30)
-    weights = torch.linalg.lstsq(system / scale / scale[:, None], right / scale, driver="gelsd").solution / scale
+    weights = (
+        torch.linalg.lstsq(system / scale / scale[:, None], right / scale, driver="gelsd").solution / scale
+    )
     left = inner[-1, -1] - 2 * weights @ right + weights @ system @ weights
     return weights, max(float(left), 0.0)

@@ -45,7 +45,7 @@ def moves(schedule: Schedule, fixed: Collection[int]) -> Iterator[Schedule]:
     Example:
         >>> from fxcache.plans.search import moves
         >>> list(moves((0, 2, 5), fixed=(0, 5)))
-        [(0, 4, 5), (0, 1, 5), (0, 3, 5)]
+        [(0, 1, 5), (0, 3, 5), (0, 4, 5)]
     """
     low, high = min(fixed), max(fixed)
     for place in schedule:
