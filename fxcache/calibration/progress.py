@@ -7,6 +7,7 @@ from types import TracebackType
 
 from tqdm.auto import tqdm
 
+BAR = "{desc}: {percentage:3.0f}%|{bar}| [{elapsed}<{remaining}{postfix}]"
 OnProgress = Callable[[float, float, str], object]
 
 
@@ -26,7 +27,7 @@ class Progress:
         self._tell = on_progress
         self._done, self.total = 0.0, float(total)
         self._text = ""
-        self._bar = None if on_progress else tqdm(total=round(total, 1), unit="sampling", desc="calibrate")
+        self._bar = None if on_progress else tqdm(total=self.total, desc="calibrate", bar_format=BAR)
 
     def say(self, text: str) -> None:
         """What is being done.
@@ -53,7 +54,7 @@ class Progress:
         """
         self._done += samplings
         if self._bar is not None:
-            self._bar.update(samplings)
+            self._bar.update(min(samplings, self.total - self._bar.n))
         self._told()
 
     def _told(self) -> None:

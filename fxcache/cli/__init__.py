@@ -5,6 +5,7 @@ from __future__ import annotations
 import click
 
 from .bench import bench
+from .calibrate import calibrate
 from .compilation import compile_command, export_command
 from .sample import sample
 from .tensorrt_report import tensorrt_report
@@ -17,6 +18,7 @@ def main() -> None:
 
 
 main.add_command(sample)
+main.add_command(calibrate)
 main.add_command(compile_command)
 main.add_command(export_command)
 main.add_command(bench)

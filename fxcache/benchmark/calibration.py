@@ -1,0 +1,143 @@
+"""From the options of `fxcache calibrate` to a plan, and to a picture of what it does."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from PIL import Image
+from torch import nn
+
+from ..api.transform import transform
+from ..calibration.calibrate import calibrate
+from ..calibration.frontier import Frontier
+from ..plans import Plan
+from .errors import BenchmarkError
+from .prompts import Prompt, expand, read_prompts
+from .start import load_subject
+from .subject import Subject
+
+AMPLIFIED = 8  # differences are so many times what they are
+FIRST_SEED = 100_000  # of calibration: the seeds of benchmarks begin at 0
+
+
+@dataclass(frozen=True)
+class CalibrationOptions:
+    """The options of `fxcache calibrate`, as typed."""
+
+    model: str
+    out: Path
+    steps: int
+    speedups: tuple[float, ...] = ()
+    psnr: float | None = None
+    prompts: Path | None = None
+    runs: int | None = None
+    first_seed: int = FIRST_SEED
+    search: bool = True
+    checkpoint: Path | None = None
+    device: str | None = None
+    dtype: str | None = None
+    arguments: dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Calibrated:
+    """What was made. plans: by the file that each is in. drawn: the pictures, and the frontier if several."""
+
+    plans: Mapping[Path, Plan]
+    drawn: tuple[Path, ...]
+    text: str
+
+
+def run_calibration(options: CalibrationOptions) -> Calibrated:
+    """Calibrate, save and draw. Raises `BenchmarkError`, `CalibrationError`, `PlanError`."""
+    device = options.device or ("cuda" if torch.cuda.is_available() else "cpu")
+    subject = load_subject(options.model, torch.device(device), options.dtype, options.arguments)
+    texts = read_prompts(options.prompts) if options.prompts else tuple(subject.texts)
+    subject.check(texts)
+    runs = options.runs or len(texts)
+    prompts = expand(texts, -(-runs // len(texts)), options.first_seed)[:runs]
+    if len(subject.models) != 1:
+        need = "has several denoisers; use fxcache.calibrate(pipe, calls), which returns a plan for each"
+        raise BenchmarkError(f"{options.model} {need}")
+    ((name, model),) = subject.models.items()
+
+    def run(used: nn.Module, i: int) -> list[Image.Image]:
+        subject.use({name: used})
+        return subject.draw([prompts[i]], options.steps)
+
+    asked: dict[str, Any] = (
+        {"psnr": options.psnr} if options.psnr is not None else {"speedup": options.speedups}
+    )
+    if len(options.speedups) == 1 and options.psnr is None:
+        asked["speedup"] = options.speedups[0]
+    found = calibrate(
+        model, run=run, runs=runs, search=options.search, checkpoint=options.checkpoint, **asked
+    )
+    plans = _saved(found, options.out)
+    drawn = [
+        _draw(subject, name, model, plan, prompts[-1], options.steps, file) for file, plan in plans.items()
+    ]
+    text = str(found)
+    if isinstance(found, Frontier):
+        drawn.append(found.plot(options.out.with_suffix(".frontier.png")))
+    return Calibrated(plans, tuple(drawn), text)
+
+
+def _saved(found: Plan | Frontier, out: Path) -> dict[Path, Plan]:
+    """Write one file, or one for each speedup: `plan-2.55x.json`."""
+    if isinstance(found, Plan):
+        return {found.save(out): found}
+    plans = [plan for plan in found.plans if isinstance(plan, Plan)]
+    return {p.save(out.with_stem(f"{out.stem}-{p.speedup:.2f}x")): p for p in plans}
+
+
+def _draw(
+    subject: Subject, name: str, model: nn.Module, plan: Plan, prompt: Prompt, steps: int, file: Path
+) -> Path:
+    """One run that was held out: plain, planned, and the difference amplified."""
+    import matplotlib.figure
+
+    subject.use({name: model})
+    (plain,) = subject.draw([prompt], steps)
+    subject.use({name: transform(model, plan)})
+    (planned,) = subject.draw([prompt], steps)
+    subject.use({name: model})
+    pixels = [
+        torch.frombuffer(bytearray(p.convert("RGB").tobytes()), dtype=torch.uint8) for p in (plain, planned)
+    ]
+    far = ((pixels[1].float() - pixels[0].float()).abs() * AMPLIFIED).clamp(max=255).to(torch.uint8)
+    difference = Image.frombytes("RGB", plain.size, bytes(far.tolist()))
+    error = float((pixels[1].float() - pixels[0].float()).square().mean())
+    decibels = "equal" if error == 0 else f"{10 * torch.log10(torch.tensor(255**2 / error)):.1f} dB"
+    figure = matplotlib.figure.Figure(figsize=(9, 3.4), layout="constrained")
+    titles = (
+        "every step computed",
+        f"{plan.speedup:.2f}x fewer FLOPs, {decibels}",
+        f"difference x {AMPLIFIED}",
+    )
+    for axis, title, image in zip(figure.subplots(1, 3), titles, (plain, planned, difference), strict=True):
+        axis.imshow(image.convert("RGB"), interpolation="nearest")
+        axis.set_title(title, fontsize=11)
+        axis.set_axis_off()
+    figure.savefig(file.with_suffix(".png"), dpi=100)
+    return file.with_suffix(".png")
+
+
+def command(options: CalibrationOptions) -> str:
+    """What to type to make the plan anew."""
+    words = ["fxcache calibrate", f"--model {options.model}", f"--steps {options.steps}"]
+    words += (
+        [f"--speedup {s:g}" for s in options.speedups]
+        if options.psnr is None
+        else [f"--psnr {options.psnr:g}"]
+    )
+    words += [f"--prompts {options.prompts}"] if options.prompts else []
+    words += [f"--runs {options.runs}"] if options.runs else []
+    words += [] if options.search else ["--no-search"]
+    words += [f"--arg {n}={json.dumps(v)}" for n, v in options.arguments.items()]
+    return " ".join([*words, f"--out {options.out}"])
