@@ -12,7 +12,7 @@ from torch import Tensor
 
 from ..errors import CalibrationError
 from ..plans import Plan
-from ..plans.fit import Rows, fit
+from ..plans.fit import Pass, Rows, fit
 from ..plans.formula import weights
 from ..plans.response import Response, responses
 from ..plans.schedule import budget, computed_steps
@@ -27,6 +27,8 @@ from .record import Record, Recorder
 from .results import pictures, psnr, quality
 from .sampler import Sampler
 
+SEARCHES = 2  # of the schedule, the second from the best that was played
+CANDIDATES = 3  # schedules of a search that are played: what it says of them is not exact
 REFITS = 2  # passes on which rows are fitted anew
 MIB = 2**20
 
@@ -85,8 +87,9 @@ class Study:
         return len(self._records[0].steps)
 
     def cost(self, speedups: Iterable[float]) -> float:
-        """Samplings of one run that plans at these speedups take, the plain ones among them."""
-        passes = self._fitted * (2 + REFITS) + self._sampler.runs - self._fitted
+        """Samplings of one run that plans at these speedups take at most, the plain ones among them."""
+        fitted = SEARCHES * CANDIDATES if self._search else 1
+        passes = self._fitted * (1 + fitted + REFITS) + self._sampler.runs - self._fitted
         return self._sampler.runs + sum(passes / speedup for speedup in speedups)
 
     def begin(self, progress: Progress) -> None:
@@ -96,7 +99,7 @@ class Study:
             CalibrationError: they cannot be calibrated.
         """
         runs = self._sampler.runs
-        progress.say(f"{runs} plain runs; about {progress.total:.0f} samplings in all")
+        progress.say(f"{runs} plain runs; at most {progress.total:.0f} samplings in all")
         key = checkpoint.fingerprint(self._sampler.denoisers, (runs, self._sampler.key))
         before = checkpoint.load(self._file, key) if self._file is not None else None
         if before is not None:
@@ -139,25 +142,41 @@ class Study:
         return plans if len(plans) > 1 else next(iter(plans.values()))
 
     def _best(self, speedup: float, progress: Progress) -> Played:
-        """The best of what was played: by formula, and fitted, again and again."""
-        plain = self._records[: self._fitted]
+        """The best of what was played: by formula, fitted to plain runs, and fitted again to played ones."""
         start = self._formula(speedup)
         best = self._play(start, self._prior(start), progress)
-        echoed = echoes(plain, best.records)
-        unit = tuple((1.0,) + (0.0,) * self._values for _ in range(self.steps))
-        seen = observed(plain, plain, unit, self._responses, echoed)
-        computed = start
-        if self._search:
-            computed = search(start, lambda s: _decibels(fit(seen, s, self._prior(s)).errors), self._ends())
-        rows = fit(seen, computed, self._prior(computed)).rows
-        for left in reversed(range(REFITS + 1)):
-            played = self._play(computed, rows, progress)
-            best = max(best, played, key=lambda p: p.psnr)
-            if left:
-                echoed = echoes(plain, played.records)
-                seen = observed(plain, played.records, rows, self._responses, echoed)
-                rows = fit(seen, computed, self._prior(computed)).rows
+        tried = set[Schedule]()
+        for _ in range(SEARCHES if self._search else 1):
+            seen = self._plain_pass(best)
+            for computed in self._candidates(best.computed, seen):
+                if computed not in tried:
+                    tried.add(computed)
+                    rows = fit(seen, computed, self._prior(computed)).rows
+                    best = _better(best, self._play(computed, rows, progress))
+        last = best
+        for _ in range(REFITS):
+            plain = self._records[: self._fitted]
+            echoed = echoes(plain, last.records)
+            seen = observed(plain, last.records, last.rows, self._responses, echoed)
+            rows = fit(seen, last.computed, self._prior(last.computed)).rows
+            last = self._play(last.computed, rows, progress)
+            best = _better(best, last)
         return best
+
+    def _plain_pass(self, played: Played) -> Pass:
+        """The plain runs, to be fitted to, with the echoes that were measured in a pass."""
+        plain = self._records[: self._fitted]
+        unit = tuple((1.0,) + (0.0,) * self._values for _ in range(self.steps))
+        return observed(plain, plain, unit, self._responses, echoes(plain, played.records))
+
+    def _candidates(self, start: Schedule, seen: Pass) -> tuple[Schedule, ...]:
+        if not self._search:
+            return (start,)
+
+        def score(computed: Schedule) -> float:
+            return _decibels(fit(seen, computed, self._prior(computed)).errors)
+
+        return search(start, score, self._ends(), keep=CANDIDATES)
 
     def _play(self, computed: Schedule, rows: Rows, progress: Progress) -> Played:
         plans = self._split(computed, rows)
@@ -243,6 +262,10 @@ class Study:
 
 def _within(computed: Sequence[int], start: int, steps: int) -> Schedule:
     return tuple(step - start for step in computed if start <= step < start + steps)
+
+
+def _better(one: Played, other: Played) -> Played:
+    return other if other.psnr > one.psnr else one
 
 
 def _decibels(errors: Tensor) -> float:

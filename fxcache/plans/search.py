@@ -1,4 +1,4 @@
-"""The schedule that a fit likes best: computed steps are moved one at a time, as long as that helps."""
+"""The schedules that a fit likes best: computed steps are moved one at a time, as long as that helps."""
 
 from __future__ import annotations
 
@@ -9,34 +9,38 @@ REACH = 2  # how far a step is moved at once
 
 
 def search(
-    start: Schedule, score: Callable[[Schedule], float], fixed: Collection[int], rounds: int = 30
-) -> Schedule:
-    """The best schedule that single moves lead to from `start`.
+    start: Schedule,
+    score: Callable[[Schedule], float],
+    fixed: Collection[int],
+    keep: int = 1,
+    rounds: int = 30,
+) -> tuple[Schedule, ...]:
+    """The best schedules that single moves lead to from `start`.
 
     Args:
         score: of a schedule; higher is better.
         fixed: computed steps that stay. Others stay between the first and the last of them.
+        keep: how many are wanted.
         rounds: how many moves at most; each tries all and takes the best.
 
     Returns:
-        Ascending, as many steps as `start` has.
+        The best first; each ascending, as many steps as `start` has.
 
     Example:
         >>> from fxcache.plans.search import search
         >>> search((0, 1, 2, 9), lambda s: -abs(s[1] - 4) - abs(s[2] - 6), fixed=(0, 9))
-        (0, 4, 6, 9)
+        ((0, 4, 6, 9),)
     """
-    best, highest = start, score(start)
-    known = {start: highest}
+    best, known = start, {start: score(start)}
     for _ in range(rounds):
         for schedule in moves(best, fixed):
             if schedule not in known:
                 known[schedule] = score(schedule)
         found = max(moves(best, fixed), key=lambda s: known[s], default=best)
-        if known[found] <= highest:
-            return best
-        best, highest = found, known[found]
-    return best
+        if known[found] <= known[best]:
+            break
+        best = found
+    return tuple(sorted(known, key=lambda s: known[s], reverse=True)[:keep])
 
 
 def moves(schedule: Schedule, fixed: Collection[int]) -> Iterator[Schedule]:

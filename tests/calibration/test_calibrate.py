@@ -414,8 +414,8 @@ def test_guidance_as_an_input_is_one_stream() -> None:
     assert fxcache.calibrate(Guided(), run=run, runs=2, speedup=2, **QUIET).steps == STEPS
 
 
-def test_progress_says_what_it_will_cost_and_ends_there() -> None:
+def test_progress_says_what_it_will_cost_and_stays_within() -> None:
     told = list[tuple[float, float, str]]()
     fxcache.calibrate(Field(), run=euler, runs=4, speedup=2, on_progress=lambda *now: told.append(now))
-    assert told[0] == (0.0, 10.5, "4 plain runs; about 10 samplings in all")
-    assert told[-1][0] == told[-1][1]
+    assert told[0] == (0.0, 18.0, "4 plain runs; at most 18 samplings in all")
+    assert told[-1][0] <= told[-1][1]
