@@ -119,10 +119,10 @@ class Player(ModuleProxy):
         if row[0] != 0:
             value, run.structure = pytree.tree_flatten(self.original(*args, **kwargs))
             given = weighted(row, [value, *history])
-            history.insert(0, value)
+            history.insert(0, _copied(value))
             del history[self._plan.values if self._plan is not None else 0 :]
         else:
-            given = weighted(row[1:], history)
+            given = _copied(weighted(row[1:], history))
         if self._observe is not None:
             self._observe(Played(run.step, run.stream, time, inputs, value, given))
         return pytree.tree_unflatten(given, run.structure)
@@ -194,6 +194,11 @@ def weighted(row: Row, values: Sequence[list[Any]]) -> list[Any]:
         _sum([(w, value[place]) for w, value in used]) if _is_floating(first) else first
         for place, first in enumerate(values[0])
     ]
+
+
+def _copied(values: list[Any]) -> list[Any]:
+    """The same, of which a sampler that writes to what it was given leaves the history alone."""
+    return [v.clone() if isinstance(v, Tensor) else v for v in values]
 
 
 def _sum(terms: list[tuple[float, Tensor]]) -> Tensor:

@@ -378,3 +378,12 @@ def test_two_interleaved_runs_follow_their_plans(data: st.DataObject) -> None:
     for seed in seeds:
         for one, want in zip(got[seed], expected(plan, seed), strict=True):
             torch.testing.assert_close(one.double(), want, rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize("config", [LINE, "F1B0_W1M0MC0_T0O1_R1000_LO", "F1B0_W1M0MC0_T1O1_R1000_LO"])
+def test_what_a_sampler_writes_to_outputs_does_not_reach_the_history(config: object) -> None:
+    written, left = (fxcache.transform(toy(), config) for _ in range(2))  # type: ignore[arg-type]
+    for x, t in zip(latents(6, 0), times(LINE), strict=True):
+        found = written(x, t)
+        assert torch.equal(found, left(x, t))
+        found.zero_()

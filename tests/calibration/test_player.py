@@ -11,6 +11,7 @@ from torch import Tensor, nn
 import fxcache
 from fxcache import Plan
 from fxcache.calibration.player import Played, Player
+from tests.toy import latents, timesteps, toy
 
 STEPS = 6
 PLAN = Plan(
@@ -113,3 +114,14 @@ def test_a_model_without_a_timestep_is_refused() -> None:
 
     with pytest.raises(fxcache.FxcacheError, match=r"no timestep.*timestep="):
         Player(Timeless(), PLAN)(torch.ones(1))
+
+
+def test_what_a_sampler_writes_to_outputs_does_not_reach_the_history() -> None:
+    plan = fxcache.Plan(steps=3, computed=(0,), weights=((1, 0), (0, 1), (0, 1)))
+    player, outputs = Player(toy(), plan), []
+    with torch.no_grad():
+        for x, t in zip(latents(3, 0), timesteps(3), strict=True):
+            found = player(x, t)
+            outputs.append(found.clone())
+            found.zero_()
+    assert outputs[0].any() and torch.equal(outputs[1], outputs[0]) and torch.equal(outputs[2], outputs[0])
