@@ -46,7 +46,7 @@ def insert_cache_check(program: Program) -> Program:
         >>> [tensor.name for tensor in program.state]
         ['clock_0', 'log_0', 'sample_0', 'previous_0']
         >>> list(program.partition.trunks[0].builder.outputs)
-        ['layers_0', 'residual_0', 'now_0', 'hit_0', 'record_0']
+        ['layers_0', 'now_0', 'residual_0', 'hit_0', 'record_0']
     """
     assert program.partition is not None
     program = program.replace(partition=program.partition.copy())

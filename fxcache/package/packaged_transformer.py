@@ -168,6 +168,22 @@ class PackagedTransformer(Sealed):
 
         Raises:
             PlanError: the package was not made for such a plan.
+
+        Example:
+            >>> import torch
+            >>> from torch import nn
+            >>> import fxcache
+            >>> layer = nn.TransformerEncoderLayer(8, nhead=2, dim_feedforward=8)
+            >>> model = nn.TransformerEncoder(layer, num_layers=4, enable_nested_tensor=False).eval()
+            >>> src, plan = torch.randn(3, 1, 8), fxcache.plan(steps=6, speedup=2)
+            >>> cached = fxcache.transform(model, plan)
+            >>> package = fxcache.load(fxcache.export(cached, "planned.pt2", {"src": src}))
+            >>> package.use(fxcache.plan(steps=6, speedup=3))
+            >>> with torch.no_grad():
+            ...     for step in range(6):
+            ...         output = package(src)
+            >>> package.stats()["default"].cached_steps
+            (1, 2, 3, 4)
         """
         config = replanned(self.cache_config, plans, self.manifest.model)
         manifest = self.manifest.with_plans(config)

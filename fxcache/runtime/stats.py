@@ -51,8 +51,8 @@ class ContextStats:
         >>> stats = ContextStats((segment,), flops_done=120, flops_saved=180, state_bytes=4096)
         >>> stats.steps, stats.hits, stats.cached_steps
         (3, (False, True, True), (1, 2))
-        >>> stats.residual_diffs[2]
-        0.09
+        >>> stats.residual_diffs[2], stats.unplanned
+        (0.09, ())
     """
 
     segments: tuple[SegmentStats, ...]

@@ -108,7 +108,7 @@ def test_effects_keep_their_order_and_leave_a_pure_stage() -> None:
     pure = split_side_effects(stage)
     assert pure.effects is not None
     names = [n.target.__name__ for n in pure.effects.graph.nodes if n.op == "call_function"]
-    assert names[-2:] == ["log_step", "commit_miss"] and set(names[:-2]) == {"store"}
+    assert names[-2:] == ["log_step", "commit_miss"] and set(names[:-2]) == {"remember", "store"}
     assert all(n.users for n in pure.graph.graph.nodes if n.op == "call_function")
 
 

@@ -113,7 +113,11 @@ def test_b13_the_state_goes_on_from_one_graph_to_the_next(
     assert len(hits) == STEPS
     assert sum(hits) == (STEPS - 1 if config == EAGER else 18)
     for (x, timestep), result, hit in zip(sample(STEPS), results, hits, strict=True):
-        assert torch.equal(result, reference({"x": x, "timestep": timestep}, hit))
+        expected = reference({"x": x, "timestep": timestep}, hit)
+        if hit:  # a sum by weights and a ladder of differences round otherwise
+            torch.testing.assert_close(result, expected)
+        else:
+            assert torch.equal(result, expected)
 
 
 def test_b13_a_second_run_starts_clean_and_needs_no_graph() -> None:
