@@ -16,6 +16,8 @@ from diffusers.pipelines.flux.pipeline_flux import FluxPipeline
 import fxcache
 from fxcache import CacheConfig, CachedTransformer, TaylorSeer, embedded
 
+PLANNED = (1.5, 2.5)  # speedups of the rows of plans, by formula
+
 
 @dataclass(frozen=True)
 class Contender:
@@ -51,6 +53,7 @@ def contenders(config: CacheConfig, steps: int) -> list[Contender]:
     return [
         Contender("plain", fresh_pipeline),
         *own,
+        *(Contender(f"fxcache plan, {s:g}x", _fxcache(_plan(steps, s))) for s in PLANNED),
         *_cache_dit(reuse, own[0].name, own[1].name),
         Contender("diffusers FirstBlockCache", _first_block(threshold), same_hits_as=own[2].name),
         Contender("diffusers TaylorSeerCache, every 3rd step", _taylorseer_cache(3)),
@@ -69,6 +72,10 @@ def compiled(pipe: FluxPipeline) -> None:
         pipe.transformer = fxcache.compile(model)
     else:
         model.compile()
+
+
+def _plan(steps: int, speedup: float) -> CacheConfig:
+    return CacheConfig.from_plans(fxcache.plan(steps=steps, speedup=speedup))
 
 
 def _fxcache(config: CacheConfig) -> Callable[[], FluxPipeline]:

@@ -7,12 +7,14 @@ they are needed: they have been as they are since torch 1, and subclasses everyw
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
 
 import torch
+from torch.fx.experimental.symbolic_shapes import ShapeEnv
 
 # ruff: isort: off
 # Tracing: values with a shape and no memory, the mode that makes them, and the names of symbols.
@@ -95,6 +97,7 @@ __all__ = [
     "enable_python_dispatcher",
     "eval_frame",
     "forget_compiled",
+    "forget_environments",
     "frame_counts",
     "function_modes",
     "has_decomposition",
@@ -285,6 +288,17 @@ def aoti_read(path: str | Path, device_index: int) -> Callable[..., Any]:
 def capturing_scalars() -> AbstractContextManager[None]:
     """Within, the compiler compiles `.item()` rather than break the graph at it."""
     return torch._dynamo.config.patch(capture_scalar_outputs=True)  # type: ignore[no-any-return]
+
+
+def forget_environments() -> None:
+    """Empty the function caches of `ShapeEnv`'s methods, one of them without a limit.
+
+    They hold every environment, and with ours the inputs of the call that was captured. What is asked again
+    is worked out again.
+    """
+    for value in vars(ShapeEnv).values():
+        if isinstance(value, functools._lru_cache_wrapper):
+            value.cache_clear()
 
 
 def forget_compiled(function: Callable[..., Any]) -> None:

@@ -26,8 +26,8 @@ def insert_forecast(program: Program) -> Program:
     """Complete both branches of every segment; adds the histories to the state.
 
     Takes decisions, and adds to a copy of the partition. Ensures that a hit returns all that a computed step
-    does, and runs no block; either counts and logs the step. The history of a
-    value is `<value>_history`, of shape [snapshots, ...].
+    does, and runs no block; either counts and logs the step. The history of a value is `<value>_history`, of
+    shape [values, ...].
 
     Example:
         >>> import torch

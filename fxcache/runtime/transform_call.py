@@ -19,6 +19,7 @@ from ..ir.fake_values import forget_operators
 from ..ir.module_lists import Way
 from ..ir.program import Program
 from ..passes import run_passes
+from ..torch_private import forget_environments
 from .random_order import refuse_reordered
 
 
@@ -50,4 +51,7 @@ def transform_call(
     def called() -> Way | None:
         return way_by_calls(model, module_calls(model, bound, tensors, numbers))
 
-    return first_chain(model, lambda way: capture(model, bound, tensors, way, numbers), passed, called)
+    try:
+        return first_chain(model, lambda way: capture(model, bound, tensors, way, numbers), passed, called)
+    finally:
+        forget_environments()

@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 import torch
 from torch import Tensor
+from torch._subclasses import FakeTensorMode
 
 import fxcache
 from fxcache.capture.symbolic_reads import ReadEnv
@@ -162,6 +163,7 @@ def test_values_that_come_again_are_served_and_the_least_used_graph_goes() -> No
 
 
 def objects() -> int:
+    FakeTensorMode.cache_clear()  # torch's own, of what operators return for each shape
     gc.collect()
     return len(gc.get_objects())
 
@@ -184,6 +186,21 @@ def test_a_thousand_sizes_take_bounded_memory(kind: type[Base]) -> None:
     specializations = cached._specializations
     assert len(specializations._by_call) <= 256
     assert all(len(v.symbols) <= 256 for v in specializations.all())
+
+
+def test_no_environment_outlives_its_capture() -> None:
+    """It holds the tensors of the call."""
+
+    def alive() -> int:
+        gc.collect()
+        return sum(type(o) is ReadEnv for o in gc.get_objects())
+
+    before = alive()
+    x, timestep = sample(1)[0]
+    for _ in range(3):
+        with torch.no_grad():
+            fxcache.transform(build(Base), NEVER)(x, timestep)
+    assert alive() == before
 
 
 def test_captures_leave_nothing_of_what_operators_returned() -> None:

@@ -152,6 +152,7 @@ class Tabled(Headed):
         return super().forward(x, timestep) * self.table
 
 
+@pytest.mark.filterwarnings("ignore:.*broadcast_buffers")  # who runs torch 2.13 and before writes it so
 @pytest.mark.parametrize(("kind", "options"), [(Headed, {}), (Tabled, {"broadcast_buffers": False})])
 def test_b16_data_parallel(kind: type[Base], options: dict[str, bool], alone: None) -> None:
     model = build(kind).requires_grad_(True)
