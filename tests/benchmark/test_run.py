@@ -234,7 +234,7 @@ def test_a_killed_process_resumes(done: RunFolder, tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("words", "says"),
     [
-        (["--sweep", "nowhere.yaml"], "name a YAML file, or one of default, taylorseer"),
+        (["--sweep", "nowhere.yaml"], "name a YAML file, or one of default, plans, taylorseer"),
         (["--model", "nowhere"], "no diffusers pipeline there"),
         (["--prompts", "nowhere.txt"], "no such file"),
         (["--dtype", "float31"], "is not a torch dtype"),
