@@ -14,11 +14,11 @@ import matplotlib
 
 matplotlib.use("Agg")
 import matplotlib.pyplot as plt
-import torch
 from torch import Tensor
 
 import fxcache
 from fxcache import CacheConfig, CachedTransformer, embedded
+from fxcache.calibration.results import psnr
 from fxcache.config import as_config
 
 FIRST_SEED = 2000
@@ -39,12 +39,6 @@ def draw(config: CacheConfig | None, steps: int) -> tuple[Tensor, float]:
     return images, (stats.flops_done + stats.flops_saved) / stats.flops_done
 
 
-def decibels(images: Tensor, plain: Tensor) -> list[float]:
-    """PSNR of each picture, the range being 2."""
-    errors = (images - plain).square().mean(dim=(1, 2, 3)).clamp(min=1e-12)
-    return (10 * torch.log10(4 / errors)).tolist()
-
-
 def main() -> None:
     """Draw and save."""
     options = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
@@ -57,7 +51,7 @@ def main() -> None:
     rows: list[tuple[str, Tensor, list[float] | None]] = [("every step computed", plain, None)]
     for title, text in (("fxcache plan", given.plan), ("DBCache, TaylorSeer", given.other)):
         images, speedup = draw(as_config(text), given.steps)
-        found = decibels(images, plain)
+        found = psnr(list((plain + 1) / 2), list((images + 1) / 2))
         rows.append((f"{title}\n{speedup:.1f}x fewer FLOPs\nmean {sum(found) / 10:.1f} dB", images, found))
     figure, axes = plt.subplots(3, 10, figsize=(14, 4.9))
     for row, (title, images, measured) in zip(axes, rows, strict=True):

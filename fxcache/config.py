@@ -12,13 +12,13 @@ from typing import Any, Literal
 from . import notation
 from .errors import ConfigError, MaskTooShortError, PlanError, SignalRequiredError
 from .forecasters import Forecaster, forecaster_from_dict, forecaster_to_dict
+from .ops.plan import PLANS
 from .plans import Plan
 from .plans.plan import as_plans
 from .spelling import require_known
 
 Policy = Literal["dynamic", "static"]
 Level = Literal["middle", "output"]
-MAX_PLANS = 4  # that may be given together
 # What other caches call these.
 OTHERS = {
     "threshold": "residual_diff_threshold",
@@ -129,8 +129,8 @@ class CacheConfig:
 
     def _check_plans(self) -> None:
         as_plans(self.plans)
-        if len(self.plans) > MAX_PLANS:
-            raise ConfigError("plans", f"{len(self.plans)} plans", f"must be at most {MAX_PLANS}")
+        if len(self.plans) > PLANS:
+            raise ConfigError("plans", f"{len(self.plans)} plans", f"must be at most {PLANS}")
         if any(_of_plan(p) != _of_plan(self.plans[0]) for p in self.plans):
             raise ConfigError("plans", "(...)", "must have one level, Fn and Bn: one graph serves them")
         for name, value in _of_plan(self.plans[0]).items():

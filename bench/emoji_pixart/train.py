@@ -19,10 +19,11 @@ import torch
 from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel
 
+from ..fashion_flux.network import new_optimizers
 from .data import DEFAULT_FONT, DEFAULT_LIST, Emoji, batches, load_emoji
 from .latents import to_latents
 from .model import load
-from .network import new_optimizers, new_transformer
+from .network import is_block_matrix, new_transformer
 from .objective import draw_example, noise_loss
 
 WARMUP_STEPS = 50
@@ -90,7 +91,11 @@ def train(run: Run, emoji: Emoji) -> None:
     average = AveragedModel(model, avg_fn=_average)
     clock = Clock(start=time.process_time(), length=60 * run.minutes)
     optimizers = new_optimizers(
-        model, run.muon_rate, run.adam_rate, lambda step: rate_factor(step, clock.progress(), run.hold)
+        model,
+        run.muon_rate,
+        run.adam_rate,
+        lambda step: rate_factor(step, clock.progress(), run.hold),
+        is_block_matrix,
     )
     generator = torch.Generator().manual_seed(100)
     losses: list[float] = []

@@ -45,13 +45,17 @@ def new_transformer() -> FluxTransformer2DModel:
 
 
 def new_optimizers(
-    model: nn.Module, muon_rate: float, adam_rate: float, schedule: Callable[[int], float]
+    model: nn.Module,
+    muon_rate: float,
+    adam_rate: float,
+    schedule: Callable[[int], float],
+    is_block_matrix: Callable[[str, nn.Parameter], bool],
 ) -> Optimizers:
     """Split the parameters: Muon orthogonalizes updates, which suits the blocks' matrices only."""
     muon: list[nn.Parameter] = []
     adam: list[nn.Parameter] = []
     for name, parameter in model.named_parameters():
-        (muon if _is_block_matrix(name, parameter) else adam).append(parameter)
+        (muon if is_block_matrix(name, parameter) else adam).append(parameter)
     optimizers: tuple[torch.optim.Optimizer, ...] = (
         torch.optim.Muon(muon, lr=muon_rate),
         torch.optim.AdamW(adam, lr=adam_rate, betas=(0.9, 0.98), weight_decay=0.0, foreach=True),
@@ -59,7 +63,8 @@ def new_optimizers(
     return Optimizers(optimizers, tuple(LambdaLR(o, schedule) for o in optimizers))
 
 
-def _is_block_matrix(name: str, parameter: nn.Parameter) -> bool:
+def is_block_matrix(name: str, parameter: nn.Parameter) -> bool:
+    """Whether a parameter of FLUX is a matrix of its blocks."""
     return "transformer_blocks" in name and parameter.ndim == 2 and ".norm" not in name
 
 

@@ -27,7 +27,7 @@ from fxcache.embedded import to_latents
 
 from .data import DEFAULT_DIRECTORY, load_split, shuffled_batches, to_unit
 from .flow import draw_example, flow_loss
-from .network import new_optimizers, new_transformer
+from .network import is_block_matrix, new_optimizers, new_transformer
 
 WARMUP_STEPS = 40
 HOLD = 0.3
@@ -85,7 +85,7 @@ def _train(rank: int, run: Run) -> FluxTransformer2DModel:
     average = AveragedModel(model, avg_fn=_average)
     parallel = DistributedDataParallel(model)
     optimizers = new_optimizers(
-        model, run.muon_rate, run.adam_rate, lambda step: rate_factor(step, run.steps)
+        model, run.muon_rate, run.adam_rate, lambda step: rate_factor(step, run.steps), is_block_matrix
     )
     generator = torch.Generator().manual_seed(100 + rank)
     split = load_split(run.data, "train")

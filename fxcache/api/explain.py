@@ -108,7 +108,7 @@ class Explanation:
             f"{self.model} with {self.config}",
             f"  captured        {self.captured}; dynamic sizes: {free}",
             "  chain           " + " > ".join(f"{name} x{n} ({kind})" for name, kind, n in self.lists),
-            f"  streams         {', '.join(self.streams)}; primary (the signal): {self.primary_stream}",
+            *self._streams(),
             f"  trajectories    {self._trajectories()}",
             *(f"  plan            {plan.draw()}" for plan in self.config.plans),
             *(f"  beside          {note}" for note in self.notes),
@@ -121,9 +121,12 @@ class Explanation:
             f"  cached step     {amount(self.flops_cached)}FLOPs{self._share()}",
             f"  compiled        {self._start()}",
         ]
-        if not self.streams:  # the output is cached, and no block runs in a hit
-            lines = [line for line in lines if not line.startswith("  streams")]
         return "\n".join(lines)
+
+    def _streams(self) -> list[str]:
+        if not self.streams:  # the output is cached, and no block runs in a hit
+            return []
+        return [f"  streams         {', '.join(self.streams)}; primary (the signal): {self.primary_stream}"]
 
     def _trajectories(self) -> str:
         if self.timestep is None:

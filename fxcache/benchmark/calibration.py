@@ -8,16 +8,18 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import torch
 from PIL import Image
 from torch import nn
 
 from ..api.transform import transform
 from ..calibration.calibrate import calibrate
 from ..calibration.frontier import Frontier
+from ..calibration.results import MOST, pictures, psnr
 from ..plans import Plan
 from .errors import BenchmarkError
+from .machine import command
 from .prompts import Prompt, expand, read_prompts
+from .sharing import Share
 from .start import load_subject
 from .subject import Subject
 
@@ -55,8 +57,8 @@ class Calibrated:
 
 def run_calibration(options: CalibrationOptions) -> Calibrated:
     """Calibrate, save and draw. Raises `BenchmarkError`, `CalibrationError`, `PlanError`."""
-    device = options.device or ("cuda" if torch.cuda.is_available() else "cpu")
-    subject = load_subject(options.model, torch.device(device), options.dtype, options.arguments)
+    device = Share.of_environment().device(options.device)
+    subject = load_subject(options.model, device, options.dtype, options.arguments)
     texts = read_prompts(options.prompts) if options.prompts else tuple(subject.texts)
     subject.check(texts)
     runs = options.runs or len(texts)
@@ -107,37 +109,34 @@ def _draw(
     subject.use({name: transform(model, plan)})
     (planned,) = subject.draw([prompt], steps)
     subject.use({name: model})
-    pixels = [
-        torch.frombuffer(bytearray(p.convert("RGB").tobytes()), dtype=torch.uint8) for p in (plain, planned)
-    ]
-    far = ((pixels[1].float() - pixels[0].float()).abs() * AMPLIFIED).clamp(max=255).to(torch.uint8)
-    difference = Image.frombytes("RGB", plain.size, bytes(far.tolist()))
-    error = float((pixels[1].float() - pixels[0].float()).square().mean())
-    decibels = "equal" if error == 0 else f"{10 * torch.log10(torch.tensor(255**2 / error)):.1f} dB"
+    (before,), (after,) = pictures([plain]), pictures([planned])
+    (decibels,) = psnr([before], [after])
+    difference = ((after - before).abs() * AMPLIFIED).clamp(max=1)
     figure = matplotlib.figure.Figure(figsize=(9, 3.4), layout="constrained")
-    titles = (
-        "every step computed",
-        f"{plan.speedup:.2f}x fewer FLOPs, {decibels}",
-        f"difference x {AMPLIFIED}",
-    )
-    for axis, title, image in zip(figure.subplots(1, 3), titles, (plain, planned, difference), strict=True):
-        axis.imshow(image.convert("RGB"), interpolation="nearest")
+    found = f"{decibels:.1f} dB" if decibels < MOST else "equal"
+    done = f"{plan.speedup:.2f}x fewer FLOPs, {found}"
+    shown = {"every step computed": before, done: after, f"difference x {AMPLIFIED}": difference}
+    for axis, (title, image) in zip(figure.subplots(1, 3), shown.items(), strict=True):
+        axis.imshow(image, interpolation="nearest")
         axis.set_title(title, fontsize=11)
         axis.set_axis_off()
     figure.savefig(file.with_suffix(".png"), dpi=100)
     return file.with_suffix(".png")
 
 
-def command(options: CalibrationOptions) -> str:
+def made_by(options: CalibrationOptions) -> str:
     """What to type to make the plan anew."""
-    words = ["fxcache calibrate", f"--model {options.model}", f"--steps {options.steps}"]
-    words += (
-        [f"--speedup {s:g}" for s in options.speedups]
-        if options.psnr is None
-        else [f"--psnr {options.psnr:g}"]
-    )
-    words += [f"--prompts {options.prompts}"] if options.prompts else []
-    words += [f"--runs {options.runs}"] if options.runs else []
-    words += [] if options.search else ["--no-search"]
-    words += [f"--arg {n}={json.dumps(v)}" for n, v in options.arguments.items()]
-    return " ".join([*words, f"--out {options.out}"])
+    typed: list[tuple[str, object]] = [
+        ("--model", options.model),
+        ("--steps", options.steps),
+        *(("--speedup", f"{s:g}") for s in options.speedups),
+        ("--psnr", options.psnr),
+        ("--prompts", options.prompts),
+        ("--runs", options.runs),
+        ("--no-search", not options.search),
+        ("--device", options.device),
+        ("--dtype", options.dtype),
+        *(("--arg", f"{n}={json.dumps(v)}") for n, v in options.arguments.items()),
+        ("--out", options.out),
+    ]
+    return command("calibrate", options=typed)

@@ -233,10 +233,7 @@ def _capture_fake(
     leaves = find_leaves(model, way)
     with pristine(model) as sandbox, _quiet():
         forward = _forward_of(model, bound, places)
-        try:
-            traced = trace(forward, leaves, lambda: flat, model, sandbox, False, decomposed, reads)
-        finally:
-            env.forget_operators()
+        traced = trace(forward, leaves, lambda: flat, model, sandbox, False, decomposed, reads)
     if reads is not None:
         refuse_sized(traced.graph, reads.symbols)
     captured = _finished(model, bound, traced, leaves, ShapeGuards.of(env, dims), how)

@@ -60,10 +60,6 @@ class ReadEnv(ShapeEnv):
             else super().evaluate_sym_node(sym_node, size_oblivious, fallback_value)
         )
 
-    def forget_operators(self) -> None:
-        """Drop what each operator returned: torch's own function caches hold on to the symbols for good."""
-        self.fake_tensor_cache.clear()
-
 
 class SymbolicReads(TorchDispatchMode):
     """Gives symbols for the numbers that are read, and collects what is decided by them.

@@ -46,7 +46,7 @@ def calibrate(out: Path, speedups: tuple[float, ...], psnr: float | None, **opti
     Writes the plan, one for each speedup, and beside it a picture: plain, planned, and their difference.
     Use it wherever a command takes --config, or with fxcache.transform(pipe, "plan.json").
     """
-    from ..benchmark.calibration import CalibrationOptions, command, run_calibration
+    from ..benchmark.calibration import CalibrationOptions, made_by, run_calibration
 
     if speedups and psnr is not None:
         raise click.UsageError("give --speedup or --psnr, not both")
@@ -59,6 +59,6 @@ def calibrate(out: Path, speedups: tuple[float, ...], psnr: float | None, **opti
         click.echo(made.text)
         for file in (*made.plans, *made.drawn):
             click.echo(f"wrote {file}")
-        click.echo(f"made by: {command(asked)}")
+        click.echo(f"made by: {made_by(asked)}")
 
     with_errors(run)

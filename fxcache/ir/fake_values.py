@@ -92,7 +92,7 @@ def _mode_of(captured: GraphModule) -> FakeTensorMode:
 
 
 def forget_operators(captured: GraphModule) -> None:
-    """Drop what operators returned on fake tensors: torch's function caches hold their symbols for good."""
+    """Drop what operators returned on fake tensors: the graph keeps their symbols for as long as it lives."""
     env = _mode_of(captured).shape_env
     if env is not None:
         env.fake_tensor_cache.clear()

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from ..forecasters import Times
-from .history import weighted_sum
+from .history import wide_sum
 
 
 def error_degree(order: int, output: bool) -> int:
@@ -105,6 +105,6 @@ def pay_back(value: Tensor, cached: Tensor, history: Tensor, weights: Tensor, ow
     wide = torch.promote_types(value.dtype, torch.float32)
     own = own.to(device=value.device, dtype=wide)
     weights = weights.to(device=value.device, dtype=wide)
-    change = (own - 1) * cached.to(wide) + weighted_sum(history.to(wide), weights)
+    change = (own - 1) * cached.to(wide) + wide_sum(history, weights)
     plain = (own == 1) & (weights == 0).all()
     return torch.where(plain, value, (value.to(wide) + change).to(value.dtype))

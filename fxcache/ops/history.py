@@ -76,6 +76,18 @@ def weighted_sum(history: Tensor, weights: Tensor | None = None) -> Tensor:
     """
     if weights is None:
         return history[0]
+    return wide_sum(history, weights).to(history.dtype)
+
+
+def wide_sum(history: Tensor, weights: Tensor) -> Tensor:
+    """As `weighted_sum`, in the dtype in which it is summed up: float32 at least.
+
+    Example:
+        >>> import torch
+        >>> from fxcache.ops.history import wide_sum
+        >>> wide_sum(torch.ones(2, 1, dtype=torch.bfloat16), torch.tensor([2.0, -0.5]))
+        tensor([1.5000])
+    """
     wide = torch.promote_types(history.dtype, torch.float32)
     weights = weights.to(device=history.device, dtype=wide)
     nothing = torch.zeros((), dtype=wide, device=history.device)
@@ -84,4 +96,4 @@ def weighted_sum(history: Tensor, weights: Tensor | None = None) -> Tensor:
         term = torch.where(weight == 0, nothing, value.to(wide) * weight)
         total = term if total is None else total + term
     assert total is not None
-    return total.to(history.dtype)
+    return total

@@ -75,7 +75,7 @@ class HostPlan:
         if step == ASKED:
             self.plan = _followed(plans, state, step)
         if self.plan is None:
-            self.step = ASKED if step == ASKED else self.step
+            self.step = ASKED
             return None  # the device computes, and says so when a run begins that follows one
         self._look()
         if timestep is not None and self.plan.timesteps is not None and not self.lost:
