@@ -35,6 +35,14 @@ class ConfigError(FxcacheError, ValueError):
         super().__init__(f"{what}: {need}")
 
 
+class GraphSettingError(ConfigError):
+    """A setting is part of the graph, which was made with another.
+
+    Raised by `configure`, and by a context with a config of its own. Transform, or export, with this config;
+    what is state may be changed at any time: thresholds, warmup, limits, the steps mask, plans.
+    """
+
+
 class UnknownOptionError(ConfigError, TypeError):
     """An option or a field that does not exist.
 

@@ -11,12 +11,14 @@ from ..config import CacheConfig
 from ..ir.keys import StateKey, ValueKey, ValueKind
 from ..ir.program import Program, Trunk
 from ..ir.roles import Roles
+from ..ir.settings import settings_rows
 from ..ir.stage_builder import StageBuilder
 from ..ir.state import StateTensor
-from ..ops.cache_check import cache_check, effective_warmup, mask_entries
+from ..ops.cache_check import cache_check
 from ..ops.clock import WIDTH, begin_step, continue_step, initial_clock
+from ..ops.knobs import WIDTH as KNOBS
 from ..ops.nearness import is_near
-from ..ops.plan import FIRST, PLANS, ROWS, follow_plan, plan_entries
+from ..ops.plan import FIRST, PLANS, ROWS, follow_plan
 from ..ops.residual_diff import residual_diff
 
 LAST_SAMPLE = StateKey("sample")  # the state tensor that holds what the last step was given to denoise
@@ -29,8 +31,9 @@ def insert_cache_check(program: Program) -> Program:
     """Each front also returns `now`, `hit`, `record` and the residual; adds the state that needs.
 
     Takes a partition, and adds to a copy of it. Ensures that every segment has a decision, a 0-dim bool. The
-    state: `clock_i` [4, WIDTH] float64, `log_i` [2, 1024] float32, `previous_i` like the residual, the steps
-    mask, and `sample_0` like the sample; of plans `plan_i` [4, 257, 3 + k] and `fits_i` [4], both float64.
+    state: `clock_i` [4, WIDTH] float64, `log_i` [2, 1024] float32, `knobs_i` [1028] float64, `previous_i`
+    like the residual, and `sample_0` like the sample; of plans `plan_i` [4, 257, 3 + k] and `fits_i` [4],
+    both float64, instead of knobs. What is in `knobs_i` and `plan_i` may be exchanged between runs.
 
     Example:
         >>> import torch
@@ -44,7 +47,7 @@ def insert_cache_check(program: Program) -> Program:
         >>> cached = fxcache.transform(model, "F1B1_W4M0MC3_T1O1_R0.12", example_inputs=inputs)
         >>> program = insert_cache_check(partition(cached.graph.program.replace(state=())))
         >>> [tensor.name for tensor in program.state]
-        ['clock_0', 'log_0', 'sample_0', 'previous_0']
+        ['clock_0', 'log_0', 'sample_0', 'previous_0', 'knobs_0']
         >>> list(program.partition.trunks[0].builder.outputs)
         ['layers_0', 'now_0', 'residual_0', 'hit_0', 'record_0']
     """
@@ -115,10 +118,8 @@ def _decide_by_plan(
     builder: StageBuilder, now: Node, config: CacheConfig, index: int, device: torch.device
 ) -> list[StateTensor]:
     """The decision of plans: no look at what the model computes."""
-    rows = plan_entries(config.plans, config.values)
-    plan = StateTensor(
-        StateKey("plan", index).name, (PLANS, ROWS, FIRST + config.values), torch.float64, device, rows
-    )
+    shape = (PLANS, ROWS, FIRST + config.values)
+    plan = StateTensor(StateKey("plan", index).name, shape, torch.float64, device, settings_rows(config))
     fits = StateTensor(StateKey("fits", index).name, (PLANS,), torch.float64, device)
     followed = builder.call(follow_plan, now, builder.state(fits), builder.state(plan))
     for place, kind in enumerate(FOLLOWED):
@@ -130,7 +131,7 @@ def _decide_by_plan(
 def _decide_by_diff(
     trunk: Trunk, now: Node, config: CacheConfig, index: int, device: torch.device
 ) -> list[StateTensor]:
-    """DBCache's decision, by how far the front residual moved, or by a steps mask."""
+    """DBCache's decision, by how far the front residual moved, within the limits that the knobs set."""
     builder = trunk.builder
     state: list[StateTensor] = []
     diff = None
@@ -139,27 +140,10 @@ def _decide_by_diff(
         state.append(previous)
         diff = builder.call(residual_diff, trunk.residual, builder.state(previous), named="diff")
         builder.outputs[ValueKey("residual", index).name] = trunk.residual
-
-    mask_node = None
-    if config.steps_mask is not None:
-        entries = mask_entries(config.steps_mask)
-        mask = StateTensor(StateKey("mask", index).name, (len(entries),), torch.float64, device, (entries,))
-        state.append(mask)
-        mask_node = builder.state(mask)
-
-    check = builder.call(
-        cache_check,
-        now,
-        diff,
-        mask_node,
-        threshold=float(config.residual_diff_threshold),
-        warmup=effective_warmup(config.max_warmup_steps, config.steps_mask),
-        interval=config.warmup_interval,
-        max_cached=config.max_cached_steps,
-        max_continuous=config.max_continuous_cached_steps,
-        max_accumulated=config.max_accumulated_residual_diff,
-        static=config.static,
-    )
+    name, shape = StateKey("knobs", index).name, (KNOBS,)
+    knobs = StateTensor(name, shape, torch.float64, device, settings_rows(config))
+    state.append(knobs)
+    check = builder.call(cache_check, now, diff, builder.state(knobs))
     builder.outputs[ValueKey("hit", index).name] = builder.call(operator.getitem, check, 0, named="hit")
     builder.outputs[ValueKey("record", index).name] = builder.call(operator.getitem, check, 1, named="record")
     return state

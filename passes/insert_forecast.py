@@ -41,7 +41,7 @@ def insert_forecast(program: Program) -> Program:
         >>> inputs = {"src": torch.randn(3, 1, 8)}
         >>> cached = fxcache.transform(model, "F1B1_W4M0MC3_T1O1_R0.12", example_inputs=inputs)
         >>> program = insert_cache_check(partition(cached.graph.program.replace(state=())))
-        >>> [tensor.name for tensor in insert_forecast(program).state[4:]]  # TaylorSeer of order 1
+        >>> [tensor.name for tensor in insert_forecast(program).state[5:]]  # TaylorSeer of order 1
         ['layers_2_history']
     """
     assert program.partition is not None
@@ -76,7 +76,7 @@ def _complete(
         compute.call(store, previous, compute.input(ValueKey("residual", index).name, trunk.residual))
     clock, log = known[StateKey("clock", index).name], known[StateKey("log", index).name]
     distance = method.forecaster.distance if method.forecaster is not None else "step"
-    accumulate = config.max_accumulated_residual_diff is not None
+    accumulate = trunk.residual is not None
     for builder, hit in ((compute, False), (skip, True)):
         if config.plans:
             follows = ValueKey("follows", index).name

@@ -1,15 +1,17 @@
 // Runs a whole sampling loop on an fxcache package, with the cache's state kept here, and prints a
 // checksum, which tests/package/test_package.py compares with that of the same loop in Python.
 //
-//   sample PACKAGE STEPS BATCH TOKENS WIDTH [PLAN.json ...]
+//   sample PACKAGE STEPS BATCH TOKENS WIDTH [SETTING | PLAN.json ...]
 //
-// With plans, a package that was exported with one follows these instead.
+// With a setting in the notation, or with plans where it was exported with one, the package follows these
+// instead of its own.
 //
 // The package is one exported from a model of the inputs (hidden_states [batch, tokens, width],
 // timestep [batch]) that predicts a velocity shaped like hidden_states.
 #include <torch/torch.h>
 #include <torch/csrc/inductor/aoti_package/model_package_loader.h>
 
+#include "knobs.hpp"
 #include "plan.hpp"
 
 #include <cstdio>
@@ -59,7 +61,7 @@ at::Tensor fresh(const std::string& line, const std::vector<at::Tensor>& inputs)
 
 int main(int argc, char** argv) {
   if (argc < 6) {
-    std::fprintf(stderr, "usage: sample PACKAGE STEPS BATCH TOKENS WIDTH [PLAN.json ...]\n");
+    std::fprintf(stderr, "usage: sample PACKAGE STEPS BATCH TOKENS WIDTH [SETTING | PLAN.json ...]\n");
     return 2;
   }
   const int steps = std::atoi(argv[2]);
@@ -73,6 +75,7 @@ int main(int argc, char** argv) {
   for (const auto& line : split(package.get_metadata().at("fxcache_state"), '\n')) {
     state.push_back(fresh(line, {latents, timestep}));
     if (argc > 6 && line.rfind("plan_", 0) == 0) plan::use(state.back(), {argv + 6, argv + argc});
+    if (argc > 6 && line.rfind("knobs_", 0) == 0) knobs::configure(state.back(), argv[6]);
   }
 
   for (int i = 0; i < steps; ++i) {

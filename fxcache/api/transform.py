@@ -10,7 +10,7 @@ from torch import nn
 from ..backends.lowering import lowering
 from ..config import FIELDS, CacheConfig, ConfigLike, as_config
 from ..errors import ConfigError
-from ..ir.replan import require_made_for
+from ..ir.settings import require_made_for
 from ..runtime.cached_transformer import CachedTransformer
 from ..runtime.diffusers_pipeline import P, is_pipeline, transform_pipeline
 from ..runtime.specializations import MAX_CAPTURES

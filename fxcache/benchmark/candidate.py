@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -10,6 +10,7 @@ from PIL import Image
 from torch import nn
 
 from ..api.transform import transform
+from ..ir.settings import same_graph
 from ..runtime.cached_transformer import CachedTransformer
 from .machine import stopwatch
 from .plain_cost import PlainCost
@@ -21,7 +22,7 @@ from .sweep import Setting
 
 @dataclass(frozen=True)
 class Candidate:
-    """A setting's models, which stand in for the subject's."""
+    """A setting's models, which stand in for the subject's. Settings of one graph share them."""
 
     setting: Setting
     steps: int
@@ -32,13 +33,25 @@ class Candidate:
     def cached(self) -> dict[str, CachedTransformer]:
         return {n: m for n, m in self.models.items() if isinstance(m, CachedTransformer)}
 
+    def configure(self) -> None:
+        """Let its models, which several settings may have, cache by this one."""
+        for model in self.cached.values():
+            model.configure(self.setting.config)
+            model.reset()
+
 
 def prepare(
-    subject: Subject, setting: Setting, steps: int, warm_up: Sequence[Prompt], cost: PlainCost
+    subject: Subject,
+    setting: Setting,
+    steps: int,
+    warm_up: Sequence[Prompt],
+    cost: PlainCost,
+    others: Iterable[Candidate] = (),
 ) -> Candidate:
     """Transform the subject's models for a setting and draw once, untimed.
 
-    The drawing captures, allocates, and for a plain model counts its calls.
+    The drawing captures, allocates, and for a plain model counts its calls. Where one of `others` has the
+    graph of this setting, that is taken, and nothing is drawn.
     Raises what `transform` and the captured call raise.
     """
     if setting.plain:
@@ -48,6 +61,11 @@ def prepare(
             subject.draw(warm_up, steps)
         return Candidate(setting, steps, models, cost.flops())
     config = setting.config.for_steps(steps)
+    for other in others:
+        if other.cached and same_graph(other.setting.config, config):
+            candidate = Candidate(setting, steps, other.models, None)
+            candidate.configure()
+            return candidate
     models = {name: transform(model, config) for name, model in subject.models.items()}
     subject.use(models)
     subject.draw(warm_up, steps)
@@ -58,8 +76,7 @@ def draw(
     subject: Subject, candidate: Candidate, prompts: Sequence[Prompt]
 ) -> tuple[list[Image.Image], list[Record]]:
     """Draw a batch once, timed: its pictures and their records."""
-    for model in candidate.cached.values():
-        model.reset()
+    candidate.configure()
     subject.use(candidate.models)
     clock, _ = stopwatch(subject.device)
     _wait_for(subject.device)

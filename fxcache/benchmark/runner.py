@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
 
@@ -59,7 +59,9 @@ class Runner:
         work = self._work(settings)
         self.watcher.begin(name, sum(map(len, work.values())), len(settings))
         needed = [s for s in settings if any(s in missing for missing in work.values())]
-        ready = {s: self._prepare(s, next(iter(work))) for s in needed}
+        ready = dict[Setting, Candidate]()
+        for setting in needed:
+            ready[setting] = self._prepare(setting, next(iter(work)), ready.values())
         file = RecordFile(self.folder.record_folder / f"{self.share.rank}.jsonl")
         for number, (batch, missing) in enumerate(work.items()):
             for setting in _rotated(missing, number):
@@ -74,8 +76,9 @@ class Runner:
         }
         return {batch: missing for batch, missing in work.items() if missing}
 
-    def _prepare(self, setting: Setting, warm_up: Batch) -> Candidate:
-        candidate = prepare(self.subject, setting, setting.steps or self.steps, warm_up, self._cost)
+    def _prepare(self, setting: Setting, warm_up: Batch, others: Iterable[Candidate]) -> Candidate:
+        steps = setting.steps or self.steps
+        candidate = prepare(self.subject, setting, steps, warm_up, self._cost, others)
         self.watcher.warmed_up(setting.name)
         return candidate
 

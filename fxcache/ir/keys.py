@@ -9,7 +9,7 @@ import re
 from dataclasses import dataclass
 from typing import Literal, get_args
 
-StateKind = Literal["clock", "log", "sample", "previous", "mask", "plan", "fits"]
+StateKind = Literal["clock", "log", "sample", "previous", "knobs", "plan", "fits"]
 ValueKind = Literal["near", "residual", "now", "hit", "record", "row", "follows", "done"]
 StageKind = Literal["front", "skip", "compute", "back"]
 
@@ -17,8 +17,8 @@ StageKind = Literal["front", "skip", "compute", "back"]
 @dataclass(frozen=True)
 class StateKey:
     """A state tensor of a segment. kind: "clock" and "log" say what a trajectory did; "sample" is what the
-    last step was given to denoise, "previous" the front residual of the last computed step, "mask" the steps
-    mask; "plan" holds the rows of plans, "fits" which of them the trajectory followed so far.
+    last step was given to denoise, "previous" the front residual of the last computed step; "knobs" holds
+    the settings that decide, "plan" the rows of plans, "fits" which of them the trajectory followed so far.
 
     Example:
         >>> from fxcache.ir.keys import StateKey
@@ -75,7 +75,7 @@ class ValueKey:
 # What is named so: with `output_N`, those of the capture's own outputs.
 NUMBERED = "|".join((*get_args(StateKind), *get_args(ValueKind), "output"))
 HISTORY = re.compile(r"(.+)_history")
-PLAN = re.compile(r"plan_\d+")  # the rows of plans
+SETTINGS = re.compile(r"(knobs|plan)_\d+")  # what a config says that is no part of the graph
 RECORD = re.compile(r"(clock|log)_\d+")  # the small state tensors that say what a trajectory did
 
 

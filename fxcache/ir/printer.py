@@ -36,6 +36,7 @@ def render(program: Program) -> str:
         >>> cached = fxcache.transform(model, "F1B1_W4M0MC3_T1O1_R0.12", example_inputs=inputs)
         >>> print(render(cached.graph.program), end="")
         def cached(src: f32[s0, 1, 8], state):
+            # settings: F1B1_W4M0MC3_T1O1_R0.12
             # state: clock_0: f64[4, 11], log_0: f32[2, 1024], sample_0: f32[s0, 1, 8], previous_0: ...
             layers_0 = self.layers.0(src)                                               # f32[s0, 1, 8]
             residual_0 = layers_0 - src                                                 # f32[s0, 1, 8]
@@ -56,6 +57,7 @@ def _signature(program: Program) -> Iterator[str]:
     inputs = [n for n in program.graph.graph.find_nodes(op="placeholder") if n.name not in state]
     shown = [f"{n.name}: {sizes.describe(n.meta.get('val')) or 'int'}" for n in inputs]
     yield from _wrapped("def cached(", shown, ", state):", 0)
+    yield f"    # settings: {program.config}"
     yield from _wrapped("# state: ", describe_state(program, sizes), "", 4)
 
 

@@ -10,7 +10,9 @@ from typing import Any
 import sympy
 import torch
 
+from ..config import CacheConfig
 from ..errors import ExportError
+from ..ir.settings import set_by
 from ..runtime.cached_transformer import CachedTransformer
 from ..runtime.specialization import Specialization
 from ..torch_private import aoti_write
@@ -35,10 +37,11 @@ def export_aoti(
     specialization, call = cached.specialization_for(example_inputs, numbers=False)
     refuse_unpackable(cached, specialization, call)
     with torch.no_grad():
-        state = tuple(specialization.allocate(call).values())
+        state = tuple(specialization.allocate(call, cached.cache_config).values())
         values = (*(t.detach().clone() for t in call.tensors), *state)
         exported = _export_graph(cached, specialization, values, dynamic)
-        configuration = {**options, "aot_inductor.metadata": {"fxcache_state": native_state(specialization)}}
+        native = native_state(specialization, cached.cache_config)
+        configuration = {**options, "aot_inductor.metadata": {"fxcache_state": native}}
         aoti_write(exported, target, configuration)
     # After compilation: what the compiler fixed by then is fixed in the package.
     open_sizes = _still_open(exported, len(call.tensors)) if dynamic else set()
@@ -60,9 +63,10 @@ def _still_open(exported: torch.export.ExportedProgram, inputs: int) -> set[tupl
     return found
 
 
-def native_state(specialization: Specialization) -> str:
-    """The state tensors for a program without Python: one line each, `name dtype sizes values`.
+def native_state(specialization: Specialization, config: CacheConfig) -> str:
+    """The state tensors, with the settings of `config`, for a program without Python.
 
+    One line each, `name dtype sizes values`.
     A size is a number, or `@i.d` for size d of input i; values are comma-separated, or `0`.
     """
     places: dict[Any, str] = {}
@@ -71,7 +75,7 @@ def native_state(specialization: Specialization) -> str:
             places.setdefault(size, f"@{i}.{d}")
     equal = {c.lhs: c.rhs for c in specialization.guards.conditions if isinstance(c, sympy.Eq)}
     lines: list[str] = []
-    for tensor in specialization.program.state:
+    for tensor in (set_by(tensor, config) for tensor in specialization.program.state):
         sizes: list[str] = []
         for size in tensor.shape:
             known = (

@@ -15,6 +15,7 @@ from ..environment.ambient_settings import autocast
 from ..environment.opaque_objects import PLAIN
 from ..environment.structure import Slot, Structure
 from ..errors import ExportError
+from ..ir.settings import set_by
 from ..ir.state import StateTensor
 from ..runtime.cached_transformer import CachedTransformer
 from ..runtime.specialization import Specialization
@@ -75,7 +76,7 @@ def manifest_of(
         TensorEntry(name, _sizes(row, symbols), dtype_name(t.dtype), str(t.device))
         for name, row, t in zip(program.capture.inputs, specialization.guards.dims, call.tensors, strict=True)
     )
-    state = tuple(_state_entry(s, symbols) for s in program.state)
+    state = tuple(_state_entry(set_by(s, cached.cache_config), symbols) for s in program.state)
     kinds = {torch.device(e.device).type for e in (*entries, *state)}
     return Manifest(
         format=FORMAT,

@@ -12,11 +12,8 @@ from typing import Any, Literal
 
 import torch
 
-from ..config import CacheConfig
 from ..errors import PackageError
-from ..ir.keys import PLAN
 from ..ir.roles import Roles
-from ..ops.plan import plan_entries
 from .size_expr import SizeFunction, size_function
 
 FORMAT = 2  # raised when an older fxcache could not read a package any more
@@ -91,12 +88,6 @@ class Manifest:
     def checks(self) -> tuple[SizeFunction, ...]:
         """The conditions as functions of the dynamic sizes. Raises `ValueError` for what is none."""
         return tuple(map(size_function, self.conditions))
-
-    def with_plans(self, config: CacheConfig) -> Manifest:
-        """The same with the plans of `config`."""
-        rows = [list(row) for row in plan_entries(config.plans, config.values)]
-        state = tuple(replace(e, initial=rows) if PLAN.fullmatch(e.name) else e for e in self.state)
-        return replace(self, config=config.to_dict(), notation=str(config), state=state)
 
     def on_gpu(self, index: int) -> Manifest:
         """The same with what is on a GPU on GPU number `index`."""

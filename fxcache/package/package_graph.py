@@ -8,9 +8,11 @@ from typing import Any
 import torch
 
 from ..capture.call_signature import Call
+from ..config import CacheConfig
 from ..environment.ambient_settings import ambient_key
+from ..ir.keys import SETTINGS
 from ..ir.roles import Roles
-from ..plans import Plan
+from ..ir.settings import settings_rows
 from ..runtime.flops import StepFlops
 from ..runtime.served_graph import Served
 from .arguments import open_sizes, plain
@@ -39,9 +41,9 @@ class PackagedGraph:
         return self._manifest.segments
 
     @property
-    def plans(self) -> tuple[Plan, ...]:
-        """None: the decision lies in the compiled code."""
-        return ()
+    def asks_host(self) -> bool:
+        """No: the decision lies in the compiled code."""
+        return False
 
     def call(self, tensors: list[torch.Tensor]) -> Call:
         """A call with these inputs. Its key tells calls apart as that of the exported model does.
@@ -61,12 +63,12 @@ class PackagedGraph:
         count = len(self._manifest.inputs)
         return tuple(self._code(*map(plain, values[:count]), *values[count:]))
 
-    def allocate(self, call: Call) -> dict[str, torch.Tensor]:
-        return self.state(open_sizes(self._manifest, call.tensors))
+    def allocate(self, call: Call, config: CacheConfig) -> dict[str, torch.Tensor]:
+        return self.state(open_sizes(self._manifest, call.tensors), config)
 
-    def state(self, sizes: Mapping[str, int]) -> dict[str, torch.Tensor]:
-        """Fresh state tensors for these dynamic sizes."""
-        return {e.name: _allocate(e, sizes) for e in self._manifest.state}
+    def state(self, sizes: Mapping[str, int], config: CacheConfig) -> dict[str, torch.Tensor]:
+        """Fresh state tensors for these dynamic sizes, with the settings of `config`."""
+        return {e.name: _allocate(e, sizes, config) for e in self._manifest.state}
 
     def shares_state(self, other: Served, call_key: tuple[Any, ...]) -> bool:
         """A package has one graph."""
@@ -81,9 +83,10 @@ class PackagedGraph:
         return StepFlops(found["trunk"], tuple(found["compute"]), tuple(found["skip"]))
 
 
-def _allocate(entry: TensorEntry, sizes: Mapping[str, int]) -> torch.Tensor:
+def _allocate(entry: TensorEntry, sizes: Mapping[str, int], config: CacheConfig) -> torch.Tensor:
     shape = [int(size(sizes)) for size in entry.sizes]
     dtype, device = getattr(torch, entry.dtype), torch.device(entry.device)
-    if entry.initial is not None:
-        return torch.tensor(entry.initial, dtype=dtype, device=device).reshape(shape)
+    initial = settings_rows(config) if SETTINGS.fullmatch(entry.name) else entry.initial
+    if initial is not None:
+        return torch.tensor(initial, dtype=dtype, device=device).reshape(shape)
     return torch.zeros(shape, dtype=dtype, device=device)

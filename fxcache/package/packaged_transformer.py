@@ -10,8 +10,9 @@ from typing import Any
 
 import torch
 
-from ..config import CacheConfig
-from ..ir.replan import replanned
+from ..config import CacheConfig, ConfigLike, as_config
+from ..ir.keys import SETTINGS
+from ..ir.settings import reconfigured, replanned
 from ..plans import Plan
 from ..runtime.contexts import Contexts
 from ..runtime.sealed import Sealed
@@ -31,7 +32,7 @@ class PackagedTransformer(Sealed):
     contents: the file must be there, unchanged, where it is unpickled.
 
     manifest: what the package says of itself.
-    cache_config: the config that it was exported with.
+    cache_config: the config in force; at first the one that it was exported with.
     run: `run(*inputs, *state)` is the package itself, one step of it, for those who keep state themselves.
         inputs: the tensors of a call, in the order of `manifest.inputs`, which has the dtype and device of
         each; a shape there is numbers and expressions of the sizes that `input_sizes` finds.
@@ -131,7 +132,7 @@ class PackagedTransformer(Sealed):
             self._refuse("compute gradients", "Call it within torch.no_grad().")
         call = self._graph.call(tensors)
         with without_autocast(self.manifest):
-            results = self._contexts.step(self._graph, call)
+            results = self._contexts.step(self._graph, call, self._contexts.config(self.cache_config))
         return rebuild(self.manifest.outputs, results)
 
     def new_state(self, sizes: Mapping[str, int]) -> dict[str, torch.Tensor]:
@@ -139,7 +140,7 @@ class PackagedTransformer(Sealed):
 
         sizes: the dynamic sizes of the calls that they are for, as `input_sizes` returns them.
         """
-        return self._graph.state(sizes)
+        return self._graph.state(sizes, self.cache_config)
 
     def input_sizes(self, *args: Any, **kwargs: Any) -> dict[str, int]:
         """The dynamic sizes of a call, by the names that the manifest uses.
@@ -151,13 +152,60 @@ class PackagedTransformer(Sealed):
 
     # ------------------------------------------------------------------ contexts and report
 
-    def cache_context(self, name: str, **information: Any) -> AbstractContextManager[None]:
-        """Within the block, calls use the state `name`. `information` is diffusers'; it is not used."""
-        return self._contexts.named(name)
+    def cache_context(
+        self, name: str, config: ConfigLike = None, **information: Any
+    ) -> AbstractContextManager[None]:
+        """Within the block, calls use the state `name`.
+
+        config: settings that hold within the block, and in contexts that are entered within it; None for
+            those around it. information: diffusers'; it is not used.
+
+        Raises:
+            GraphSettingError, PlanError: these settings need another package.
+        """
+        return self._contexts.within(name, None if config is None else self._reconfigured(config))
 
     def reset(self) -> None:
         """Forget all states."""
         self._contexts.reset()
+
+    def configure(self, config: ConfigLike = None, **changes: Any) -> None:
+        """Cache by other settings from here on: thresholds, warmup, limits, steps mask, plans, on and off.
+
+        The package stays as it is. Trajectories under way end. Who keeps the state himself finds the settings
+        in that of `new_state`.
+
+        config: all settings, as `fxcache.transform` takes them; None for those in force. changes: fields of
+            these to change. What is part of the package (Fn, Bn, the level, the forecaster, feedback) stays.
+
+        Raises:
+            GraphSettingError, PlanError: these settings need another package. PackageUseError: it was made
+            by an fxcache whose packages have one setting. And what building a config does.
+
+        Example:
+            >>> import torch
+            >>> from torch import nn
+            >>> import fxcache
+            >>> layer = nn.TransformerEncoderLayer(8, nhead=2, dim_feedforward=8)
+            >>> model = nn.TransformerEncoder(layer, num_layers=4, enable_nested_tensor=False).eval()
+            >>> src, cached = torch.randn(3, 1, 8), fxcache.transform(model, "F1B0_W1M0MC1_T0O1_R9")
+            >>> package = fxcache.load(fxcache.export(cached, "encoder.pt2", {"src": src}))
+            >>> package.configure(max_continuous_cached_steps=None)
+            >>> with torch.no_grad():
+            ...     for step in range(6):
+            ...         output = package(src)
+            >>> package.stats()["default"].cached_steps
+            (1, 2, 3, 4, 5)
+        """
+        config = self._reconfigured(config, **changes)
+        self._contexts.finish()
+        self.__dict__.update(cache_config=config)
+
+    def _reconfigured(self, config: ConfigLike, **changes: Any) -> CacheConfig:
+        if not any(SETTINGS.fullmatch(entry.name) for entry in self.manifest.state):
+            self._refuse("be configured", "Its fxcache knew no such packages: export it again.")
+        wanted = self.cache_config if config is None else as_config(config)
+        return reconfigured(self.cache_config, wanted.replace(**changes), self.manifest.model)
 
     def use(self, plans: Plan | Sequence[Plan]) -> None:
         """Follow another plan, or several of which the timesteps choose, from the next trajectory on.
@@ -186,10 +234,8 @@ class PackagedTransformer(Sealed):
             (1, 2, 3, 4)
         """
         config = replanned(self.cache_config, plans, self.manifest.model)
-        manifest = self.manifest.with_plans(config)
-        graph = PackagedGraph(manifest, self.run)
         self._contexts.finish()
-        self.__dict__.update(manifest=manifest, cache_config=config, _graph=graph)
+        self.__dict__.update(cache_config=config)
 
     def _reset_stateful_cache(self, recurse: bool = True) -> None:
         # diffusers calls this when a pipeline is done; the record stays for `stats()`.
@@ -205,7 +251,9 @@ class PackagedTransformer(Sealed):
     # ------------------------------------------------------------------ copies
 
     def __copy__(self) -> PackagedTransformer:
-        return PackagedTransformer(self.manifest, self.run, self._contexts.limit, self._reload)
+        copied = PackagedTransformer(self.manifest, self.run, self._contexts.limit, self._reload)
+        copied.__dict__["cache_config"] = self.cache_config
+        return copied
 
     def __deepcopy__(self, memo: dict[int, Any]) -> PackagedTransformer:
         copied = memo[id(self)] = self.__copy__()
@@ -215,10 +263,10 @@ class PackagedTransformer(Sealed):
     def __reduce__(self) -> Any:
         if self._reload is None:
             self._refuse("be pickled", "It was not loaded from a file: fxcache.load() gives one that can.")
-        return self._reload.func, self._reload.args, self._hung() or None
+        return self._reload.func, self._reload.args, {**self._hung(), "cache_config": self.cache_config}
 
-    def __setstate__(self, hung: dict[str, Any]) -> None:
-        self.__dict__.update(hung)
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__dict__.update(state)
 
     def __repr__(self) -> str:
         return f"PackagedTransformer({self.sealed}, {self.cache_config})"

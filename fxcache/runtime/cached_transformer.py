@@ -14,7 +14,7 @@ from torch import nn
 from ..capture.call_signature import Call
 from ..capture.forward_inputs import ForwardInputs, ForwardWatch
 from ..capture.root_hooks import has_root_hooks, hooked
-from ..config import CacheConfig
+from ..config import CacheConfig, ConfigLike, as_config
 from ..environment.opaque_objects import tensors_within
 from ..environment.refused_trace import RefusedTrace
 from ..errors import (
@@ -31,7 +31,7 @@ from ..errors import (
     TooManyContextsError,
     TrajectoryWarning,
 )
-from ..ir.replan import replanned
+from ..ir.settings import reconfigured, replanned
 from ..plans import Plan
 from ..torch_private import symbolic_trace
 from .contexts import Contexts
@@ -131,7 +131,7 @@ class CachedTransformer(ModuleProxy):
             way.
         """
         refuse_tracing()
-        if not self.cache_config.enabled:
+        if not self._contexts.config(self.cache_config).enabled:
             self._contexts.count_uncached()
             return self.original(*args, **kwargs)
         if torch.is_grad_enabled() and self._needs_gradient(args, kwargs):
@@ -250,7 +250,7 @@ class CachedTransformer(ModuleProxy):
     def _step(self, specialization: Specialization, call: Call) -> tuple[Any, ...]:
         if specialization.program.timestep is None:
             self._warn(TrajectoryWarning, NO_TIMESTEP)
-        return self._contexts.step(specialization, call)
+        return self._contexts.step(specialization, call, self._contexts.config(self.cache_config))
 
     def _tell_uncached(self, error: FxcacheError) -> None:
         """Say, once for each reason, that calls of a kind run uncached."""
@@ -277,12 +277,32 @@ class CachedTransformer(ModuleProxy):
 
     # ------------------------------------------------------------------ contexts
 
-    def cache_context(self, name: str, **information: Any) -> AbstractContextManager[None]:
+    def cache_context(
+        self, name: str, config: ConfigLike = None, **information: Any
+    ) -> AbstractContextManager[None]:
         """Within the block, calls use the state `name` (diffusers wraps cond and uncond passes so).
 
-        `information` is what diffusers says besides; it is not used.
+        config: settings that hold within the block, and in contexts that are entered within it, so that a
+            pipeline may be called in it; None for those around it. For what graph: see `configure`.
+        information: what diffusers says besides; it is not used.
+
+        Raises:
+            GraphSettingError, PlanError: these settings need another graph.
+
+        Example:
+            >>> import torch
+            >>> import fxcache
+            >>> from fxcache.embedded import example_inputs, load_transformer
+            >>> cached = fxcache.transform(load_transformer(), "F1B0_W1M0MC0_T0O1_R9")
+            >>> inputs = example_inputs(batch=1)
+            >>> for name, config in (("mine", None), ("yours", "F1B0_W3M0MC0_T0O1_R9")):
+            ...     with torch.no_grad(), cached.cache_context(name, config):
+            ...         for timestep in (1.0, 0.75, 0.5, 0.25):
+            ...             (output,) = cached(**{**inputs, "timestep": torch.tensor([timestep])})
+            >>> cached.stats()["mine"].cached_steps, cached.stats()["yours"].cached_steps
+            ((1, 2, 3), (3,))
         """
-        return self._contexts.named(name)
+        return self._contexts.within(name, None if config is None else self._reconfigured(config))
 
     def enable_cache(self, config: Any) -> None:
         """Refused: diffusers' own caches and this one would skip each other's blocks.
@@ -305,6 +325,41 @@ class CachedTransformer(ModuleProxy):
         self._specializations.forgive()
         self._told.clear()
 
+    def configure(self, config: ConfigLike = None, **changes: Any) -> None:
+        """Cache by other settings from here on: thresholds, warmup, limits, steps mask, plans, on and off.
+
+        They are state: no graph is captured or compiled anew. Trajectories under way end; what `stats()`
+        says of them is forgotten where the cache is switched off.
+
+        config: all settings, as `transform` takes them; None for those in force. changes: fields of these to
+            change. What is part of the graph (Fn, Bn, the level, the forecaster, feedback) stays.
+
+        Raises:
+            GraphSettingError, PlanError: these settings need another graph. And what building a config does.
+
+        Example:
+            >>> import fxcache
+            >>> from fxcache.embedded import load_transformer
+            >>> cached = fxcache.transform(load_transformer(), "F1B0_W4M0MC3_T1O1_R0.12")
+            >>> cached.configure(residual_diff_threshold=0.2)
+            >>> cached.configure("F1B0_W2M0MC4_T1O1_R0.3")
+            >>> print(cached.cache_config)
+            F1B0_W2M0MC4_T1O1_R0.3
+            >>> cached.configure(fn_compute_blocks=2)
+            Traceback (most recent call last):
+            fxcache.errors.GraphSettingError: CacheConfig.fn_compute_blocks = 2: is part of the graph, ...
+        """
+        self.cache_config = self._reconfigured(config, **changes)
+        if self.cache_config.enabled:
+            self._contexts.finish()
+        else:
+            self._contexts.reset()  # the steps that come leave no record that would take the place
+
+    def _reconfigured(self, config: ConfigLike, **changes: Any) -> CacheConfig:
+        wanted = self.cache_config if config is None else as_config(config)
+        model = type(self.original).__name__
+        return reconfigured(self.cache_config, wanted.replace(**changes), model)
+
     def use(self, plans: Plan | Sequence[Plan]) -> None:
         """Follow another plan, or several of which the timesteps choose, from the next trajectory on.
 
@@ -325,7 +380,6 @@ class CachedTransformer(ModuleProxy):
             P2K1_...+P3K1_...
         """
         self.cache_config = replanned(self.cache_config, plans, type(self.original).__name__)
-        self._specializations.use(self.cache_config)
         self._contexts.finish()
 
     def _reset_stateful_cache(self, recurse: bool = True) -> None:
@@ -356,7 +410,8 @@ class CachedTransformer(ModuleProxy):
         specializations = self._specializations.all()
         if not specializations:
             raise NotCapturedError
-        return CachedGraph(specializations[0].program, specializations[0].measure)
+        program = specializations[0].program.replace(config=self.cache_config)
+        return CachedGraph(program, specializations[0].measure)
 
     # ------------------------------------------------------------------ copies
 

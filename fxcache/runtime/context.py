@@ -5,7 +5,8 @@ several runs (or the two halves of guidance, called in turn) may be interleaved.
 has a sample, a time, and *conditioning*: all others. A call continues a trajectory when
 
 1. it is the same kind of call (structure, constants, sizes) of the same graph, or of one that remembers the
-   same of the same blocks (a forward that decides by the time has a graph for each outcome);
+   same of the same blocks (a forward that decides by the time has a graph for each outcome), and the
+   settings of the cache are those with which it began;
 2. its conditioning is that of the trajectory: the same objects, not written to since, or else equal
    values. An object that was given twice stands for the request: another one in its place, even an
    equal one, is another request; and when it is freed, the trajectory is over;
@@ -34,7 +35,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from ..capture.call_signature import Call
-from ..ir.roles import Roles
+from ..config import CacheConfig
 from ..ops.nearness import NEAR
 from .conditioning import IDENTICAL
 from .request_identity import Moment
@@ -58,32 +59,36 @@ class Context:
         self._all: list[Trajectory] = []
         self.last: Trajectory | None = None
 
-    def find(self, graph: Served, call: Call, roles: Roles) -> TrajectoryState:
+    def find(self, graph: Served, call: Call, config: CacheConfig) -> TrajectoryState:
         """The state for `call`, that of the trajectory that it continues or of a new one."""
-        moment = Moment.of(call, roles)
-        if len(self._all) == 1 and self._all[0].continues(graph, call, moment, read_time=not self.vouched):
-            self._all[0].graph = graph
-            return self._all[0].state
-        chosen, verdicts = self._continued(self._alike(graph, call), moment)
+        moment = Moment.of(call, graph.roles)
+        if len(self._all) == 1:
+            only = self._all[0]
+            if only.continues(graph, call, config, moment, read_time=not self.vouched):
+                only.graph = graph
+                return only.state
+        chosen, verdicts = self._continued(self._alike(graph, call, config), moment)
         change = None
         if chosen is None:
-            chosen, change = self._with_changing_inputs(graph, call, moment)
+            chosen, change = self._with_changing_inputs(graph, call, config, moment)
             if chosen is not None and change is not None:
                 self._settle(chosen, change)
                 verdicts = chosen.compare(call) or {}
         if chosen is None:
-            chosen = self._begin(Trajectory.begin(graph, call, roles, moment, change))
+            chosen = self._begin(Trajectory.begin(graph, call, config, moment, change))
         else:
             chosen.note(call, verdicts, moment, read_time=not self.vouched)
             chosen.graph = graph
         self._pass_turn(chosen)
         return chosen.state
 
-    def _alike(self, graph: Served, call: Call) -> list[tuple[Trajectory, dict[int, int]]]:
+    def _alike(
+        self, graph: Served, call: Call, config: CacheConfig
+    ) -> list[tuple[Trajectory, dict[int, int]]]:
         """Context with this kind of call and this conditioning."""
         found: list[tuple[Trajectory, dict[int, int]]] = []
         for trajectory in self._all:
-            if trajectory.is_kind(graph, call):
+            if trajectory.is_kind(graph, call, config):
                 verdicts = trajectory.compare(call)
                 if verdicts is not None:
                     found.append((trajectory, verdicts))
@@ -110,7 +115,7 @@ class Context:
         return level[0]
 
     def _with_changing_inputs(
-        self, graph: Served, call: Call, moment: Moment
+        self, graph: Served, call: Call, config: CacheConfig, moment: Moment
     ) -> tuple[Trajectory | None, Change | None]:
         """A trajectory of which all tells that it goes on, but some inputs changed; and that change.
 
@@ -118,7 +123,8 @@ class Context:
         same objects; then the one whose sample is nearest. It is given only where the same inputs changed
         at its last call, too, and no other trajectory could claim the call as well.
         """
-        changes = [c for t in self._all if t.is_kind(graph, call) and (c := t.changed(call)) is not None]
+        alike = [t for t in self._all if t.is_kind(graph, call, config)]
+        changes = [c for t in alike if (c := t.changed(call)) is not None]
         ranked = [
             (len(c.inputs), -c.identical, moment.distance(c.trajectory.moment), c)
             for c in changes

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
+from collections.abc import Iterator
+from contextvars import ContextVar
 from typing import Any
 
 import torch
 
 from ..capture.call_signature import Call
+from ..config import CacheConfig
 from ..ops.known_decision import knowing
 from .context import Context
 from .host_plan import waits
@@ -24,17 +28,35 @@ class Contexts(PerCaller[Context]):
 
     def __init__(self, limit: int) -> None:
         super().__init__(limit, Context)
+        self._config: ContextVar[CacheConfig | None] = ContextVar("fxcache_config", default=None)
 
-    def step(self, graph: Served, call: Call) -> tuple[Any, ...]:
+    def step(self, graph: Served, call: Call, config: CacheConfig) -> tuple[Any, ...]:
         """Run `call` with the state that it continues, in this thread and the enclosing `named` block.
 
         Raises `TooManyContextsError` where that would be one context more than the limit.
         """
-        state = self.current().find(graph, call, graph.roles)
+        state = self.current().find(graph, call, config)
         if torch.is_grad_enabled():
             with torch.no_grad():
-                return _advance(state, graph, call)
-        return _advance(state, graph, call)
+                return _advance(state, graph, call, config)
+        return _advance(state, graph, call, config)
+
+    def config(self, default: CacheConfig) -> CacheConfig:
+        """The settings of the enclosing blocks; `default` where none has any."""
+        return self._config.get() or default
+
+    @contextlib.contextmanager
+    def within(self, name: str, config: CacheConfig | None) -> Iterator[None]:
+        """As `named`; with settings that hold in the block, and in those within it that have none."""
+        with self.named(name):
+            if config is None:
+                yield
+                return
+            token = self._config.set(config)
+            try:
+                yield
+            finally:
+                self._config.reset(token)
 
     def last_state(self) -> TrajectoryState:
         """State of the last call in this thread and the enclosing `named` block."""
@@ -64,14 +86,14 @@ class Contexts(PerCaller[Context]):
         return Stats({name: _stats_of(state) for name, state in self.items()})
 
 
-def _advance(state: TrajectoryState, graph: Served, call: Call) -> tuple[Any, ...]:
-    tensors = state.tensors(graph, call)
+def _advance(state: TrajectoryState, graph: Served, call: Call, config: CacheConfig) -> tuple[Any, ...]:
+    tensors = state.tensors(graph, call, config)
     try:
-        if not graph.plans or not waits(tensors[0].device):
+        if not config.plans or not graph.asks_host or not waits(tensors[0].device):
             return graph.run(*call.tensors, *tensors)
         time = graph.roles.time
         timestep = None if time is None else call.tensors[time]
-        with knowing(state.host.decision(graph.plans, state.state, timestep)):
+        with knowing(state.host.decision(config.plans, state.state, timestep)):
             return graph.run(*call.tensors, *tensors)
     except BaseException:
         state.forget()  # a half-made step must leave nothing that a later one could use

@@ -38,6 +38,7 @@ class CachedGraph:
         >>> cached = fxcache.transform(model, "F1B0_W4M0MC3_T1O1_R0.12", example_inputs=inputs)
         >>> print(cached.graph)
         def cached(src: f32[s0, 1, 8], state):
+            # settings: F1B0_W4M0MC3_T1O1_R0.12
             # state: clock_0: f64[4, 11], log_0: f32[2, 1024], sample_0: f32[s0, 1, 8], ...
             layers_0 = self.layers.0(src) ...
         >>> list(cached.graph.module.named_children())[0][0]

@@ -8,8 +8,8 @@ from typing import Any, Protocol
 import torch
 
 from ..capture.call_signature import Call
+from ..config import CacheConfig
 from ..ir.roles import Roles
-from ..plans import Plan
 from .flops import StepFlops
 
 
@@ -30,12 +30,12 @@ class Served(Protocol):
     def segments(self) -> int: ...
 
     @property
-    def plans(self) -> tuple[Plan, ...]:
-        """The plans by which the host may decide; none where the decision lies in compiled code."""
+    def asks_host(self) -> bool:
+        """Whether the host may decide a step of a plan; not where the decision lies in compiled code."""
         ...
 
-    def allocate(self, call: Call) -> dict[str, torch.Tensor]:
-        """Fresh state for the sizes of `call`, by name and in order."""
+    def allocate(self, call: Call, config: CacheConfig) -> dict[str, torch.Tensor]:
+        """Fresh state for the sizes of `call`, with the settings of `config`, by name and in order."""
         ...
 
     def shares_state(self, other: Served, call_key: tuple[Any, ...]) -> bool:

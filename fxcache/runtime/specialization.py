@@ -13,6 +13,7 @@ import torch
 
 from ..capture.call_signature import Call, structure_key
 from ..capture.operand_writes import plain_tensors_of
+from ..config import CacheConfig
 from ..environment.ambient_settings import with_settings
 from ..environment.fingerprint import Fingerprint, fingerprint
 from ..environment.module_mutations import with_effects
@@ -24,7 +25,7 @@ from ..ir.guards import ShapeGuards
 from ..ir.keys import HISTORY, StateKey
 from ..ir.program import Program
 from ..ir.roles import Roles
-from ..plans import Plan
+from ..ir.settings import set_by
 from .flops import Described, StepFlops, count_stages, count_step
 from .served_graph import Served
 from .state_kind import Kind as StateKind
@@ -114,9 +115,9 @@ class Specialization:
         return len(self.program.segments)
 
     @property
-    def plans(self) -> tuple[Plan, ...]:
-        """The plans that its graph follows."""
-        return self.program.config.plans
+    def asks_host(self) -> bool:
+        """Whether the host may decide a step: the graph asks it first."""
+        return True
 
     def intact(self) -> bool:
         """Whether the model's Python state is what the graph was made for."""
@@ -167,13 +168,14 @@ class Specialization:
             return True
         return not self.gives_object and self.prints == tuple(map(fingerprint, self.objects))
 
-    def allocate(self, call: Call) -> dict[str, torch.Tensor]:
-        """Fresh state for the sizes of `call`."""
+    def allocate(self, call: Call, config: CacheConfig) -> dict[str, torch.Tensor]:
+        """Fresh state for the sizes of `call`, with the settings of `config`."""
         symbols = self.symbols[call.key]
         shapes: Mapping[str, tuple[int, ...]] = {}
         if any(s.sizes(symbols) is None for s in self.program.state):
             shapes = self._measure(call)
-        return {s.name: s.allocate(symbols, shapes.get(s.name)) for s in self.program.state}
+        state = (set_by(tensor, config) for tensor in self.program.state)
+        return {s.name: s.allocate(symbols, shapes.get(s.name)) for s in state}
 
     def measure(self) -> tuple[dict[str, int], int | None]:
         """FLOPs of each stage and bytes of the state, at the sizes of the captured call, where known."""

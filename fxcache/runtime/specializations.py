@@ -15,7 +15,6 @@ from ..capture.number_promotion import Promotion, as_numbers, path_of
 from ..config import CacheConfig
 from ..environment.key_differences import Difference, differences, kind_of
 from ..errors import CaptureError, FxcacheError, TooManyCapturesError
-from ..ir.replan import with_plans
 from .specialization import Key, Lowering, Specialization, eager
 from .transform_call import transform_call
 
@@ -101,12 +100,6 @@ class Specializations:
         """Every specialization, in the order in which they were made."""
         kinds = list(self._kinds.values())  # other threads may add some meanwhile
         return sorted((v for k in kinds for v in list(k.specializations)), key=lambda v: v.number)
-
-    def use(self, config: CacheConfig) -> None:
-        """Follow the plans of `config` from here on, in graphs that were made and in those to come."""
-        self._config = config
-        for specialization in self.all():
-            specialization.program = with_plans(specialization.program, config)
 
     def forgive(self) -> None:
         """Try again what was refused."""

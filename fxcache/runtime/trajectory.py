@@ -8,7 +8,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from ..capture.call_signature import Call
-from ..ir.roles import Roles
+from ..config import CacheConfig
 from ..ops.nearness import NEAR
 from .conditioning import DIFFERENT, IDENTICAL, Kept
 from .request_identity import Moment
@@ -23,6 +23,7 @@ FIRST_LEAP = 0.3  # a first move is doubtful when it is this share of the time
 class Trajectory:
     """One run.
 
+    config: the settings with which it began.
     suspects: inputs in which its first call differs from the trajectory that it may be a continuation of;
         after: that trajectory's last moment.
     unwatched: how many inputs change from step to step, so that they tell nothing.
@@ -32,6 +33,7 @@ class Trajectory:
 
     graph: Served
     call_key: tuple[object, ...]
+    config: CacheConfig
     kept: dict[int, Kept]
     moment: Moment
     suspects: tuple[int, ...] = ()
@@ -43,9 +45,11 @@ class Trajectory:
     over: bool = False
 
     @staticmethod
-    def begin(graph: Served, call: Call, roles: Roles, moment: Moment, change: Change | None) -> Trajectory:
-        kept = {i: Kept(call.tensors[i]) for i in roles.conditioning}
-        begun = Trajectory(graph, call.key, kept, moment)
+    def begin(
+        graph: Served, call: Call, config: CacheConfig, moment: Moment, change: Change | None
+    ) -> Trajectory:
+        kept = {i: Kept(call.tensors[i]) for i in graph.roles.conditioning}
+        begun = Trajectory(graph, call.key, config, kept, moment)
         if change is not None:
             last = change.trajectory.moment
             begun.suspects, begun.after = change.inputs, weakref.ref(last)
@@ -54,16 +58,23 @@ class Trajectory:
                 begun.move = min(now - then, 0.0)  # that it rises is too rare to be taken for granted
         return begun
 
-    def is_kind(self, graph: Served, call: Call) -> bool:
-        """Whether `call` is the same kind of call of the same graph, or of one that shares its state."""
-        return not self.over and self.call_key == call.key and self.graph.shares_state(graph, call.key)
+    def is_kind(self, graph: Served, call: Call, config: CacheConfig) -> bool:
+        """Whether `call` is the same kind of call of the same graph, or of one that shares its state.
 
-    def continues(self, graph: Served, call: Call, moment: Moment, read_time: bool) -> bool:
+        With other settings it is another run.
+        """
+        if self.over or self.call_key != call.key or not self.graph.shares_state(graph, call.key):
+            return False
+        return self.config is config or self.config == config
+
+    def continues(
+        self, graph: Served, call: Call, config: CacheConfig, moment: Moment, read_time: bool
+    ) -> bool:
         """Quickly, whether nothing but the sample changed and time moved on by a step; notes it if so.
 
         False means only that this must be looked at more closely.
         """
-        if not (self.is_kind(graph, call) and self.waited == 0):
+        if not (self.is_kind(graph, call, config) and self.waited == 0):
             return False
         tensors = call.tensors
         for i, kept in self.kept.items():

@@ -8,6 +8,7 @@ from typing import Any
 import torch
 
 from ..capture.call_signature import Call
+from ..config import CacheConfig
 from ..ir.state import record_of
 from .flops import StepFlops
 from .host_plan import HostPlan
@@ -28,13 +29,16 @@ class TrajectoryState:
     host: HostPlan = field(default_factory=HostPlan)
     _measured: tuple[Served, tuple[Any, ...]] | None = None
 
-    def tensors(self, graph: Served, call: Call) -> list[torch.Tensor]:
-        """State for this call; anything but the same sizes, and a graph that shares it, starts clean."""
+    def tensors(self, graph: Served, call: Call, config: CacheConfig) -> list[torch.Tensor]:
+        """State for this call, with the settings of `config` where it is new.
+
+        Anything but the same sizes, and a graph that shares it, starts clean.
+        """
         if self.graph is not graph or self.call_key != call.key:
             before, same = self.graph, self.call_key == call.key
             if before is None or not same or not before.shares_state(graph, call.key):
                 self.forget()
-                self.state = graph.allocate(call)
+                self.state = graph.allocate(call, config)
                 self._measured = (graph, call.key)
             self.graph, self.call_key = graph, call.key
         return list(self.state.values())

@@ -83,7 +83,7 @@ def test_dynamic_sizes_have_short_names_and_shapes_stand_beside() -> None:
 def test_what_the_model_would_take_anyway_is_not_printed() -> None:
     text = str(graph("FluxTransformer2DModel", "F1B0_W4M0MC0_T0O1_R0.12"))
     assert "joint_attention_kwargs" not in text
-    assert "threshold=0.12, warmup=4)" in text
+    assert "cache_check(now_0, residual_diff(residual_0, state.previous_0), state.knobs_0)" in text
 
 
 class Pair(nn.Module):

@@ -202,8 +202,8 @@ def test_a_program_without_python_gives_the_same_checksum(toy_package: Path, tmp
         done = subprocess.run(command, capture_output=True, text=True)
         assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
 
-    def sampled(package: Path, steps: int, *plans: Path) -> tuple[float, int]:
-        arguments = [str(package), str(steps), "2", "7", "8", *map(str, plans)]
+    def sampled(package: Path, steps: int, *settings: Path | str) -> tuple[float, int]:
+        arguments = [str(package), str(steps), "2", "7", "8", *map(str, settings)]
         done = subprocess.run([str(tmp_path / "sample"), *arguments], capture_output=True, text=True)
         assert done.returncode == 0, done.stderr[-3000:]
         checksum, hits = done.stdout.split()
@@ -213,6 +213,13 @@ def test_a_program_without_python_gives_the_same_checksum(toy_package: Path, tmp
     checksum, hits = sampled(toy_package, 20)
     assert checksum == pytest.approx(_loop(model, 20).double().abs().sum().item(), rel=1e-5)
     assert hits == model.stats().cached > 0
+
+    # The same package with other settings.
+    for text in ("F1B1_W2M7MC3_T1O1_R1000_I2_A9", "F1B1_W9M0MC0_T1O1_R0_S11001s", "C0_Q0_NONE"):
+        model.configure(text)
+        checksum, hits = sampled(toy_package, 20, text)
+        assert checksum == pytest.approx(_loop(model, 20).double().abs().sum().item(), rel=1e-5)
+        assert hits == model.stats().cached
 
     # One package, and two plans that come as files.
     times = tuple(1 - i / 6 for i in range(6))

@@ -199,7 +199,7 @@ def test_effects_write_to_state_that_is_not_contiguous() -> None:
     (compute,) = [s for s in stages if s.name == "compute"]
     specs = specs_of(specialization.program, sizes_of(specialization.program, shapes, False))
     values = {name: spec.example() for name, spec in specs.items()}
-    clock = specialization.allocate(call)["clock_0"]
+    clock = specialization.allocate(call, cached.cache_config)["clock_0"]
     values["clock_0"] = clock.t().contiguous().t()
     assert not values["clock_0"].is_contiguous()
     StageRunner(compute, None)(values)

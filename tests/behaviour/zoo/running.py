@@ -69,7 +69,7 @@ class Run:
         specialization = Specialization(self.program, eager(self.program), guards, Watch((), {}))
         assert specialization.accepts(call), "these inputs need another capture"
         with torch.no_grad():
-            self._state = self._state or specialization.allocate(call)
+            self._state = self._state or specialization.allocate(call, self.program.config)
             flat = specialization.run(*call.tensors, *self._state.values())
         return tensors_in(self.captured.capture.finish(flat))
 

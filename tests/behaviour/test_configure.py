@@ -1,0 +1,280 @@
+"""Settings are state: one graph, compiled or packaged, does as any of them says."""
+
+from __future__ import annotations
+
+import copy
+import pickle
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import Tensor
+
+import fxcache
+from fxcache import CacheConfig, CachedTransformer, PackagedTransformer, TaylorSeer
+from fxcache.errors import ConfigError, GraphSettingError, PackageUseError, PlanError, UnknownOptionError
+from tests.strategies import limits, masks, thresholds
+from tests.toy import latents, timesteps, toy
+
+STEPS = 12
+MADE_WITH = CacheConfig(fn_compute_blocks=1, bn_compute_blocks=1, forecaster=TaylorSeer(order=1))
+ALWAYS = "F1B1_W2M0MC0_T1O1_R1000"
+
+
+@pytest.fixture(autouse=True)
+def _no_gradients() -> Iterator[None]:
+    with torch.no_grad():
+        yield
+
+
+@st.composite
+def others(draw: st.DrawFn) -> CacheConfig:
+    """Other settings for the graph of `MADE_WITH`."""
+    mask = draw(masks)
+    return MADE_WITH.replace(
+        max_warmup_steps=draw(st.integers(0, 6)),
+        warmup_interval=draw(st.integers(1, 3)),
+        max_cached_steps=draw(limits),
+        max_continuous_cached_steps=draw(limits),
+        residual_diff_threshold=draw(thresholds),
+        max_accumulated_residual_diff=draw(st.one_of(st.none(), st.floats(0.01, 3.0))),
+        steps_mask=mask,
+        steps_mask_policy=draw(st.sampled_from(("dynamic", "static"))) if mask else "dynamic",
+    )
+
+
+def run(model: Callable[..., Tensor], seed: int = 0, steps: int = STEPS) -> list[Tensor]:
+    return [model(x, t) for x, t in zip(latents(steps, seed), timesteps(steps), strict=True)]
+
+
+def alone(config: CacheConfig | str, seed: int = 0) -> tuple[list[Tensor], tuple[bool, ...]]:
+    """What a model does that was made with these settings."""
+    cached = fxcache.transform(toy(), config)
+    return run(cached, seed), cached.stats()["default"].hits
+
+
+def same(got: list[Tensor], want: list[Tensor]) -> bool:
+    return all(map(torch.equal, got, want))
+
+
+def test_a_graph_does_as_any_settings_say() -> None:
+    cached = fxcache.transform(toy(), MADE_WITH)
+
+    @given(others(), others())
+    @settings(max_examples=20, deadline=None)
+    def check(first: CacheConfig, second: CacheConfig) -> None:
+        for config in (first, second, first):
+            cached.configure(config)
+            want, hits = alone(config)
+            assert same(run(cached), want)
+            assert cached.stats()["default"].hits == hits
+
+    check()
+    assert len(cached._specializations.all()) == 1
+
+
+def test_fields_and_the_notation_are_taken() -> None:
+    cached = fxcache.transform(toy(), MADE_WITH)
+    cached.configure(residual_diff_threshold=1000.0, max_warmup_steps=2)
+    assert str(cached.cache_config) == ALWAYS
+    cached.configure("F1B1_W3M0MC1_T1O1_R1000")
+    run(cached)
+    assert cached.stats()["default"].cached_steps == (3, 5, 7, 9, 11)
+    cached.configure(ALWAYS, max_cached_steps=2)
+    run(cached)
+    assert cached.stats()["default"].cached_steps == (2, 3)
+
+
+def test_it_takes_effect_with_the_next_trajectory() -> None:
+    cached = fxcache.transform(toy(), ALWAYS)
+    xs, ts = latents(STEPS, 0), timesteps(STEPS)
+    for x, t in zip(xs[:4], ts[:4], strict=True):
+        cached(x, t)
+    cached.configure(max_warmup_steps=3)
+    for x, t in zip(xs[4:], ts[4:], strict=True):
+        cached(x, t)
+    assert cached.stats()["default"].hits == (False,) * 3 + (True,) * 5
+
+
+@pytest.mark.parametrize(
+    ("config", "says"),
+    [
+        (
+            "F2B1_W4M0MC0_T1O1_R0.1",
+            "fn_compute_blocks = 2: .* made with 1. Give this config to",
+        ),
+        ("F1B0_W4M0MC0_T1O1_R0.1", "bn_compute_blocks = 0"),
+        ("F1B1_W4M0MC0_T1O2_R0.1", "forecaster = TaylorSeer"),
+        ("F1B1_W4M0MC0_T0O1_R0.1", "forecaster = None"),
+        (MADE_WITH.replace(bn_compute_blocks=0, level="output"), "bn_compute_blocks|level"),
+        (MADE_WITH.replace(feedback=True), "feedback = True"),
+    ],
+)
+def test_what_is_part_of_the_graph_says_so(config: CacheConfig | str, says: str) -> None:
+    cached = fxcache.transform(toy(), MADE_WITH)
+    with pytest.raises(GraphSettingError, match=says):
+        cached.configure(config)
+    with pytest.raises(GraphSettingError, match=says), cached.cache_context("one", config):
+        pass
+    assert cached.cache_config == MADE_WITH
+
+
+def test_what_cannot_work_is_refused_and_changes_nothing() -> None:
+    cached = fxcache.transform(toy(), MADE_WITH)
+    with pytest.raises(UnknownOptionError, match="did you mean 'residual_diff_threshold'"):
+        cached.configure(threshold=0.1)
+    with pytest.raises(ConfigError, match="max_warmup_steps"):
+        cached.configure(max_warmup_steps=-1)
+    with pytest.raises(PlanError, match="follows no plan"):
+        cached.configure(fxcache.plan(steps=6, speedup=2))
+    with pytest.raises(ConfigError, match="at most 1024 steps"):
+        fxcache.transform(toy(), MADE_WITH.replace(steps_mask=(1,) * 1025))(*(latents(1, 0) + timesteps(1)))
+    assert cached.cache_config == MADE_WITH
+
+
+def test_plans_are_settings_too() -> None:
+    first, second = fxcache.plan(steps=STEPS, speedup=2), fxcache.plan(steps=STEPS, speedup=3)
+    cached = fxcache.transform(toy(), first)
+    cached.configure(second)
+    want, hits = alone(CacheConfig.from_plans(second))
+    assert same(run(cached), want) and cached.stats()["default"].hits == hits
+    with pytest.raises(GraphSettingError, match="follows plans"):
+        cached.configure(ALWAYS)
+    found = []
+    for name, plan in (("one", None), ("other", first)):
+        with cached.cache_context(name, plan):
+            run(cached)
+        found.append(cached.stats()[name].cached_steps)
+    assert found == [second.hits, first.hits]
+
+
+def test_it_can_be_switched_off_and_on() -> None:
+    model = toy()
+    cached = fxcache.transform(model, ALWAYS)
+    for off in ({"enabled": False}, {"config": "C0_Q0_NONE"}):
+        cached.configure(**off)  # type: ignore[arg-type]
+        assert same(run(cached), run(model)) and cached.stats().cached == 0
+        cached.configure(enabled=True)
+        assert str(cached.cache_config) == ALWAYS
+        run(cached)
+        assert cached.stats()["default"].cached_steps == tuple(range(2, STEPS))
+    with cached.cache_context("plain", "C0_Q0_NONE"):
+        assert same(run(cached), run(model))
+    assert len(cached._specializations.all()) == 1
+
+
+# ------------------------------------------------------------------ settings of one request
+
+
+def test_two_requests_with_settings_of_their_own_equal_each_alone() -> None:
+    cached = fxcache.transform(toy(), MADE_WITH)
+    requests = {"a": ALWAYS, "b": "F1B1_W4M0MC1_T1O1_R1000", "c": "C0_Q0_NONE"}
+    _interleaved_as_alone(cached, requests)
+
+
+def _interleaved_as_alone(model: CachedTransformer | PackagedTransformer, requests: dict[str, str]) -> None:
+    steps = {n: list(zip(latents(STEPS, i), timesteps(STEPS), strict=True)) for i, n in enumerate(requests)}
+    found: dict[str, list[Tensor]] = {name: [] for name in requests}
+    for step in range(STEPS):
+        for name, config in requests.items():
+            with model.cache_context(name, config):
+                found[name].append(model(*steps[name][step]))
+    for i, (name, config) in enumerate(requests.items()):
+        want, hits = alone(config, seed=i)
+        for got, expected in zip(found[name], want, strict=True):
+            torch.testing.assert_close(got, expected, rtol=1e-4, atol=1e-4)
+        assert model.stats()[name].hits == hits
+
+
+def test_settings_hold_in_the_contexts_of_a_pipeline_that_is_called_within() -> None:
+    cached = fxcache.transform(toy(), MADE_WITH)
+    steps = {seed: list(zip(latents(STEPS, seed), timesteps(STEPS), strict=True)) for seed in (0, 1)}
+    found: dict[int, list[Tensor]] = {0: [], 1: []}
+    for step in range(STEPS):
+        for seed, config in enumerate((ALWAYS, "F1B1_W4M0MC1_T1O1_R1000")):
+            with cached.cache_context("request", config), cached.cache_context("cond"):
+                found[seed].append(cached(*steps[seed][step]))
+    for seed, config in enumerate((ALWAYS, "F1B1_W4M0MC1_T1O1_R1000")):
+        assert same(found[seed], alone(config, seed)[0])
+    with cached.cache_context("cond"):  # outside: those of the model
+        run(cached, seed=2)
+    assert cached.stats()["cond"].hits == alone(MADE_WITH, seed=2)[1]
+
+
+# ------------------------------------------------------------------ copies, compiled, packaged
+
+
+def test_settings_go_with_copies_and_pickles() -> None:
+    cached = fxcache.transform(toy(), MADE_WITH)
+    cached.configure(ALWAYS)
+    want = run(cached)
+    for other in (copy.copy(cached), copy.deepcopy(cached), pickle.loads(pickle.dumps(cached))):
+        assert same(run(other), want)
+        assert other.stats()["default"].cached_steps == tuple(range(2, STEPS))
+
+
+@pytest.mark.parametrize("mode", [None, "single", "staged"])
+def test_compiled_it_is_not_compiled_again(mode: str | None) -> None:
+    fast = fxcache.compile(fxcache.transform(toy(), MADE_WITH), mode=mode)
+    fast.configure(ALWAYS)
+    run(fast)  # compiles hits and misses
+    with torch._dynamo.config.patch(error_on_recompile=True):
+        for text in ("F1B1_W4M3MC1_T1O1_R1000_A2", "F1B1_W0M0MC0_T1O1_R0.01_S1101s", ALWAYS):
+            fast.configure(text)
+            want, hits = alone(text)
+            for got, expected in zip(run(fast), want, strict=True):
+                torch.testing.assert_close(got, expected, rtol=1e-4, atol=1e-4)
+            assert fast.stats()["default"].hits == hits
+
+
+@pytest.fixture(scope="module")
+def package_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    cached = fxcache.transform(toy(), MADE_WITH)
+    cached.configure(max_warmup_steps=5)
+    example = {"hidden_states": latents(1, 0)[0], "timestep": timesteps(1)[0]}
+    return fxcache.export(cached, tmp_path_factory.mktemp("package") / "toy.pt2", example)
+
+
+def test_one_package_serves_every_setting(package_file: Path) -> None:
+    package = fxcache.load(package_file)
+    assert package.cache_config == MADE_WITH.replace(max_warmup_steps=5)  # those in force at export
+    for text in ("F1B1_W4M3MC1_T1O1_R1000_A2", "F1B1_W0M0MC0_T1O1_R0.01_S1101s", ALWAYS, "C0_Q0_NONE"):
+        package.configure(text)
+        want, hits = alone(text)
+        for got, expected in zip(run(package), want, strict=True):
+            torch.testing.assert_close(got, expected, rtol=1e-4, atol=1e-4)
+        assert package.stats()["default"].hits == hits
+    package.configure(ALWAYS)
+    for other in (copy.copy(package), copy.deepcopy(package), pickle.loads(pickle.dumps(package))):
+        assert str(other.cache_config) == ALWAYS
+        run(other)
+        assert other.stats()["default"].cached_steps == tuple(range(2, STEPS))
+    with pytest.raises(GraphSettingError, match="fn_compute_blocks"):
+        package.configure(fn_compute_blocks=2)
+
+
+def test_requests_through_one_package_have_settings_of_their_own(package_file: Path) -> None:
+    package = fxcache.load(package_file)
+    _interleaved_as_alone(package, {"a": ALWAYS, "b": "F1B1_W4M0MC1_T1O1_R1000", "c": "C0_Q0_NONE"})
+
+
+def test_who_keeps_the_state_himself_finds_the_settings_in_it(package_file: Path) -> None:
+    package = fxcache.load(package_file)
+    package.configure(ALWAYS)
+    state = package.new_state(package.input_sizes(latents(1, 0)[0], timesteps(1)[0]))
+    for x, t in zip(latents(4, 0), timesteps(4), strict=True):
+        package.run(x, t, *state.values())
+    assert int(state["clock_0"][0, 3]) == 2  # hits
+
+
+def test_a_package_that_has_no_settings_says_so(package_file: Path) -> None:
+    import dataclasses
+
+    old = fxcache.load(package_file)
+    state = tuple(dataclasses.replace(e, name=e.name.replace("knobs", "mask")) for e in old.manifest.state)
+    older = PackagedTransformer(dataclasses.replace(old.manifest, state=state), old.run)
+    with pytest.raises(PackageUseError, match="export it again"):
+        older.configure(ALWAYS)
