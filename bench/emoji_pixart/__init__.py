@@ -14,5 +14,6 @@ Example:
 from .conditioning import CLASS_NAMES, NULL_CLASS
 from .model import load
 from .pipeline import load_pipeline, new_scheduler, sample
+from .subject import subject
 
-__all__ = ["CLASS_NAMES", "NULL_CLASS", "load", "load_pipeline", "new_scheduler", "sample"]
+__all__ = ["CLASS_NAMES", "NULL_CLASS", "load", "load_pipeline", "new_scheduler", "sample", "subject"]

@@ -64,7 +64,18 @@ def sample(
     classes = [seed % len(CLASS_NAMES) for seed in seeds] if classes is None else classes
     if len(classes) != len(seeds):
         raise ValueError(f"{len(seeds)} seeds need as many classes, got {len(classes)}")
-    pipe = load_pipeline(model, scheduler)
+    return draw(load_pipeline(model, scheduler), seeds, classes, steps=steps, guidance=guidance)
+
+
+def draw(
+    pipe: PixArtAlphaPipeline,
+    seeds: Sequence[int],
+    classes: Sequence[int],
+    *,
+    steps: int = 28,
+    guidance: float = 1.0,
+) -> Tensor:
+    """As `sample`, with a pipeline in hand."""
     images: Tensor = pipe(
         prompt=None,
         prompt_embeds=class_embeddings(classes).to(pipe.transformer.dtype),

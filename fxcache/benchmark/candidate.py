@@ -58,7 +58,7 @@ def prepare(
         models = dict(subject.models)
         subject.use(models)
         with cost.counting(models):
-            subject.draw(warm_up, steps)
+            subject.draw(warm_up, steps, setting.solver)
         return Candidate(setting, steps, models, cost.flops())
     config = setting.config.for_steps(steps)
     for other in others:
@@ -81,7 +81,7 @@ def draw(
     clock, _ = stopwatch(subject.device)
     _wait_for(subject.device)
     begin = clock()
-    images = subject.draw(prompts, candidate.steps)
+    images = subject.draw(prompts, candidate.steps, candidate.setting.solver)
     _wait_for(subject.device)
     seconds = clock() - begin
     return images, _records(candidate, prompts, seconds)

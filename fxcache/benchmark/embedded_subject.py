@@ -12,6 +12,7 @@ from torch import nn
 from .. import embedded
 from .errors import PipelineError, PromptError
 from .prompts import Prompt
+from .solvers import solving
 from .subject import EMBEDDED, read_dtype
 
 OPTIONS = ("guidance_scale",)
@@ -43,14 +44,15 @@ class EmbeddedSubject:
                 names = ", ".join(embedded.CLASS_NAMES)
                 raise PromptError(EMBEDDED, f"{text!r} is none of its classes; they are {names}")
 
-    def draw(self, prompts: Sequence[Prompt], steps: int) -> list[Image.Image]:
-        images = embedded.sample(
-            self._pipe,
-            labels(prompts),
-            seeds=[p.seed for p in prompts],
-            num_inference_steps=steps,
-            **self._arguments,
-        )
+    def draw(self, prompts: Sequence[Prompt], steps: int, solver: str | None = None) -> list[Image.Image]:
+        with solving(self._pipe, solver):
+            images = embedded.sample(
+                self._pipe,
+                labels(prompts),
+                seeds=[p.seed for p in prompts],
+                num_inference_steps=steps,
+                **self._arguments,
+            )
         return [embedded.to_pil(image) for image in images]
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 
 from .records import Record
 from .sweep import BASELINE, Setting, fewer_steps
@@ -38,7 +38,7 @@ def equal_steps(flops: Mapping[str, float], steps: int) -> dict[str, int]:
     }
 
 
-def plain_rows(flops: Mapping[str, float], steps: int) -> tuple[Setting, ...]:
-    """The rows of fewer plain steps that a run needs, most steps first, each once."""
-    wanted = set(equal_steps(flops, steps).values()) - {steps}
-    return tuple(fewer_steps(n) for n in sorted(wanted, reverse=True))
+def plain_rows(flops: Mapping[str, float], steps: int, solvers: Sequence[str] = ()) -> tuple[Setting, ...]:
+    """The rows of fewer plain steps that a run needs, most steps first, each once; then those of solvers."""
+    wanted = sorted(set(equal_steps(flops, steps).values()) - {steps}, reverse=True)
+    return tuple(fewer_steps(n, solver) for solver in (None, *solvers) for n in wanted)

@@ -98,7 +98,8 @@ def complete_settings(folder: RunFolder) -> list[str]:
     plan, records = about["plan"], folder.records()
     names = [s["name"] for s in plan["settings"]]
     if plan["equal_flops"]:
-        names += [s.name for s in plain_rows(mean_flops(records.values()), plan["steps"])]
+        flops = mean_flops(records.values())
+        names += [s.name for s in plain_rows(flops, plan["steps"], plan.get("solvers", ()))]
     wanted = [(name, p["index"]) for name in names for p in plan["prompts"]]
     drawn = sum(key in records for key in wanted)
     if drawn < len(wanted):

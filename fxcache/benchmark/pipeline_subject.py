@@ -14,6 +14,7 @@ from torch import nn
 
 from .errors import MissingPathError, PipelineError, PromptError
 from .prompts import Prompt
+from .solvers import solving
 from .subject import read_dtype
 
 TRANSFORMER = "transformer"  # diffusers' name for it; a second one is transformer_2
@@ -58,14 +59,15 @@ class PipelineSubject:
         if not texts:
             raise PromptError(self.name, "give a file of them with --prompts FILE")
 
-    def draw(self, prompts: Sequence[Prompt], steps: int) -> list[Image.Image]:
-        output = self._pipe(
-            prompt=[p.text for p in prompts],
-            num_inference_steps=steps,
-            generator=[torch.Generator().manual_seed(p.seed) for p in prompts],
-            output_type="pil",
-            **self._arguments,
-        )
+    def draw(self, prompts: Sequence[Prompt], steps: int, solver: str | None = None) -> list[Image.Image]:
+        with solving(self._pipe, solver):
+            output = self._pipe(
+                prompt=[p.text for p in prompts],
+                num_inference_steps=steps,
+                generator=[torch.Generator().manual_seed(p.seed) for p in prompts],
+                output_type="pil",
+                **self._arguments,
+            )
         images: list[Image.Image] | None = getattr(output, "images", None)
         if images is None:
             raise PipelineError(self.name, f"{type(self._pipe).__name__} gives no pictures (output.images)")

@@ -40,7 +40,10 @@ def _pareto(results: Results, measure: Measure, against: str) -> bytes:
     shown = [r for r in results.rows if r is not results.baseline]
     plain = sorted(point(r) for r in shown if r.plain)
     cached = sorted(point(r) for r in shown if not r.plain)
-    axes.plot(*_columns(plain), "s-", color=PLAIN, label="fewer plain steps", markersize=5, linewidth=1)
+    for solver, style in zip((None, *results.solvers), ("s-", "^--", "v:", "D-."), strict=False):
+        rows = sorted(point(r) for r in shown if r.plain and r.solver == solver)
+        label = "fewer plain steps" + (f", {solver}" if solver else "")
+        axes.plot(*_columns(rows), style, color=PLAIN, label=label, markersize=5, linewidth=1)
     axes.plot(*_columns(cached), "o", color=CACHED, label="cached", markersize=6)
     front = pareto_front(cached, measure.best)
     axes.step(*_columns(front), "-", color=CACHED, where="post", linewidth=1, alpha=0.6, label="best cached")

@@ -11,7 +11,7 @@ from .equal_flops import equal_steps, mean_flops
 from .folder import RunFolder
 from .measure import complete_settings
 from .records import Record
-from .sweep import BASELINE, fewer_steps
+from .sweep import BASELINE, fewer_steps, solver_of
 
 
 @dataclass(frozen=True)
@@ -35,6 +35,11 @@ class Row:
     def plain(self) -> bool:
         return self.name.startswith(BASELINE.name)
 
+    @property
+    def solver(self) -> str | None:
+        """Of a row of fewer steps; None for the pipeline's own."""
+        return solver_of(self.name)
+
 
 @dataclass(frozen=True)
 class Results:
@@ -50,6 +55,11 @@ class Results:
 
     def row(self, name: str) -> Row:
         return next(r for r in self.rows if r.name == name)
+
+    @property
+    def solvers(self) -> tuple[str, ...]:
+        """Those that have rows of fewer steps, besides the pipeline's own."""
+        return tuple(dict.fromkeys(r.solver for r in self.rows if r.solver is not None))
 
     def measured(self, key: str) -> bool:
         """Whether every row has this measure."""

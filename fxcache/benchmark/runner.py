@@ -52,7 +52,7 @@ class Runner:
         self._phase("settings", self.sweep.settings)
         if self.sweep.equal_flops:
             flops = mean_flops(self._everything().values())
-            self._phase("fewer plain steps", plain_rows(flops, self.steps))
+            self._phase("fewer plain steps", plain_rows(flops, self.steps, self.sweep.solvers))
         self.share.exchange(None)  # a process that is done waits, so that the run is whole when one ends
 
     def _phase(self, name: str, settings: Sequence[Setting]) -> None:

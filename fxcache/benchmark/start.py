@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import importlib
 import json
-from collections.abc import Mapping
+import sys
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -13,7 +15,7 @@ from rich.console import Console
 
 from ..errors import FxcacheError
 from .embedded_subject import EmbeddedSubject
-from .errors import BenchmarkError
+from .errors import BenchmarkError, PipelineError
 from .folder import RunFolder
 from .machine import command, describe, stopwatch, versions
 from .pipeline_subject import PipelineSubject
@@ -114,6 +116,7 @@ def _plan(options: RunOptions, sweep: Sweep, prompts: tuple[Prompt, ...], size: 
         "sweep": sweep.name,
         "settings": [{"name": s.name, "config": s.config.to_dict()} for s in sweep.settings],
         "equal_flops": sweep.equal_flops,
+        "solvers": list(sweep.solvers),
         "steps": options.steps,
         "batch": size,
         "dtype": options.dtype,
@@ -139,13 +142,25 @@ def _about(options: RunOptions, subject: Subject, share: Share) -> dict[str, Any
     }
 
 
+def _made_by(module: str, function: str) -> Callable[..., Subject]:
+    here = str(Path.cwd())
+    if here not in sys.path:  # a command does not look where it is called
+        sys.path.append(here)
+    try:
+        made: Callable[..., Subject] = getattr(importlib.import_module(module), function)
+    except (ImportError, AttributeError, ValueError) as error:
+        raise PipelineError(f"{module}:{function}", f"cannot be imported: {error}") from error
+    return made
+
+
 def load_subject(
     model: str, device: torch.device, dtype: str | None, arguments: Mapping[str, Any]
 ) -> Subject:
-    """The embedded model, or the pipeline in a folder.
+    """The embedded model, the pipeline in a folder, or what a function gives.
 
     Args:
-        model: "embedded", or the path of a diffusers pipeline folder.
+        model: "embedded", the path of a diffusers pipeline folder, or `package.module:function`, called with
+            the device, dtype and arguments, which gives a `Subject`.
         dtype: a torch dtype's name; None for what the weights are stored in (float32 if embedded).
         arguments: further arguments of every pipeline call, such as `guidance_scale`.
 
@@ -153,4 +168,7 @@ def load_subject(
     """
     if model == EMBEDDED:
         return EmbeddedSubject(device, dtype, arguments)
+    module, _, function = model.partition(":")
+    if function.isidentifier() and not Path(model).exists():
+        return _made_by(module, function)(device, dtype, arguments)
     return PipelineSubject(Path(model), device, dtype, arguments)

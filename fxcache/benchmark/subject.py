@@ -36,8 +36,11 @@ class Subject(Protocol):
         """Raise `PromptError` where a prompt cannot be drawn."""
         ...
 
-    def draw(self, prompts: Sequence[Prompt], steps: int) -> list[Image.Image]:
-        """One picture per prompt, in one call. Its noise depends on the prompt's seed alone."""
+    def draw(self, prompts: Sequence[Prompt], steps: int, solver: str | None = None) -> list[Image.Image]:
+        """One picture per prompt, in one call. Its noise depends on the prompt's seed alone.
+
+        solver: one of `solvers.SOLVERS`; None for the pipeline's own.
+        """
         ...
 
 

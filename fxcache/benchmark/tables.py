@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from .quality.catalogue import MEASURES, Measure
 from .results import Results, Row
+from .sweep import fewer_steps
 
 TERA, GIGA = 1e12, 1e9
 
@@ -96,11 +97,19 @@ def _against_plain(results: Results) -> Table:
                 f"{plain.values['psnr']:.2f}",
                 f"{gain:+.2f}",
                 f"{worst:+.2f}",
+                *(_psnr(results, fewer_steps(plain.steps, solver).name) for solver in results.solvers),
             )
         )
     rows.sort(key=lambda cells: -float(cells[6]))
     heads = ("Config", unit, "PSNR", "plain steps", unit, "PSNR", "PSNR gained", "in the worst 5%")
-    return Table("Against fewer plain steps at equal FLOPs", heads, tuple(rows))
+    others = (f"PSNR of {solver}" for solver in results.solvers)
+    return Table("Against fewer plain steps at equal FLOPs", (*heads, *others), tuple(rows))
+
+
+def _psnr(results: Results, name: str) -> str:
+    """That of a row, where there is one."""
+    found = [row.values["psnr"] for row in results.rows if row.name == name]
+    return f"{found[0]:.2f}" if found else ""
 
 
 def flops_unit(results: Results) -> tuple[str, float]:

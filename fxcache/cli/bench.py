@@ -21,7 +21,10 @@ def bench() -> None:
 @bench.command()
 @click.option("--sweep", default="default", show_default=True, help="default, taylorseer, or a YAML file.")
 @click.option(
-    "--model", default="embedded", show_default=True, help="embedded, or a diffusers pipeline folder."
+    "--model",
+    default="embedded",
+    show_default=True,
+    help="embedded, a diffusers pipeline folder, or module:function.",
 )
 @click.option(
     "--prompts", type=FOLDER, help="A prompt a line (.txt, .csv, .jsonl); the embedded model has its own."

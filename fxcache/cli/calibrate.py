@@ -15,7 +15,10 @@ FILE = click.Path(path_type=Path)
 
 @click.command()
 @click.option(
-    "--model", default="embedded", show_default=True, help="embedded, or a diffusers pipeline folder."
+    "--model",
+    default="embedded",
+    show_default=True,
+    help="embedded, a diffusers pipeline folder, or module:function.",
 )
 @click.option(
     "--prompts",

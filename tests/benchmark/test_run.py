@@ -30,7 +30,7 @@ from fxcache.cli import main
 
 CACHED = "F1B0_W2M0MC2_T0O1_R0.4"
 STEPS = 6
-SWEEP = f"settings: [C0_Q0_NONE, {CACHED}]\n"
+SWEEP = f"settings: [C0_Q0_NONE, {CACHED}]\nsolvers: [unipc]\n"
 
 
 def bench(*words: str | Path) -> Result:
@@ -58,7 +58,7 @@ def options(folder: Path, *more: str) -> list[str | Path]:
 
 @pytest.fixture(scope="module")
 def done(tmp_path_factory: pytest.TempPathFactory) -> RunFolder:
-    """A whole run: the plain model, a cached one and its rival on twenty pictures."""
+    """A whole run: the plain model, a cached one and its rivals on twenty pictures."""
     folder = tmp_path_factory.mktemp("bench") / "run"
     result = bench(*options(folder))
     assert result.exit_code == 0, result.output
@@ -69,7 +69,7 @@ def done(tmp_path_factory: pytest.TempPathFactory) -> RunFolder:
 def test_every_setting_draws_every_prompt(done: RunFolder) -> None:
     records = done.records()
     names = {name for name, _ in records}
-    assert {"C0_Q0_NONE", CACHED} < names and len(names) == 3
+    assert {"C0_Q0_NONE", CACHED} < names and len(names) == 4
     assert set(records) == {(name, i) for name in names for i in range(20)}
     lines = (done.record_folder / "0.jsonl").read_text().splitlines()
     assert len(lines) == len(records)  # the warm-up left no record
@@ -99,7 +99,7 @@ def test_fewer_plain_steps_cost_what_the_settings_cost(done: RunFolder) -> None:
     assert set(equal) == {CACHED}
     for name, steps in equal.items():
         assert abs(flops[name] - steps * step) <= step / 2
-        assert f"C0_Q0_NONE@{steps}" in flops
+        assert {f"C0_Q0_NONE@{steps}", f"C0_Q0_NONE@{steps}-unipc"} < set(flops)
     assert [s.steps for s in plain_rows(flops, STEPS)] == sorted(set(equal.values()), reverse=True)
 
 
