@@ -92,8 +92,9 @@ def wide_sum(history: Tensor, weights: Tensor) -> Tensor:
     weights = weights.to(device=history.device, dtype=wide)
     nothing = torch.zeros((), dtype=wide, device=history.device)
     total: Tensor | None = None
-    for weight, value in zip(weights, history, strict=True):
-        term = torch.where(weight == 0, nothing, value.to(wide) * weight)
+    known = weights != 0
+    for slot in range(history.shape[0]):
+        term = torch.where(known[slot], history[slot].to(wide) * weights[slot], nothing)
         total = term if total is None else total + term
     assert total is not None
     return total

@@ -350,15 +350,18 @@ class CachedTransformer(ModuleProxy):
             fxcache.errors.GraphSettingError: CacheConfig.fn_compute_blocks = 2: is part of the graph, ...
         """
         self.cache_config = self._reconfigured(config, **changes)
+        if not self._specializations.config.enabled:  # nothing was made with a cache yet
+            self._specializations = self._no_specializations()
         if self.cache_config.enabled:
             self._contexts.finish()
         else:
             self._contexts.reset()  # the steps that come leave no record that would take the place
 
     def _reconfigured(self, config: ConfigLike, **changes: Any) -> CacheConfig:
-        wanted = self.cache_config if config is None else as_config(config)
-        model = type(self.original).__name__
-        return reconfigured(self.cache_config, wanted.replace(**changes), model)
+        wanted = (self.cache_config if config is None else as_config(config)).replace(**changes)
+        if not self._specializations.config.enabled:
+            return wanted
+        return reconfigured(self.cache_config, wanted, type(self.original).__name__)
 
     def use(self, plans: Plan | Sequence[Plan]) -> None:
         """Follow another plan, or several of which the timesteps choose, from the next trajectory on.

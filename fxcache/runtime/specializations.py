@@ -41,6 +41,8 @@ class Kind:
 class Specializations:
     """Finds, or makes, the specialization for a call. Those not used any more are forgotten.
 
+    config: that its graphs are made with.
+
     Args:
         max_captures: how many specializations may be kept for one kind of call.
         remember: whether a kind of call that was refused is refused again without another try.
@@ -58,7 +60,7 @@ class Specializations:
     ) -> None:
         self._lower = lower
         self._model = model
-        self._config = config
+        self.config = config
         self._scope = scope
         self._inputs = inputs
         self._max_captures = max_captures
@@ -281,7 +283,7 @@ class Specializations:
 
     def _make(self, call: Call, bound: Mapping[str, Any]) -> Specialization:
         program = transform_call(
-            self._model, self._config, self._scope, self._inputs, bound, call.tensors, call.numbers
+            self._model, self.config, self._scope, self._inputs, bound, call.tensors, call.numbers
         )
         specialization = Specialization.of(program, self._lower(program), call)
         specialization.number, specialization.flexible = self._calls, self.flexible

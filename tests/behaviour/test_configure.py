@@ -166,6 +166,16 @@ def test_it_can_be_switched_off_and_on() -> None:
     assert len(cached._specializations.all()) == 1
 
 
+def test_what_was_made_without_a_cache_may_get_any() -> None:
+    model = toy()
+    cached = fxcache.transform(model, "C0_Q0_NONE")
+    assert same(run(cached), run(model))
+    cached.configure(ALWAYS)
+    assert same(run(cached), alone(ALWAYS)[0])
+    with pytest.raises(GraphSettingError, match="fn_compute_blocks"):
+        cached.configure(fn_compute_blocks=2)
+
+
 # ------------------------------------------------------------------ settings of one request
 
 
