@@ -28,8 +28,8 @@ from fxcache.benchmark.sharing import Share
 from fxcache.benchmark.sweep import load_sweep
 from fxcache.cli import main
 
-CACHED = "F1B0_W2M0MC2_T0O1_R0.4"
-STEPS = 6
+CACHED = "F1B0_W2M0MC2_T0O1_R0.6"
+STEPS = 4
 SWEEP = f"settings: [C0_Q0_NONE, {CACHED}]\nsolvers: [unipc]\n"
 
 
@@ -87,7 +87,7 @@ def test_records_say_what_was_cached_and_saved(done: RunFolder) -> None:
             continue
         (context,) = record.contexts.values()
         assert 0 < len(context.cached_steps) <= most_hits(CacheConfig.from_string(name), STEPS)
-        assert all(context.residual_diffs[s] < 0.4 for s in context.cached_steps)
+        assert all(context.residual_diffs[s] < 0.6 for s in context.cached_steps)
         assert record.flops_done and record.flops_saved
         assert record.flops_done + record.flops_saved == pytest.approx(whole)
 
@@ -144,7 +144,7 @@ def test_an_interrupted_run_resumes_and_loses_nothing(done: RunFolder, tmp_path:
     def runner(after: int) -> Runner:
         subject = EmbeddedSubject(torch.device("cpu"), None, {})
         sweep = load_sweep(str(done.root.parent / "small.yaml"))
-        return Runner(subject, sweep, done.prompts(), STEPS, 5, folder, Share(), Interrupting(after))
+        return Runner(subject, sweep, done.prompts()[:10], STEPS, 5, folder, Share(), Interrupting(after))
 
     with pytest.raises(KeyboardInterrupt):
         runner(3).run()
@@ -155,7 +155,7 @@ def test_an_interrupted_run_resumes_and_loses_nothing(done: RunFolder, tmp_path:
         file.write('{"setting":"C0_Q0_NO')  # the line being written when the power went
     runner(-1).run()
     assert path.read_text().startswith(before)  # what was there is kept and not drawn again
-    assert _told(folder.records()) == _told(done.records())
+    assert _told(folder.records()) == _told({k: r for k, r in done.records().items() if r.seed < 10})
 
 
 def _told(records: dict[tuple[str, int], Record]) -> dict[tuple[str, int], tuple[object, ...]]:

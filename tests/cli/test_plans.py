@@ -9,9 +9,10 @@ from click.testing import CliRunner
 
 import fxcache
 from fxcache.cli import main
+from tests.sweep import sweep
 
 
-@pytest.mark.parametrize("kind", ["notation", "file"])
+@pytest.mark.parametrize("kind", sweep(("notation", "file"), ("file",)))
 def test_sample_follows_a_plan(kind: str, tmp_path: Path) -> None:
     plan = fxcache.plan(steps=6, speedup=2)
     setting = "P6K3" if kind == "notation" else str(plan.save(tmp_path / "plan.json"))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import builtins
+import functools
 import re
 import shutil
 from pathlib import Path
@@ -17,6 +18,7 @@ from fxcache.errors import DrawingError
 from fxcache.runtime.graph_view import CachedGraph
 
 
+@functools.cache
 def graph(scope: str = "model") -> CachedGraph:
     call = {**inputs(64, 16), "timestep": torch.ones(1)}
     model = network(32, 19, 38)

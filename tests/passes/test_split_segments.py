@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import torch
+from torch import Tensor, nn
 
 import fxcache
 from fxcache import CacheConfig
 from tests.behaviour.zoo import find
-from tests.toy import latents, timesteps
+from tests.toy import ToyBlock, latents, timesteps
 
 FLUX = find("FluxTransformer2DModel")
 
@@ -43,10 +44,27 @@ def test_a_hit_in_every_list_replays_both_middles() -> None:
     assert [s.hits for s in stats.segments] == [(False, True), (False, True)]
 
 
+class TakingTurns(nn.Module):
+    """Two lists, as Latte has: a block of one, then a block of the other."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.spatial = nn.ModuleList(ToyBlock(8) for _ in range(3))
+        self.temporal = nn.ModuleList(ToyBlock(8) for _ in range(3))
+
+    def forward(self, hidden_states: Tensor, timestep: Tensor) -> Tensor:
+        temb = timestep.reshape(-1, 1, 1)
+        for spatial, temporal in zip(self.spatial, self.temporal, strict=True):
+            hidden_states = temporal(spatial(hidden_states, temb), temb + 1)
+        return hidden_states
+
+
 def test_lists_that_take_turns_stay_together() -> None:
-    model, inputs = find("LatteTransformer3DModel").build()
+    inputs = {"hidden_states": torch.randn(1, 5, 8), "timestep": torch.ones(1)}
+    model = TakingTurns().requires_grad_(False)
     cached = fxcache.transform(model, "F2B0_W2M0MC0_T0O1_R0", scope="list", example_inputs=inputs)
-    assert len(cached._specializations.all()[0].program.segments) == 1
+    (segment,) = cached._specializations.all()[0].program.segments
+    assert len(segment.blocks) == 6
 
 
 def test_timesteps_are_enough_to_tell_trajectories_apart_in_every_segment() -> None:

@@ -196,6 +196,7 @@ def test_b11_compiled(name: str, mode: Any) -> None:
             torch.testing.assert_close(compiled(*call), cached(*call), rtol=1e-4, atol=1e-5)
 
 
+@pytest.mark.full
 def test_b11_exported(tmp_path: Path) -> None:
     cached = fxcache.transform(MODELS["taking"], EAGER)
     with torch.no_grad():

@@ -193,7 +193,7 @@ VALUES: dict[str, Callable[[Tensor, Any], Tensor]] = {
 }
 
 
-@pytest.mark.parametrize("what", VALUES)
+@pytest.mark.parametrize("what", sweep(VALUES, ("table", "size")))
 def test_b13_a_value_that_is_needed_is_guarded(what: str) -> None:
     model = build(lambda: Reading(VALUES[what]))
     cached = fxcache.transform(model, NEVER)
@@ -269,7 +269,7 @@ def test_b13_sizes_stay_open() -> None:
     assert captures(cached) == 2
 
 
-@pytest.mark.parametrize("mode", ["fused", "single"])
+@pytest.mark.parametrize("mode", sweep(("fused", "single"), ("single",)))
 def test_b13_compiled(mode: str) -> None:
     model = build(lambda: Patched(by_a_range))
     plain = fxcache.transform(model, EAGER)

@@ -37,7 +37,6 @@ WAYS = [(case, way, state) for case in (FLUX, SD3, WAN) for way in COPIES for st
 FEW_WAYS = (
     (FLUX, "deepcopy", "fresh"),
     (SD3, "pickle", "used"),
-    (SD3, "copy of a copy", "lowered"),
     (WAN, "deepcopy", "used"),  # two denoisers
 )
 

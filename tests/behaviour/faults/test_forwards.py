@@ -16,6 +16,7 @@ from torch import Tensor, nn
 import fxcache
 from fxcache.capture.forward_inputs import ForwardInputs
 from fxcache.errors import ArgumentsError, FxcacheError, NotAModelError, NoTimestepError, TrajectoryWarning
+from tests.sweep import sweep
 
 from .base import EAGER, NEVER, WIDTH, Base, build, sample
 
@@ -202,28 +203,30 @@ def test_b19_a_decorator_takes_more_than_its_signature_says() -> None:
     assert cached.stats()["default"].hits == (False, True)  # the first call told
 
 
-def test_b19_the_models_own_type_errors() -> None:
+@pytest.mark.parametrize("policy", ["raise", "passthrough"])
+@pytest.mark.parametrize(
+    "kind", sweep((Base, Bare, PositionalOnly, Counting), (Bare, Counting), ids=lambda k: k.__name__)
+)
+def test_b19_the_models_own_type_errors(kind: type[Base], policy: str) -> None:
     x, t = sample()[0]
-    for kind in (Base, Bare, PositionalOnly, Counting):
-        model = build(kind)
-        for policy in ("raise", "passthrough"):
-            named = "args[1]" if kind is Bare else None
-            cached = fxcache.transform(model, NEVER, on_unsupported=policy, timestep=named)
-            bad: list[Callable[[Any], Any]] = [
-                lambda m: m(x),
-                lambda m: m(x, t, 1.0, 2.0, 3.0),
-                lambda m: m(x, t, x=x),
-                lambda m: m(x, t, nonsense=1),
-                lambda m: m(),
-            ]
-            for call in bad:
-                with pytest.raises(TypeError) as plain, torch.no_grad():
-                    call(model)
-                with pytest.raises(TypeError) as ours, torch.no_grad():
-                    call(cached)
-                assert str(ours.value) == str(plain.value) and type(ours.value) is TypeError
-            with torch.no_grad():
-                assert torch.equal(cached(x, t), model(x, t))
+    model = build(kind)
+    named = "args[1]" if kind is Bare else None
+    cached = fxcache.transform(model, NEVER, on_unsupported=policy, timestep=named)
+    bad: list[Callable[[Any], Any]] = [
+        lambda m: m(x),
+        lambda m: m(x, t, 1.0, 2.0, 3.0),
+        lambda m: m(x, t, x=x),
+        lambda m: m(x, t, nonsense=1),
+        lambda m: m(),
+    ]
+    for call in bad:
+        with pytest.raises(TypeError) as plain, torch.no_grad():
+            call(model)
+        with pytest.raises(TypeError) as ours, torch.no_grad():
+            call(cached)
+        assert str(ours.value) == str(plain.value) and type(ours.value) is TypeError
+    with torch.no_grad():
+        assert torch.equal(cached(x, t), model(x, t))
 
 
 def test_b19_example_inputs_that_do_not_fit() -> None:

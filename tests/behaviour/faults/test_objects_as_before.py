@@ -97,7 +97,7 @@ def _check_case(case: ZooCase) -> None:
     _assert_as_before(model, before, memory, {})
 
 
-@pytest.mark.parametrize("name", SOME)
+@pytest.mark.parametrize("name", sweep(SOME, SOME[1:]))
 def test_requirement_4_some_classes_are_as_before(name: str) -> None:
     _check_case(find(name))
 
@@ -108,7 +108,7 @@ def test_requirement_4_every_class_is_as_before(case: ZooCase) -> None:
     _check_case(case)
 
 
-@pytest.mark.parametrize("name", REFUSED)
+@pytest.mark.parametrize("name", sweep(REFUSED, tuple(REFUSED)[:1]))
 def test_requirement_4_a_class_that_is_refused_is_as_before(name: str) -> None:
     case = find(name)
     model, inputs = case.build()
@@ -136,19 +136,12 @@ FEW = [
     canonical(Spec(**words, change_at=(1,)))
     for words in (
         {"container": "helper_object"},
-        {"container": "two_lists"},
         {"streams": "long_skips"},
-        {"result": "dataclass"},
         {"in_place": "callers_tensor"},
-        {"in_place": "glue_view"},
         {"context": "autocast"},
-        {"option": "torch_generator"},
         {"option": "six_levels"},
         {"state": "lru_method"},
-        {"state": "helper_counter"},
-        {"state": "random"},
         {"glue": "storage_swap"},
-        {"glue": "branch_on_sample"},
         {"sizes": "tokens"},
     )
 ]

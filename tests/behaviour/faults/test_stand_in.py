@@ -17,6 +17,9 @@ from tests.sweep import sweep
 
 from .base import EAGER, NEVER, WIDTH, Base, build, sample
 
+SD3, FLUX = "SD3Transformer2DModel", "FluxTransformer2DModel"
+INSIDE, OUTSIDE = ["to_q", "to_k"], ["proj_out", "context_embedder"]  # of blocks, and leaves themselves
+
 
 class Scaled(Base):
     """Reads plain attributes, a property with a setter, a root parameter and a root buffer."""
@@ -259,7 +262,7 @@ def as_plain(tool: Callable[[Any], Any], name: str = "SD3Transformer2DModel", di
     return cached
 
 
-@pytest.mark.parametrize("name", ["SD3Transformer2DModel", "FluxTransformer2DModel"])
+@pytest.mark.parametrize("name", sweep((SD3, FLUX), (FLUX,)))
 def test_s16_layerwise_casting_by_function(name: str) -> None:
     from diffusers.hooks import apply_layerwise_casting
 
@@ -340,7 +343,7 @@ def test_s16_accelerate_hooks_put_on_the_original_before(append: bool) -> None:
     assert not hasattr(cached, "_hf_hook") and not hasattr(model, "_hf_hook")
 
 
-@pytest.mark.parametrize("targets", [["to_q", "to_k"], ["proj_out", "context_embedder"]])
+@pytest.mark.parametrize("targets", sweep((INSIDE, OUTSIDE), (INSIDE,)))
 def test_s16_peft_injection(targets: list[str]) -> None:
     from peft import LoraConfig, inject_adapter_in_model
 
@@ -364,7 +367,7 @@ def test_s16_set_module_tensor() -> None:
     as_plain(put)
 
 
-@pytest.mark.parametrize("name", ["SD3Transformer2DModel", "WanTransformer3DModel"])
+@pytest.mark.parametrize("name", sweep((SD3, "WanTransformer3DModel"), (SD3,)))
 def test_s16_sequential_offload_after_a_call(name: str) -> None:
     from accelerate import cpu_offload
     from accelerate.hooks import remove_hook_from_module
@@ -378,7 +381,7 @@ def test_s16_sequential_offload_after_a_call(name: str) -> None:
         assert torch.equal(cached(**inputs)[0], cached.original(**inputs)[0])
 
 
-@pytest.mark.parametrize("kind", ["block_level", "leaf_level"])
+@pytest.mark.parametrize("kind", sweep(("block_level", "leaf_level"), ("leaf_level",)))
 def test_s16_group_offloading_by_function(kind: str) -> None:
     from diffusers.hooks import apply_group_offloading
 

@@ -142,7 +142,7 @@ EXAMPLES = settings(
 )
 
 
-@pytest.mark.parametrize("name", sweep(FAST, FAST[:2]))
+@pytest.mark.parametrize("name", sweep(FAST, FAST[:1]))
 @EXAMPLES
 @given(data=st.data())
 def test_any_one_changed_input_is_seen(name: str, data: st.DataObject) -> None:
@@ -172,7 +172,7 @@ READ = (
 
 
 @pytest.mark.parametrize("kind", sweep(("values", "mask", "written"), ("mask", "written")))
-@pytest.mark.parametrize(("name", "which"), sweep(READ, (READ[0], READ[4]), ids="-".join))
+@pytest.mark.parametrize(("name", "which"), sweep(READ, READ[:1], ids="-".join))
 def test_values_that_python_code_reads_are_guarded(name: str, which: str, kind: str) -> None:
     _, inputs = find(name).build()
     assert _check(name, inputs, "the inputs as they were")

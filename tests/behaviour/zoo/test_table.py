@@ -37,7 +37,7 @@ def _same(case: ZooCase) -> None:
     assert {name: row[name] for name in found} == found, "run `python -m tests.behaviour.zoo.table`"
 
 
-@pytest.mark.parametrize("name", FAST[:3])
+@pytest.mark.parametrize("name", FAST[1:3])
 def test_the_table_says_what_running_says(name: str) -> None:
     _same(find(name))
 

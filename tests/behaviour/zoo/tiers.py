@@ -13,14 +13,10 @@ FAST = (
     "ChromaTransformer2DModel",  # dual to single with a cat
     "SD3Transformer2DModel",  # the last block drops a stream
     "HunyuanDiT2DModel",  # long skips
-    "LatteTransformer3DModel",  # two classes take turns
-    "Kandinsky6Transformer3DModel",  # two streams reach the output
-    "ZImageTransformer2DModel",  # lists of tensors, in-place glue, refiners
     "Lumina2Transformer2DModel",  # real tensors, values guarded
-    "RFD4ProteinaTransformer:recycle3",  # a chain run three times
     "WanTransformer3DModel",
 )
-"""Structurally different cases, about three seconds each."""
+"""Structurally different cases, a few seconds each."""
 
 REFUSED: dict[str, tuple[type[FxcacheError], str]] = {
     "WanAnimate2Transformer3DModel:extract": (BlockMutationError, "writes to an object passed to it"),
