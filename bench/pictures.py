@@ -1,6 +1,6 @@
 """The picture at the head of the README: plain, a plan, and another setting at as many FLOPs, enlarged.
 
-    python -m bench.pictures --plan bench/plans/flux-28-3.11x.json --other F1B0_W4M0MC4_T1O1_R1000
+    python -m bench.pictures --plan bench/plans/flux-28-3.11x.json --other F1B0_W2M0MC4_T0O1_R0.4
 
 Ten pictures of the embedded model, one of each class; each is labelled with its PSNR in dB to the plain one.
 """
@@ -49,7 +49,7 @@ def main() -> None:
     given = options.parse_args()
     plain, _ = draw(None, given.steps)
     rows: list[tuple[str, Tensor, list[float] | None]] = [("every step computed", plain, None)]
-    for title, text in (("fxcache plan", given.plan), ("DBCache, TaylorSeer", given.other)):
+    for title, text in (("fxcache plan", given.plan), ("best DBCache", given.other)):
         images, speedup = draw(as_config(text), given.steps)
         found = psnr(list((plain + 1) / 2), list((images + 1) / 2))
         rows.append((f"{title}\n{speedup:.1f}x fewer FLOPs\nmean {sum(found) / 10:.1f} dB", images, found))

@@ -143,7 +143,7 @@ def grid() -> Iterator[CacheConfig]:
     """Settings such as people try: fronts, thresholds, limits of what is cached in a row, with and without a
     forecast."""
     for front, warmup, row, threshold, order in itertools.product(
-        (1, 4), (2, 4), (1, 2, 3, 4, 8, 12), (0.08, 0.16, 0.4), (None, 1)
+        (1, 4), (2, 4), (1, 2, 3, 4, 8, 12), (0.08, 0.16, 0.4, 1000.0), (None, 1)
     ):
         yield CacheConfig(
             fn_compute_blocks=front,

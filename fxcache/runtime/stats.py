@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+import numpy
 import torch
 
 from ..errors import UnknownContextError
@@ -15,6 +17,7 @@ from ..spelling import nearest
 from .flops import StepFlops
 
 STATE_UNITS = 1024**2
+PERCENTILES = (25, 50, 75, 90)
 
 
 @dataclass(frozen=True)
@@ -51,8 +54,8 @@ class ContextStats:
         >>> stats = ContextStats((segment,), flops_done=120, flops_saved=180, state_bytes=4096)
         >>> stats.steps, stats.hits, stats.cached_steps
         (3, (False, True, True), (1, 2))
-        >>> stats.residual_diffs[2], stats.unplanned
-        (0.09, ())
+        >>> stats.residual_diffs[2], stats.diff_quantiles[50], stats.unplanned
+        (0.09, 0.07, ())
     """
 
     segments: tuple[SegmentStats, ...]
@@ -84,6 +87,16 @@ class ContextStats:
     def residual_diffs(self) -> Mapping[int, float]:
         """Step → relative change of the first segment's front residual, where that decided."""
         return self.segments[0].residual_diffs if self.segments else {}
+
+    @property
+    def diff_quantiles(self) -> Mapping[int, float]:
+        """The 25th, 50th, 75th and 90th percentile of the finite residual diffs; empty where none decided.
+
+        With the percentile p as its threshold, about p percent of these steps would have been hits.
+        """
+        diffs = [diff for diff in self.residual_diffs.values() if math.isfinite(diff)]
+        found = numpy.percentile(diffs, PERCENTILES).tolist() if diffs else []
+        return dict(zip(PERCENTILES, found, strict=False))
 
 
 def context_stats(state: Mapping[str, torch.Tensor], segments: int, flops: StepFlops | None) -> ContextStats:
@@ -164,6 +177,7 @@ class Stats:
         context  steps  cached   cached steps  mean diff  FLOPs done  saved     state
         -------  -----  -------  ------------  ---------  ----------  --------  --------
         default  4      2 (50%)  1 3           ...        ... M       ... M     ... MiB
+        default: diffs P25 ..., P50 ..., P75 ..., P90 ...
     """
 
     contexts: Mapping[str, ContextStats]
@@ -197,6 +211,9 @@ class Stats:
         lines = ["  ".join(cell.ljust(w) for cell, w in zip(r, widths, strict=True)).rstrip() for r in rows]
         lines.insert(1, "  ".join("-" * w for w in widths))
         for name, context in self.contexts.items():
+            quantiles = ", ".join(f"P{p} {value:.4f}" for p, value in context.diff_quantiles.items())
+            if quantiles:
+                lines.append(f"{name}: diffs {quantiles}")
             if context.unplanned:
                 lines.append(f"{name}: steps {ranges(context.unplanned)} are of no plan, and were computed")
         return "\n".join(lines)

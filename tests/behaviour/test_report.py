@@ -31,6 +31,10 @@ def test_stats_count_steps_diffs_flops_and_bytes() -> None:
     )
     text = str(cached.stats())
     assert "2-5" in text and "4 (67%)" in text
+    diffs = sorted(stats.residual_diffs.values())
+    assert stats.diff_quantiles[50] == pytest.approx((diffs[1] + diffs[2]) / 2)
+    assert list(stats.diff_quantiles) == [25, 50, 75, 90] and diffs[2] < stats.diff_quantiles[90] < diffs[3]
+    assert f"default: diffs P25 {stats.diff_quantiles[25]:.4f}" in text
 
 
 def test_no_cache_is_reported_as_such() -> None:
@@ -39,6 +43,7 @@ def test_no_cache_is_reported_as_such() -> None:
     with torch.no_grad():
         assert torch.equal(cached(x, t), toy()(x, t))
     assert cached.stats()["default"].hits == (False,)
+    assert cached.stats()["default"].diff_quantiles == {}
 
 
 def test_explain_names_what_was_found() -> None:

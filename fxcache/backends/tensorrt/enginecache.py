@@ -1,7 +1,7 @@
 """Where a stage's engine is kept on disk.
 
 torch-tensorrt finds engines by the names of the operators in turn, the inputs' shapes and some settings.
-The operators' arguments are not in that key, nor is the version: stages that differ in a threshold or in
+The operators' arguments are not in that key, nor is the version: stages that differ in a constant or in
 what they slice, or an engine of an older TensorRT, would be taken for one another. So each graph has a
 folder of its own under the caller's.
 """
