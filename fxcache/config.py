@@ -19,6 +19,7 @@ from .spelling import require_known
 
 Policy = Literal["dynamic", "static"]
 Level = Literal["middle", "output"]
+Batch = Literal["mean", "every"]
 # What other caches call these.
 OTHERS = {
     "threshold": "residual_diff_threshold",
@@ -54,6 +55,9 @@ class CacheConfig:
         what the model returns; a hit then runs nothing behind the first Fn blocks, and Bn is 0.
     feedback: a computed step after hits also pays back what these made wrong. For level "output"; worth
         nothing where a middle is cached linearly.
+    batch: how the rows of a batch decide together: "mean", by the change of all of them; "every", by the row
+        that changed most, so that the batch hits only where each row would. Rows lie along the first
+        dimension of the residual. A row that begins later than the others is the caller's to keep apart.
     plans: schedules known beforehand decide, and say what a hit is made of; at most 4, of which the
         timesteps of a run choose. Fn, Bn and the level are theirs; of the other fields none counts.
     enabled: False is the uncached baseline, written `C0_Q0_NONE`.
@@ -85,6 +89,7 @@ class CacheConfig:
     forecaster: Forecaster | None = None
     level: Level = "middle"
     feedback: bool = False
+    batch: Batch = "mean"
     plans: tuple[Plan, ...] = ()
     enabled: bool = True
 
@@ -119,6 +124,8 @@ class CacheConfig:
                 raise ConfigError(name, getattr(self, name), "be True or False")
         if self.level not in ("middle", "output"):
             raise ConfigError("level", self.level, 'be "middle" or "output"')
+        if self.batch not in ("mean", "every"):
+            raise ConfigError("batch", self.batch, 'be "mean" or "every"')
         if self.level == "output" and self.bn_compute_blocks:
             raise ConfigError("bn_compute_blocks", self.bn_compute_blocks, 'must be 0 with level="output"')
         object.__setattr__(self, "plans", tuple(self.plans))

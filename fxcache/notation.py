@@ -4,7 +4,7 @@ F Fn_compute_blocks, B Bn_compute_blocks, W max_warmup_steps, M max_cached_steps
 MC max_continuous_cached_steps (0: no limit), T TaylorSeer on or off, O its order, R threshold.
 `C0_Q0_NONE` is no cache. What the benchmark has no letter for follows as parts of its own:
 `_I2` warmup interval, `_A0.5` accumulated diff, `_S1101d` / `_S1101s` steps mask (dynamic, static),
-`_X{...}` another forecaster, `_LO` level "output", `_E` error feedback.
+`_X{...}` another forecaster, `_LO` level "output", `_E` error feedback, `_BE` batch "every".
 
 `P28K11` is `fxcache.plan` of 28 steps that computes 11 of them. Other plans are written with something
 behind it that tells them apart, `P28K11_1f0c9d2e`, and are read from their files only.
@@ -29,7 +29,7 @@ NUMBER = r"[0-9]+(?:\.[0-9]+)?(?:e-?[0-9]+)?"
 PATTERN = re.compile(
     r"F(?P<F>\d+)B(?P<B>\d+)_W(?P<W>\d+)M(?P<M>\d+)MC(?P<MC>\d+)_T(?P<T>[01])O(?P<O>\d+)"
     rf"_R(?P<R>{NUMBER})(?:_I(?P<I>\d+))?(?:_A(?P<A>{NUMBER}))?(?:_S(?P<S>[01]+)(?P<P>[ds]))?"
-    r"(?:_X(?P<X>\{.*\}))?(?P<L>_LO)?(?P<E>_E)?"
+    r"(?:_X(?P<X>\{.*\}))?(?P<L>_LO)?(?P<E>_E)?(?P<BE>_BE)?"
 )
 
 
@@ -87,6 +87,8 @@ def parse(text: str) -> dict[str, Any]:
         fields["level"] = "output"
     if part["E"]:
         fields["feedback"] = True
+    if part["BE"]:
+        fields["batch"] = "every"
     return fields
 
 
@@ -128,6 +130,7 @@ def write(fields: Mapping[str, Any]) -> str:
         text += "_X" + json.dumps(forecaster_to_dict(fields["forecaster"]), separators=(",", ":"))
     text += "_LO" if fields["level"] == "output" else ""
     text += "_E" if fields["feedback"] else ""
+    text += "_BE" if fields["batch"] == "every" else ""
     return text
 
 

@@ -19,7 +19,7 @@ from ..ops.clock import WIDTH, begin_step, continue_step, initial_clock
 from ..ops.knobs import WIDTH as KNOBS
 from ..ops.nearness import is_near
 from ..ops.plan import FIRST, PLANS, ROWS, follow_plan
-from ..ops.residual_diff import residual_diff
+from ..ops.residual_diff import largest_row_diff, residual_diff
 
 LAST_SAMPLE = StateKey("sample")  # the state tensor that holds what the last step was given to denoise
 NEAR = ValueKey("near")  # decided once a step, for all segments
@@ -138,7 +138,8 @@ def _decide_by_diff(
     if trunk.residual is not None:
         previous = StateTensor.like(StateKey("previous", index).name, trunk.residual.meta["val"])
         state.append(previous)
-        diff = builder.call(residual_diff, trunk.residual, builder.state(previous), named="diff")
+        measure = residual_diff if config.batch == "mean" else largest_row_diff
+        diff = builder.call(measure, trunk.residual, builder.state(previous), named="diff")
         builder.outputs[ValueKey("residual", index).name] = trunk.residual
     name, shape = StateKey("knobs", index).name, (KNOBS,)
     knobs = StateTensor(name, shape, torch.float64, device, settings_rows(config))

@@ -16,7 +16,7 @@ from .keys import SETTINGS
 from .state import StateTensor
 
 # Fields that the graph is made of. k, how many values are remembered, follows from the forecaster.
-IN_GRAPH = ("fn_compute_blocks", "bn_compute_blocks", "level", "forecaster", "feedback")
+IN_GRAPH = ("fn_compute_blocks", "bn_compute_blocks", "level", "forecaster", "feedback", "batch")
 WAY_OUT = "Give this config to fxcache.transform(), or to fxcache.export()."
 
 

@@ -25,3 +25,23 @@ def residual_diff(residual: Tensor, previous: Tensor) -> Tensor:
     """
     change = (residual - previous).abs().mean(dtype=torch.float32)
     return change / previous.abs().mean(dtype=torch.float32)
+
+
+def largest_row_diff(residual: Tensor, previous: Tensor) -> Tensor:
+    """The largest `residual_diff` of a row of the batch, a 0-dim float32 tensor; NaN where one of them is.
+
+    So a batch hits only where each of its rows would, and no picture gets worse for its neighbors.
+
+    Args:
+        residual: what the front blocks add at this step, [batch, ...], of any float dtype.
+        previous: the same of the last computed step.
+
+    Example:
+        >>> import torch
+        >>> from fxcache.ops.residual_diff import largest_row_diff
+        >>> largest_row_diff(torch.tensor([[1.0, 1.5], [2.0, 2.0]]), torch.tensor([[1.0, 1.0], [2.0, 2.0]]))
+        tensor(0.2500)
+    """
+    rows = (residual.shape[0], -1)
+    change = (residual - previous).abs().reshape(rows).mean(1, dtype=torch.float32)
+    return (change / previous.abs().reshape(rows).mean(1, dtype=torch.float32)).max()

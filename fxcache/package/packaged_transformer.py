@@ -176,7 +176,8 @@ class PackagedTransformer(Sealed):
         in that of `new_state`.
 
         config: all settings, as `fxcache.transform` takes them; None for those in force. changes: fields of
-            these to change. What is part of the package (Fn, Bn, the level, the forecaster, feedback) stays.
+            these to change. What is part of the package (Fn, Bn, the level, the forecaster, feedback,
+            batch) stays.
 
         Raises:
             GraphSettingError, PlanError: these settings need another package. PackageUseError: it was made

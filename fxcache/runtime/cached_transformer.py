@@ -332,7 +332,7 @@ class CachedTransformer(ModuleProxy):
         says of them is forgotten where the cache is switched off.
 
         config: all settings, as `transform` takes them; None for those in force. changes: fields of these to
-            change. What is part of the graph (Fn, Bn, the level, the forecaster, feedback) stays.
+            change. What is part of the graph (Fn, Bn, the level, the forecaster, feedback, batch) stays.
 
         Raises:
             GraphSettingError, PlanError: these settings need another graph. And what building a config does.
