@@ -20,6 +20,7 @@ from tests.behaviour.zoo import ZooCase, find
 from tests.behaviour.zoo.case import Blueprint
 from tests.behaviour.zoo.draw import Draw
 from tests.strategies import configs
+from tests.sweep import sweep
 from tests.toy import ToyBlock, latents, rotary, timesteps, toy
 
 STEPS = 9
@@ -134,7 +135,7 @@ def test_half_precision_compiled_is_as_near_the_truth_as_eager(mode: Mode) -> No
     assert compiled.stats()["default"].hits == eager.stats()["default"].hits
 
 
-@pytest.mark.parametrize("mode", MODES)
+@pytest.mark.parametrize("mode", sweep(MODES, ("fused",)))
 def test_open_sizes_compile_once(mode: Mode) -> None:
     """Also from a batch of two, which is the number of rows of the log."""
     eager = fxcache.transform(toy(), SETTING)
@@ -144,7 +145,7 @@ def test_open_sizes_compile_once(mode: Mode) -> None:
             assert_alike(compiled, eager, batch=batch, tokens=tokens)
 
 
-@pytest.mark.parametrize("dynamic", [False, True])
+@pytest.mark.parametrize("dynamic", sweep((False, True), (False,)))
 def test_what_a_conditional_does_not_take_as_it_is(dynamic: bool) -> None:
     """Transposed operands, which TorchInductor would read as if they were not, and complex ones."""
     eager = fxcache.transform(rotary(), SETTING)
@@ -287,6 +288,7 @@ def assert_a_real_structure_compiles(case: ZooCase, mode: str, config: str) -> N
     assert not counters["graph_break"]
 
 
+@pytest.mark.full
 def test_a_flux_compiles_with_nothing_but_its_head_behind_the_middle() -> None:
     """TorchInductor cannot fuse the writes of the factors with the layer norm of the head."""
     assert_a_real_structure_compiles(find("FluxTransformer2DModel"), "fused", "F1B0_W2M0MC2_T1O1_R1000")

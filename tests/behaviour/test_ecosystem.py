@@ -95,6 +95,7 @@ def test_lora_added_before_scales_with_the_call() -> None:
     assert all(m.scaling["default"] == 4.0 for m in model.modules() if hasattr(m, "scaling"))
 
 
+@pytest.mark.full
 def test_lora_files_through_the_pipeline(tmp_path: Path) -> None:
     pipe = SD3.load()
     donor, _ = build()

@@ -41,7 +41,14 @@ def test_the_manifest_is_readable(toy_package: Path) -> None:
     assert manifest.model == "ToyDiT" and manifest.notation == "F1B1_W3M0MC2_T1O1_R1000"
     assert [e.name for e in manifest.inputs] == ["hidden_states", "timestep"]
     assert manifest.inputs[0].shape[2] == 8 and isinstance(manifest.inputs[0].shape[0], str)
-    assert {e.name.split("_")[0] for e in manifest.state} == {"clock", "log", "sample", "previous", "blocks"}
+    assert {e.name.split("_")[0] for e in manifest.state} == {
+        "clock",
+        "log",
+        "sample",
+        "previous",
+        "knobs",
+        "blocks",
+    }
     with zipfile.ZipFile(toy_package) as archive:
         json.loads(archive.read(next(n for n in archive.namelist() if n.endswith(ENTRY))), parse_constant=int)
 

@@ -9,6 +9,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from fxcache import CacheConfig, embedded, explain, transform
 from fxcache.benchmark.document import Derivation, derive, most_hits, read_document, table
 from fxcache.runtime.flops import CPU_ATTENTION
+from tests.sweep import sweep
 
 
 @pytest.fixture(scope="module")
@@ -58,7 +59,9 @@ def test_most_hits(setting: str, steps: int, most: int) -> None:
     assert most_hits(CacheConfig.from_string(setting), steps) == most
 
 
-@pytest.mark.parametrize("setting", ["F1B0_W2M0MC1_T0O1_R9", "F2B1_W1M0MC0_T1O1_R9"])
+@pytest.mark.parametrize(
+    "setting", sweep(("F1B0_W2M0MC1_T0O1_R9", "F2B1_W1M0MC0_T1O1_R9"), ("F2B1_W1M0MC0_T1O1_R9",))
+)
 def test_counted_flops_are_those_that_a_run_does(setting: str) -> None:
     """The count from the graph equals torch's counter around a real run with hits and misses."""
     cached = transform(embedded.load_transformer(), setting)

@@ -324,6 +324,7 @@ def test_b1_numbers_are_inputs_of_compiled_graphs(mode: str) -> None:
     assert cached.stats()["default"].cached_steps == (1, 2, 3)
 
 
+@pytest.mark.full
 def test_b1_a_number_is_a_constant_of_a_package(tmp_path: Path) -> None:
     model = build(Guided)
     cached = fxcache.transform(model, NEVER)

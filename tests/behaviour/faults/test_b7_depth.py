@@ -86,7 +86,7 @@ class Kept(Base):
 DEEP_ONES = (Between, Before, Behind, Beside, InPlace, Kept)
 
 
-@pytest.mark.parametrize("kind", sweep(DEEP_ONES, [Beside], ids=lambda k: k.__name__))
+@pytest.mark.parametrize("kind", sweep(DEEP_ONES, [Between], ids=lambda k: k.__name__))
 def test_b7_many_blocks_with_glue(kind: type[Base]) -> None:
     model, calls = build(lambda: kind(DEEP)), sample()
     started = time.process_time()

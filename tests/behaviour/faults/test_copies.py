@@ -35,7 +35,6 @@ def hits(pipe: Any, name: str = "transformer") -> dict[str, tuple[bool, ...]]:
 
 WAYS = [(case, way, state) for case in (FLUX, SD3, WAN) for way in COPIES for state in STATES]
 FEW_WAYS = (
-    (FLUX, "deepcopy", "fresh"),
     (SD3, "pickle", "used"),
     (WAN, "deepcopy", "used"),  # two denoisers
 )

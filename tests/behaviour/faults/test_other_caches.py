@@ -83,7 +83,7 @@ def test_s18_diffusers_caches_before(kind: str) -> None:
     works(fxcache.transform(model, NEVER), inputs)
 
 
-@pytest.mark.parametrize("on", ["cached", "original"])
+@pytest.mark.parametrize("on", sweep(("cached", "original"), ("original",)))
 @pytest.mark.parametrize("called", sweep((False, True), (True,), ids=("at once", "in use").__getitem__))
 @pytest.mark.parametrize("kind", sweep(APPLY, ("FirstBlockCache",)))
 def test_s18_diffusers_caches_after(kind: str, on: str, called: bool) -> None:

@@ -235,6 +235,7 @@ def test_s1_compiled(mode: Any) -> None:
                 assert compiled(*call).dtype == model(*call).dtype
 
 
+@pytest.mark.full
 def test_s1_exported(tmp_path: Path) -> None:
     model = within(low)
     x, t = sample()[0]

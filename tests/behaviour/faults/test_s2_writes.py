@@ -316,6 +316,7 @@ def test_s2_compiled(name: str, mode: Any) -> None:
             torch.testing.assert_close(compiled(*call), cached(*call), rtol=1e-4, atol=1e-5)
 
 
+@pytest.mark.full
 def test_s2_exported(tmp_path: Path) -> None:
     written, _ = PAIRS["dual"]
     with torch.no_grad():
