@@ -19,7 +19,9 @@ def bench() -> None:
 
 
 @bench.command()
-@click.option("--sweep", default="default", show_default=True, help="default, taylorseer, or a YAML file.")
+@click.option(
+    "--sweep", default="default", show_default=True, help="default, taylorseer, plans, or a YAML file."
+)
 @click.option(
     "--model",
     default="embedded",
