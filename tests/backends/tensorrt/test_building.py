@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 import fxcache
 from fxcache.backends.tensorrt import Lowered, TensorRTOptions, engine_report
@@ -110,17 +110,31 @@ def test_weights_held_twice_are_said() -> None:
     assert len(engine_report(compiled)) == 2
 
 
-def _stages(config: str, seed: int = 0) -> dict[str, Prepared]:
-    program = fxcache.transform(toy(seed=seed), config).specialization_for(_inputs())[0].program
+class Scaled(ToyDiT):
+    """A number of the model's own in its graph."""
+
+    def __init__(self, scale: float) -> None:
+        super().__init__()
+        self.scale = scale
+        self.requires_grad_(False)
+
+    def forward(self, hidden_states: Tensor, timestep: Tensor) -> Tensor:
+        return super().forward(hidden_states * self.scale, timestep)
+
+
+def _stages(config: str, seed: int = 0, model: nn.Module | None = None) -> dict[str, Prepared]:
+    model = toy(seed=seed) if model is None else model
+    program = fxcache.transform(model, config).specialization_for(_inputs())[0].program
     return {s.name: s for s in prepare_all(program, captured_shapes(program), TensorRTOptions())[1]}
 
 
-def test_an_engine_is_kept_for_its_graph_and_not_for_its_weights(tmp_path: Path) -> None:
-    """torch-tensorrt's own key is the same for both thresholds: it leaves out operators' arguments."""
+def test_an_engine_is_kept_for_its_graph_and_not_for_its_weights_or_settings(tmp_path: Path) -> None:
+    """torch-tensorrt's own key is the same for both scales: it leaves out operators' arguments."""
     from torch_tensorrt.dynamo._engine_cache import BaseEngineCache
 
-    strict, loose = _stages("F1B1_W1M0MC2_T1O1_R0.1"), _stages("F1B1_W1M0MC2_T1O1_R0.9")
+    strict, loose = _stages("F1B1_W1M0MC2_T1O1_R0.1"), _stages("F1B1_W9M0MC0_T1O1_R0.9")
     other = _stages("F1B1_W1M0MC2_T1O1_R0.1", seed=1)
+    half, third = (_stages("F1B1_W1M0MC2_T1O1_R0.1", model=Scaled(scale)) for scale in (0.5, 0.3))
 
     def key(stage: Prepared) -> str:
         from torch_tensorrt.dynamo import CompilationSettings
@@ -132,9 +146,10 @@ def test_an_engine_is_kept_for_its_graph_and_not_for_its_weights(tmp_path: Path)
         assert stage.exported is not None
         return engine_folder(tmp_path, stage.exported)
 
-    assert key(strict["front"]) == key(loose["front"])
-    assert folder(strict["front"]) != folder(loose["front"])
-    assert [folder(s) for s in strict.values()] == [folder(s) for s in other.values()]
+    assert key(half["front"]) == key(third["front"])
+    assert folder(half["front"]) != folder(third["front"])
+    for same in (other, loose):
+        assert [folder(s) for s in strict.values()] == [folder(s) for s in same.values()]
     assert len({folder(s) for s in strict.values()}) == len(STAGES)
 
 
