@@ -10,7 +10,7 @@ import contextlib
 import functools
 import gc
 from collections.abc import Iterable, Iterator
-from types import FrameType
+from types import FrameType, FunctionType
 from typing import Any
 
 import torch
@@ -36,6 +36,7 @@ class Sandbox:
         self._known: set[tuple[int, frozenset[str] | None]] = set()
         self._memory: dict[int, tuple[torch.Tensor, torch.Tensor]] = {}
         self._caches: dict[int, Any] = {}
+        self._classes: set[type] = set()
         self.calling(model)
 
     def running(self, frame: FrameType, names: Names) -> None:
@@ -46,6 +47,7 @@ class Sandbox:
         """`module`, which the model need not hold, is about to be called for the first time."""
         if (id(module.__dict__), None) in self._known:
             return
+        self._look_at(type(module))
         self._save(walk([(type(module).__name__, module)], lambda m: True, depth=DEPTH))
         for tensor in (*module.parameters(), *module.buffers()):
             self._memory.setdefault(id(tensor), (tensor, tensor.data))
@@ -57,7 +59,19 @@ class Sandbox:
                 self._known.add(key)
                 content = place.content()
                 self._saved.append((place, content))
-                self._caches |= {id(v): v for v in content.values() if type(v) is CACHE}
+                for value in content.values():
+                    self._caches |= {id(cache): cache for cache in _caches_of(value)}
+                    self._look_at(type(value))
+
+    def _look_at(self, kind: type) -> None:
+        """Note the caches among what a class defines: methods that remember."""
+        for base in kind.__mro__:
+            if base in self._classes:
+                continue
+            self._classes.add(base)
+            if not is_foreign(base.__module__):
+                found = (cache for value in vars(base).values() for cache in _caches_of(value))
+                self._caches |= {id(cache): cache for cache in found}
 
     def restore(self) -> None:
         """Put everything back that is not as it was."""
@@ -73,7 +87,7 @@ class Sandbox:
         Only as a whole: single entries cannot be taken out. What the forward asked for is worked out again.
         """
         # An object refers to its type: quicker than to look at all objects. Those that the user froze
-        # (`gc.freeze`) are not found, but for those that code names.
+        # (`gc.freeze`) are not found, but for those that code names and those of classes that were met.
         found = {id(c): c for c in gc.get_referrers(CACHE) if type(c) is CACHE}
         for cache in (found | self._caches).values():
             if is_foreign(cache.__module__) or not cache.cache_info().currsize:
@@ -91,6 +105,22 @@ def pristine(model: nn.Module) -> Iterator[Sandbox]:
     finally:
         sandbox.restore()
         sandbox.clear_caches()
+
+
+def _caches_of(value: Any) -> Iterator[Any]:
+    """A function that remembers, also where it stands in a method, a property or a decorator's closure."""
+    kind = type(value)
+    if kind in (staticmethod, classmethod):
+        value = value.__func__
+    elif kind is property:
+        value = value.fget
+    if type(value) is CACHE:
+        yield value
+    elif type(value) is FunctionType:
+        for cell in value.__closure__ or ():
+            with contextlib.suppress(ValueError):  # an empty one
+                if type(cell.cell_contents) is CACHE:
+                    yield cell.cell_contents
 
 
 def _is_backed_by(tensor: torch.Tensor, data: torch.Tensor) -> bool:

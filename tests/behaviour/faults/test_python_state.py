@@ -267,6 +267,48 @@ def test_b5_a_cache_that_the_collector_does_not_see_is_emptied() -> None:
     assert type(frequencies(5)) is Tensor
 
 
+def unless_exporting(function: Any) -> Any:
+    """As diffusers' decorator of the kind: the cache stands in a closure."""
+    remembered = functools.lru_cache(maxsize=8)(function)
+
+    def inner(*args: Any) -> Any:
+        return function(*args) if torch.compiler.is_exporting() else remembered(*args)
+
+    return inner
+
+
+class Rotary(nn.Module):
+    @unless_exporting
+    def table(self, tokens: int) -> Tensor:
+        return torch.arange(float(tokens)).reshape(1, -1, 1) / 9
+
+    @functools.lru_cache(maxsize=8)  # noqa: B019
+    def half(self, tokens: int) -> Tensor:
+        return torch.arange(float(tokens)).reshape(1, -1, 1) / 18
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x + self.table(x.shape[1]) + self.half(x.shape[1])
+
+
+class Turning(Base):
+    def __init__(self) -> None:
+        super().__init__()
+        self.rotary = Rotary()
+
+    def forward(self, x: Tensor, timestep: Tensor) -> Tensor:
+        return super().forward(self.rotary(x), timestep)
+
+
+def test_b5_caches_of_methods_that_the_collector_does_not_see_are_emptied() -> None:
+    gc.freeze()
+    model = build(Turning)
+    x, timestep = sample(1)[0]
+    with torch.no_grad():
+        cached = fxcache.transform(model, NEVER)
+        assert torch.equal(cached(x, timestep), model(x, timestep))
+    assert type(model.rotary.table(x.shape[1])) is type(model.rotary.half(x.shape[1])) is Tensor
+
+
 def test_s11_nobody_else_is_told_of_a_capture() -> None:
     seen: list[bool] = []
     over = threading.Event()
