@@ -23,6 +23,7 @@ from .written_by_code import places_written
 
 DEPTH = 8  # a helper object and what it holds; a hook may reach the whole program
 CACHE = functools._lru_cache_wrapper
+_HOLDING = (CACHE, FunctionType, staticmethod, classmethod, property)  # what a cache may stand in
 _PLAIN = (str, bytes, int, float, complex, type(None))
 DEPTH_OF_RESULTS = 4  # the cache's own table is one of them
 _SYMBOLIC = (FakeTensor, torch.SymInt, torch.SymFloat, torch.SymBool)
@@ -60,8 +61,11 @@ class Sandbox:
                 content = place.content()
                 self._saved.append((place, content))
                 for value in content.values():
-                    self._caches |= {id(cache): cache for cache in _caches_of(value)}
-                    self._look_at(type(value))
+                    kind = type(value)
+                    if kind in _HOLDING:
+                        self._caches |= {id(cache): cache for cache in _caches_of(value)}
+                    elif kind not in self._classes:
+                        self._look_at(kind)
 
     def _look_at(self, kind: type) -> None:
         """Note the caches among what a class defines: methods that remember."""
