@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from hypothesis import strategies as st
 
 from fxcache import CacheConfig, HiCache, Newton, Reuse, TaylorSeer
@@ -25,20 +27,28 @@ any_forecaster = st.one_of(
 
 
 @st.composite
+def settings(draw: st.DrawFn) -> dict[str, Any]:
+    """Fields of a config that are state: one graph serves all of them."""
+    mask = draw(masks)
+    return {
+        "max_warmup_steps": draw(st.integers(0, 6)),
+        "warmup_interval": draw(st.integers(1, 3)),
+        "max_cached_steps": draw(limits),
+        "max_continuous_cached_steps": draw(limits),
+        "residual_diff_threshold": draw(thresholds),
+        "max_accumulated_residual_diff": draw(st.one_of(st.none(), st.floats(0.01, 3.0))),
+        "steps_mask": mask,
+        "steps_mask_policy": draw(st.sampled_from(("dynamic", "static"))) if mask else "dynamic",
+    }
+
+
+@st.composite
 def configs(draw: st.DrawFn, blocks: int = 4, forecaster: st.SearchStrategy = taylor) -> CacheConfig:  # type: ignore[type-arg]
     """Configs that are valid for a model of `blocks` blocks."""
     fn = draw(st.integers(1, blocks))
-    mask = draw(masks)
     return CacheConfig(
         fn_compute_blocks=fn,
         bn_compute_blocks=draw(st.integers(0, blocks - fn)),
-        max_warmup_steps=draw(st.integers(0, 6)),
-        warmup_interval=draw(st.integers(1, 3)),
-        max_cached_steps=draw(limits),
-        max_continuous_cached_steps=draw(limits),
-        residual_diff_threshold=draw(thresholds),
-        max_accumulated_residual_diff=draw(st.one_of(st.none(), st.floats(0.01, 3.0))),
-        steps_mask=mask,
-        steps_mask_policy=draw(st.sampled_from(("dynamic", "static"))) if mask else "dynamic",
         forecaster=draw(forecaster),
+        **draw(settings()),
     )

@@ -5,7 +5,6 @@
 #include <torch/torch.h>
 
 #include <algorithm>
-#include <limits>
 #include <regex>
 #include <stdexcept>
 #include <string>
@@ -33,7 +32,7 @@ inline void configure(at::Tensor state, const std::string& text) {
   const std::string mask = part[7];
   if (static_cast<int64_t>(mask.size()) > steps) throw std::runtime_error("the steps mask is too long");
   const auto limit = [](const std::string& count) { return std::stod(count) > 0 ? std::stod(count) : kNoLimit; };
-  row[kThreshold] = static_cast<float>(std::stod(part[4]));
+  row[kThreshold] = std::stod(part[4]);
   row[kMaxCached] = limit(part[2]);
   row[kMaxContinuous] = limit(part[3]);
   row[kMaxAccumulated] = part[6].matched ? std::stod(part[6]) : kNoLimit;

@@ -9,10 +9,9 @@ import torch
 from PIL import Image
 from torch import nn
 
-from fxcache.benchmark.errors import PipelineError, PromptError
 from fxcache.benchmark.prompts import Prompt
 from fxcache.benchmark.solvers import solving
-from fxcache.benchmark.subject import Subject, read_dtype
+from fxcache.benchmark.subject import Subject, read_dtype, require_classes, require_options
 
 from .conditioning import CLASS_NAMES
 from .model import load
@@ -30,9 +29,7 @@ class EmojiSubject:
     texts: Sequence[str] = CLASS_NAMES
 
     def __init__(self, device: torch.device, dtype: str | None, arguments: Mapping[str, Any]) -> None:
-        unknown = set(arguments) - set(OPTIONS)
-        if unknown:
-            raise PipelineError(NAME, f"--arg {min(unknown)}: it takes only {', '.join(OPTIONS)}")
+        require_options(NAME, arguments, OPTIONS)
         model = load().to(device=device, dtype=read_dtype(dtype or "float32", NAME))
         self._pipe = load_pipeline(model)
         self._arguments = dict(arguments)
@@ -43,9 +40,7 @@ class EmojiSubject:
         self._pipe.transformer = models["transformer"]
 
     def check(self, texts: Sequence[str]) -> None:
-        for text in texts:
-            if text not in CLASS_NAMES:
-                raise PromptError(NAME, f"{text!r} is none of its classes; they are {', '.join(CLASS_NAMES)}")
+        require_classes(NAME, texts, CLASS_NAMES)
 
     def draw(self, prompts: Sequence[Prompt], steps: int, solver: str | None = None) -> list[Image.Image]:
         classes = [CLASS_NAMES.index(p.text) for p in prompts]

@@ -10,10 +10,9 @@ from PIL import Image
 from torch import nn
 
 from .. import embedded
-from .errors import PipelineError, PromptError
 from .prompts import Prompt
 from .solvers import solving
-from .subject import EMBEDDED, read_dtype
+from .subject import EMBEDDED, read_dtype, require_classes, require_options
 
 OPTIONS = ("guidance_scale",)
 
@@ -26,9 +25,7 @@ class EmbeddedSubject:
     texts: Sequence[str] = embedded.CLASS_NAMES
 
     def __init__(self, device: torch.device, dtype: str | None, arguments: Mapping[str, Any]) -> None:
-        unknown = set(arguments) - set(OPTIONS)
-        if unknown:
-            raise PipelineError(EMBEDDED, f"--arg {min(unknown)}: it takes only {', '.join(OPTIONS)}")
+        require_options(EMBEDDED, arguments, OPTIONS)
         pipe = embedded.load_pipeline(dtype=read_dtype(dtype or "float32", EMBEDDED))
         self._pipe = pipe.to(device)
         self._arguments = dict(arguments)
@@ -39,10 +36,7 @@ class EmbeddedSubject:
         self._pipe.transformer = models["transformer"]
 
     def check(self, texts: Sequence[str]) -> None:
-        for text in texts:
-            if text not in embedded.CLASS_NAMES:
-                names = ", ".join(embedded.CLASS_NAMES)
-                raise PromptError(EMBEDDED, f"{text!r} is none of its classes; they are {names}")
+        require_classes(EMBEDDED, texts, embedded.CLASS_NAMES)
 
     def draw(self, prompts: Sequence[Prompt], steps: int, solver: str | None = None) -> list[Image.Image]:
         with solving(self._pipe, solver):

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Protocol
 
 import torch
 from PIL import Image
 from torch import nn
 
-from .errors import PipelineError
+from .errors import PipelineError, PromptError
 from .prompts import Prompt
 
 EMBEDDED = "embedded"
@@ -42,6 +42,20 @@ class Subject(Protocol):
         solver: one of `solvers.SOLVERS`; None for the pipeline's own.
         """
         ...
+
+
+def require_options(where: str, arguments: Iterable[str], options: Sequence[str]) -> None:
+    """Raise `PipelineError` where an argument is none of a subject's options."""
+    unknown = set(arguments) - set(options)
+    if unknown:
+        raise PipelineError(where, f"--arg {min(unknown)}: it takes only {', '.join(options)}")
+
+
+def require_classes(where: str, texts: Iterable[str], classes: Sequence[str]) -> None:
+    """Raise `PromptError` where a prompt is none of the classes that a subject draws."""
+    for text in texts:
+        if text not in classes:
+            raise PromptError(where, f"{text!r} is none of its classes; they are {', '.join(classes)}")
 
 
 def read_dtype(name: str, where: str) -> torch.dtype:

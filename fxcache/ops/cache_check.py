@@ -44,6 +44,6 @@ def cache_check(now: Tensor, diff: Tensor | None, knobs: Tensor) -> tuple[Tensor
         return replayed, torch.full_like(step, float("nan"), dtype=torch.float32)
     within = (now[HITS : ACCUMULATED + 1] < knobs[columns.MAX_CACHED : columns.STEPS]).all()
     checked = computed & within & (step == columns.CHECK)
-    threshold = knobs[columns.THRESHOLD].to(diff.dtype)  # which it was rounded to
+    threshold = knobs[columns.THRESHOLD].to(diff.dtype)
     hit = replayed | (checked & (diff < threshold))  # a NaN compares false: it computes
     return hit, torch.where(checked, diff, float("nan"))

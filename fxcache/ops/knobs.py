@@ -5,8 +5,6 @@ The graph reads them there, so that one graph, and one package, serves every set
 
 from __future__ import annotations
 
-import struct
-
 from ..errors import ConfigError
 
 # Columns: those of the limits in the order of the clock's HITS, RUN and ACCUMULATED. From STEPS on, what each
@@ -16,7 +14,6 @@ LENGTH = 1024  # steps
 WIDTH = STEPS + LENGTH
 CHECK, COMPUTE, REPLAY = 0.0, 1.0, 2.0  # what a step may do; REPLAY: it is a hit with no check
 NO_LIMIT = 1e300  # finite, so that JSON can hold it
-FLOAT32_MAX = float.fromhex("0x1.fffffep127")
 
 
 def knob_row(
@@ -32,10 +29,9 @@ def knob_row(
 ) -> tuple[float, ...]:
     """The row of these settings, [WIDTH], as the state tensor `knobs_i` holds it.
 
-    threshold: a hit needs a diff below it; rounded to float32, in which diffs are. warmup, interval,
-    max_cached, max_continuous: in steps. max_accumulated: sum of diffs from which on no step is a hit. mask:
-    for each step 1 (compute) or 0 (may cache). static: whether its 0 is a hit with no check. All as in
-    `CacheConfig`.
+    threshold: a hit needs a diff below it. warmup, interval, max_cached, max_continuous: in steps.
+    max_accumulated: sum of diffs from which on no step is a hit. mask: for each step 1 (compute) or 0 (may
+    cache). static: whether its 0 is a hit with no check. All as in `CacheConfig`.
 
     Raises:
         ConfigError: the mask is for more steps than there is room for.
@@ -49,7 +45,6 @@ def knob_row(
     if mask is not None and len(mask) > LENGTH:
         raise ConfigError("steps_mask", f"{len(mask)} entries", f"must be for at most {LENGTH} steps")
     limits = (max_cached, max_continuous, max_accumulated)
-    rounded = struct.unpack("f", struct.pack("f", min(threshold, FLOAT32_MAX)))[0]
     warm = effective_warmup(warmup, mask)
     steps = [COMPUTE if step < warm and step % interval == 0 else CHECK for step in range(LENGTH)]
     for step, computes in enumerate(mask or ()):
@@ -57,7 +52,7 @@ def knob_row(
             steps[step] = COMPUTE
         elif static:
             steps[step] = REPLAY
-    return (rounded, *(NO_LIMIT if limit is None else float(limit) for limit in limits), *steps)
+    return (float(threshold), *(NO_LIMIT if limit is None else float(limit) for limit in limits), *steps)
 
 
 def computing_row() -> tuple[float, ...]:

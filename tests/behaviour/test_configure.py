@@ -10,13 +10,12 @@ from pathlib import Path
 import pytest
 import torch
 from hypothesis import given, settings
-from hypothesis import strategies as st
 from torch import Tensor
 
 import fxcache
 from fxcache import CacheConfig, CachedTransformer, PackagedTransformer, TaylorSeer
 from fxcache.errors import ConfigError, GraphSettingError, PackageUseError, PlanError, UnknownOptionError
-from tests.strategies import limits, masks, thresholds
+from tests import strategies
 from tests.sweep import sweep
 from tests.toy import latents, timesteps, toy
 
@@ -25,26 +24,13 @@ MADE_WITH = CacheConfig(fn_compute_blocks=1, bn_compute_blocks=1, forecaster=Tay
 ALWAYS = "F1B1_W2M0MC0_T1O1_R1000"
 
 
+others = strategies.settings().map(lambda fields: MADE_WITH.replace(**fields))  # for that graph
+
+
 @pytest.fixture(autouse=True)
 def _no_gradients() -> Iterator[None]:
     with torch.no_grad():
         yield
-
-
-@st.composite
-def others(draw: st.DrawFn) -> CacheConfig:
-    """Other settings for the graph of `MADE_WITH`."""
-    mask = draw(masks)
-    return MADE_WITH.replace(
-        max_warmup_steps=draw(st.integers(0, 6)),
-        warmup_interval=draw(st.integers(1, 3)),
-        max_cached_steps=draw(limits),
-        max_continuous_cached_steps=draw(limits),
-        residual_diff_threshold=draw(thresholds),
-        max_accumulated_residual_diff=draw(st.one_of(st.none(), st.floats(0.01, 3.0))),
-        steps_mask=mask,
-        steps_mask_policy=draw(st.sampled_from(("dynamic", "static"))) if mask else "dynamic",
-    )
 
 
 def run(model: Callable[..., Tensor], seed: int = 0, steps: int = STEPS) -> list[Tensor]:
@@ -64,7 +50,7 @@ def same(got: list[Tensor], want: list[Tensor]) -> bool:
 def test_a_graph_does_as_any_settings_say() -> None:
     cached = fxcache.transform(toy(), MADE_WITH)
 
-    @given(others(), others())
+    @given(others, others)
     @settings(max_examples=8, deadline=None)
     def check(first: CacheConfig, second: CacheConfig) -> None:
         wanted = {config: alone(config) for config in (first, second)}
