@@ -22,27 +22,49 @@ from .forecasters import Forecaster, HiCache, Newton, Reuse, Spectrum, TaylorSee
 from .package.packaged_transformer import PackagedTransformer
 from .plans import Plan
 from .plans.formula import plan
+from .policies import (
+    Budget,
+    DBCache,
+    EasyCache,
+    FixedInterval,
+    ForecastError,
+    GrowingWindow,
+    MagCache,
+    Policy,
+    SeaCache,
+    TeaCache,
+)
 from .runtime.cached_transformer import CachedTransformer
 from .runtime.diffusers_pipeline import restore
 from .runtime.stats import ContextStats, Stats
 from .version import __version__ as __version__
 
 __all__ = [
+    "Budget",
     "CacheConfig",
     "CachedTransformer",
     "ContextStats",
+    "DBCache",
+    "EasyCache",
     "Explanation",
+    "FixedInterval",
+    "ForecastError",
     "Forecaster",
     "Frontier",
     "FxcacheError",
+    "GrowingWindow",
     "HiCache",
+    "MagCache",
     "Newton",
     "PackagedTransformer",
     "Plan",
+    "Policy",
     "Reuse",
+    "SeaCache",
     "Spectrum",
     "Stats",
     "TaylorSeer",
+    "TeaCache",
     "calibrate",
     "compile",
     "explain",

@@ -15,9 +15,11 @@ from .forecasters import Forecaster, forecaster_from_dict, forecaster_to_dict
 from .ops.plan import PLANS
 from .plans import Plan
 from .plans.plan import as_plans
+from .policies import DBCache, Policy, policy_from_dict, policy_to_dict
 from .spelling import require_known
 
-Policy = Literal["dynamic", "static"]
+DBCACHE = DBCache()
+MaskPolicy = Literal["dynamic", "static"]
 Level = Literal["middle", "output"]
 Batch = Literal["mean", "every"]
 # What other caches call these.
@@ -39,18 +41,20 @@ class CacheConfig:
     """Settings of the block cache (DBCache; terms as in cache-dit and ParaAttention).
 
     fn_compute_blocks: Fn, blocks at the front that every step runs; their residual is the signal.
-        0 only where no signal is needed (a static steps mask).
+        0 where the policy needs none, or a static steps mask decides.
     bn_compute_blocks: Bn, blocks at the back that every step runs.
     max_warmup_steps: W, steps at the start of a trajectory that compute.
     warmup_interval: within the warmup only every I-th step must compute.
     max_cached_steps: M, at most N hits in a trajectory; None is no limit.
     max_continuous_cached_steps: MC, at most N hits in a row; None is no limit.
-    residual_diff_threshold: R, a hit needs the relative L1 change of the front residual below this;
-        0 never hits.
-    max_accumulated_residual_diff: no hit once the diffs of the trajectory add up to this.
+    residual_diff_threshold: R, a hit needs the policy's number below this: of DBCache's, the relative L1
+        change of the front residual. 0 never hits.
+    max_accumulated_residual_diff: no hit once these numbers of the trajectory add up to this.
     steps_mask: per step 1 (compute) or 0 (may cache); also a string such as "1101".
     steps_mask_policy: what a 0 means: "dynamic" checks the residual, "static" hits unchecked.
     forecaster: what a hit replays: None the stored residual, or e.g. `TaylorSeer(order=1)`.
+    policy: what says how far a step is from the last computed one: `DBCache()`, or e.g. `ForecastError()`.
+        See `fxcache.policies`.
     level: what is cached: "middle", what the blocks between the first Fn and the last Bn give, or "output",
         what the model returns; a hit then runs nothing behind the first Fn blocks, and Bn is 0.
     feedback: a computed step after hits also pays back what these made wrong. For level "output"; worth
@@ -85,8 +89,9 @@ class CacheConfig:
     residual_diff_threshold: float = 0.08
     max_accumulated_residual_diff: float | None = None
     steps_mask: tuple[int, ...] | None = None
-    steps_mask_policy: Policy = "dynamic"
+    steps_mask_policy: MaskPolicy = "dynamic"
     forecaster: Forecaster | None = None
+    policy: Policy = DBCACHE
     level: Level = "middle"
     feedback: bool = False
     batch: Batch = "mean"
@@ -119,6 +124,8 @@ class CacheConfig:
             raise ConfigError(
                 "forecaster", self.forecaster, "be None or a forecaster such as TaylorSeer(order=1)"
             )
+        if not isinstance(self.policy, Policy):
+            raise ConfigError("policy", self.policy, "be a policy such as DBCache()")
         for name in ("enabled", "feedback"):
             if not isinstance(getattr(self, name), bool):
                 raise ConfigError(name, getattr(self, name), "be True or False")
@@ -129,9 +136,18 @@ class CacheConfig:
         if self.level == "output" and self.bn_compute_blocks:
             raise ConfigError("bn_compute_blocks", self.bn_compute_blocks, 'must be 0 with level="output"')
         object.__setattr__(self, "plans", tuple(self.plans))
+        self._check_policy()
         if self.plans:
             self._check_plans()
-        elif self.enabled and self.fn_compute_blocks == 0 and not self.static:
+
+    def _check_policy(self) -> None:
+        if self.policy.learns and self.level != "output":
+            raise ConfigError("policy", self.policy, 'looks at what the model returns: set level="output"')
+        if self.batch == "every" and self.policy.signal != "none" and not self.policy.relative:
+            raise ConfigError("policy", self.policy, 'cannot tell rows apart: set batch="mean"')
+        if self.plans or self.static or not self.enabled or self.fn_compute_blocks > 0:
+            return
+        if self.policy.needs_front:
             raise SignalRequiredError
 
     def _check_plans(self) -> None:
@@ -240,7 +256,7 @@ class CacheConfig:
 
     @classmethod
     def from_dict(cls, fields: Mapping[str, Any]) -> CacheConfig:
-        """Build from plain values; `forecaster` may be a mapping such as `{"name": "taylorseer"}`.
+        """Build from plain values; a forecaster or policy may be a mapping, as `{"name": "newton"}`.
 
         Raises:
             ConfigError, UnknownOptionError, SignalRequiredError: as building one does.
@@ -254,6 +270,10 @@ class CacheConfig:
         values = dict(fields)
         if isinstance(values.get("forecaster"), Mapping):
             values["forecaster"] = forecaster_from_dict(values["forecaster"])
+        if isinstance(values.get("policy"), str):
+            values["policy"] = {"name": values["policy"]}
+        if isinstance(values.get("policy"), Mapping):
+            values["policy"] = policy_from_dict(values["policy"])
         if "plans" in values:
             plans = [p if isinstance(p, Plan) else Plan.from_dict(p) for p in values["plans"]]
             values["plans"] = tuple(plans)
@@ -270,6 +290,7 @@ class CacheConfig:
         values = {f.name: getattr(self, f.name) for f in dataclasses.fields(self)}
         if self.forecaster is not None:
             values["forecaster"] = forecaster_to_dict(self.forecaster)
+        values["policy"] = policy_to_dict(self.policy)
         if self.steps_mask is not None:
             values["steps_mask"] = list(self.steps_mask)
         values["plans"] = [p.to_dict() for p in self.plans]

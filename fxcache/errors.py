@@ -275,13 +275,14 @@ class NotAModelError(FxcacheError, TypeError):
 class SignalRequiredError(FxcacheError, ValueError):
     """Fn = 0 although the decision needs the front blocks' residual.
 
-    Raised when such a config is built. Use Fn of at least 1, or a static steps mask.
+    Raised when such a config is built. Use Fn of at least 1, a policy that needs no block, or a static steps
+    mask.
     """
 
     def __init__(self) -> None:
         super().__init__(
-            "fn_compute_blocks=0 leaves no residual to compare. Use fn_compute_blocks >= 1, or a "
-            'steps_mask with steps_mask_policy="static".'
+            "fn_compute_blocks=0 leaves no residual to compare. Use fn_compute_blocks >= 1, a policy that "
+            'needs no block, such as MagCache, or a steps_mask with steps_mask_policy="static".'
         )
 
 

@@ -4,7 +4,8 @@ F Fn_compute_blocks, B Bn_compute_blocks, W max_warmup_steps, M max_cached_steps
 MC max_continuous_cached_steps (0: no limit), T TaylorSeer on or off, O its order, R threshold.
 `C0_Q0_NONE` is no cache. What the benchmark has no letter for follows as parts of its own:
 `_I2` warmup interval, `_A0.5` accumulated diff, `_S1101d` / `_S1101s` steps mask (dynamic, static),
-`_X{...}` another forecaster, `_LO` level "output", `_E` error feedback, `_BE` batch "every".
+`_X{...}` another forecaster, `_LO` level "output", `_E` error feedback, `_BE` batch "every", `_D{...}`
+another policy.
 
 `P28K11` is `fxcache.plan` of 28 steps that computes 11 of them. Other plans are written with something
 behind it that tells them apart, `P28K11_1f0c9d2e`, and are read from their files only.
@@ -22,6 +23,7 @@ from .errors import NotationError
 from .forecasters import TaylorSeer, forecaster_from_dict, forecaster_to_dict
 from .plans.formula import plan as by_formula
 from .plans.plan import Plan
+from .policies import DBCache, policy_from_dict, policy_to_dict
 
 NONE = "C0_Q0_NONE"
 PLAN_PATTERN = re.compile(r"P(?P<P>\d{1,3})K(?P<K>\d{1,3})")
@@ -29,7 +31,7 @@ NUMBER = r"[0-9]+(?:\.[0-9]+)?(?:e-?[0-9]+)?"
 PATTERN = re.compile(
     r"F(?P<F>\d+)B(?P<B>\d+)_W(?P<W>\d+)M(?P<M>\d+)MC(?P<MC>\d+)_T(?P<T>[01])O(?P<O>\d+)"
     rf"_R(?P<R>{NUMBER})(?:_I(?P<I>\d+))?(?:_A(?P<A>{NUMBER}))?(?:_S(?P<S>[01]+)(?P<P>[ds]))?"
-    r"(?:_X(?P<X>\{.*\}))?(?P<L>_LO)?(?P<E>_E)?(?P<BE>_BE)?"
+    r"(?:_X(?P<X>\{.*?\}))?(?P<L>_LO)?(?P<E>_E)?(?P<BE>_BE)?(?:_D(?P<D>\{.*\}))?"
 )
 
 
@@ -37,7 +39,7 @@ def parse(text: str) -> dict[str, Any]:
     """Fields of a `CacheConfig` from its notation.
 
     Raises:
-        NotationError: `text` is not in the notation. ConfigError: `_X` describes no forecaster.
+        NotationError: `text` is not in the notation, or `_X` or `_D` describe nothing.
 
     Example:
         >>> from fxcache.notation import parse
@@ -78,11 +80,13 @@ def parse(text: str) -> dict[str, Any]:
     if part["S"]:
         fields["steps_mask"] = part["S"]
         fields["steps_mask_policy"] = "static" if part["P"] == "s" else "dynamic"
-    if part["X"]:
-        try:
+    try:
+        if part["X"]:
             fields["forecaster"] = forecaster_from_dict(json.loads(part["X"]))
-        except ValueError as error:
-            raise NotationError(text, str(error)) from error
+        if part["D"]:
+            fields["policy"] = policy_from_dict(json.loads(part["D"]))
+    except ValueError as error:
+        raise NotationError(text, str(error)) from error
     if part["L"]:
         fields["level"] = "output"
     if part["E"]:
@@ -131,6 +135,8 @@ def write(fields: Mapping[str, Any]) -> str:
     text += "_LO" if fields["level"] == "output" else ""
     text += "_E" if fields["feedback"] else ""
     text += "_BE" if fields["batch"] == "every" else ""
+    if fields["policy"] != DBCache():
+        text += "_D" + json.dumps(policy_to_dict(fields["policy"]), separators=(",", ":"))
     return text
 
 

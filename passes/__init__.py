@@ -20,7 +20,9 @@ from ..ir.verify import (
     nothing_dead,
     regions_ordered,
     segments_whole,
+    signals_remembered,
     stages_described,
+    steps_counted,
     streams_paired,
     values_described,
     verify,
@@ -28,8 +30,10 @@ from ..ir.verify import (
 from .assign_regions import assign_regions
 from .find_chain import find_chain
 from .insert_cache_check import insert_cache_check
+from .insert_clock import insert_clock
 from .insert_conditional import insert_conditional
 from .insert_forecast import insert_forecast
+from .measure_signal import measure_signal
 from .pair_streams import pair_streams
 from .partition import partition
 from .split_segments import split_segments
@@ -67,6 +71,8 @@ PASSES: tuple[Pass, ...] = (
     Pass(split_segments, (segments_whole,)),
     Pass(assign_regions, (regions_ordered,)),
     Pass(partition, (stages_described, middles_complete)),
+    Pass(insert_clock, (stages_described, steps_counted)),
+    Pass(measure_signal, (stages_described, signals_remembered)),
     Pass(insert_cache_check, (stages_described, decisions_made)),
     Pass(insert_forecast, (stages_described, middles_complete, hits_replay)),
     Pass(insert_conditional, (graph_described, branches_agree, nothing_dead)),

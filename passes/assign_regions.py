@@ -38,6 +38,7 @@ def assign_regions(program: Program) -> Program:
         return program.replace(regions=_front_and_rest(program))
     last = 2 * len(program.segments)
     fixed = _block_regions(program)
+    first = _first_operands(program)
     earliest: dict[Node, int] = {}
     for node in graph.nodes:
         above = max((earliest[n] for n in node.all_input_nodes), default=0)
@@ -49,6 +50,7 @@ def assign_regions(program: Program) -> Program:
         if _is_item(node):  # decided with the call that it belongs to
             continue
         users = {regions[u] if u.op != "output" else last for u in _final_users(node)}
+        users.update(*(first.get(n, ()) for n in (node, *_taken_out(node))))
         region = fixed.get(node, _place(earliest[node], users or {last}))
         regions[node] = region
         for user in _taken_out(node):
@@ -60,7 +62,8 @@ def _front_and_rest(program: Program) -> dict[Node, int]:
     """Where the output is cached: what the front blocks need (0), and all else (1)."""
     (segment,) = program.segments
     front = {b.node for b in segment.blocks[: segment.fn]}
-    needed = front | ancestors(front)
+    needed = front | ancestors(front) | set(_first_operands(program))
+    needed |= ancestors(needed)
     regions: dict[Node, int] = {}
     for node in program.capture.graph.graph.nodes:
         if node.op not in ("placeholder", "output"):
@@ -68,6 +71,15 @@ def _front_and_rest(program: Program) -> dict[Node, int]:
             own = 0 if node in needed else 1
             regions[node] = regions.get(source, own) if isinstance(source, Node) else own
     return regions
+
+
+def _first_operands(program: Program) -> dict[Node, set[int]]:
+    """What each segment's first block is given, where the policy looks at that: its trunk needs it."""
+    found: dict[Node, set[int]] = {}
+    for segment in program.segments if program.looks_at_norm else ():
+        for node in segment.blocks[0].node.all_input_nodes:
+            found.setdefault(node, set()).add(2 * segment.index)
+    return found
 
 
 def _is_item(node: Node) -> bool:

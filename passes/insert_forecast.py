@@ -17,9 +17,11 @@ from ..ir.state import StateTensor
 from ..ops.clock import commit_hit, commit_miss, computed_steps, log_step, run_of_hits, times
 from ..ops.cond import materialize, store
 from ..ops.feedback import error_degree, feedback_row, pay_back
-from ..ops.history import by_slot, remember, weighted_sum
+from ..ops.history import by_slot, latest, remember, weighted_sum
+from ..ops.memory import keep
 from ..ops.plan import own_weight, paid_weights, replay_weights
-from .insert_cache_check import LAST_SAMPLE, sample_node
+from .insert_clock import LAST_SAMPLE, sample_node
+from .measure_signal import memory_of
 
 
 def insert_forecast(program: Program) -> Program:
@@ -33,14 +35,15 @@ def insert_forecast(program: Program) -> Program:
         >>> import torch
         >>> from torch import nn
         >>> import fxcache
-        >>> from fxcache.passes.partition import partition
+        >>> from fxcache.passes import PASSES
         >>> from fxcache.passes.insert_forecast import insert_forecast
-        >>> from fxcache.passes.insert_cache_check import insert_cache_check
         >>> layer = nn.TransformerEncoderLayer(8, nhead=2, dim_feedforward=8)
         >>> model = nn.TransformerEncoder(layer, num_layers=4, enable_nested_tensor=False).eval()
         >>> inputs = {"src": torch.randn(3, 1, 8)}
         >>> cached = fxcache.transform(model, "F1B1_W4M0MC3_T1O1_R0.12", example_inputs=inputs)
-        >>> program = insert_cache_check(partition(cached.graph.program.replace(state=())))
+        >>> program = cached.graph.program.replace(state=())
+        >>> for step in PASSES[4:8]:  # partition to insert_cache_check
+        ...     program = step(program)
         >>> [tensor.name for tensor in insert_forecast(program).state[5:]]  # TaylorSeer of order 1
         ['layers_2_history']
     """
@@ -54,8 +57,34 @@ def insert_forecast(program: Program) -> Program:
         for builder in (program.partition.middles[0].compute, program.partition.middles[0].skip):
             builder.call(store, builder.state(known[LAST_SAMPLE.name]), builder.input(sample.name, sample))
     for index, middle in enumerate(program.partition.middles):
+        if program.config.policy.learns and not program.config.plans:
+            state.append(_learn(program, middle, index))
         state += _complete(middle, program.partition.trunks[index], program.config, index, known)
     return program.replace(state=(*program.state, *state))
+
+
+def _learn(program: Program, middle: Middle, index: int) -> StateTensor:
+    """Let a computed step remember what the policy learns of it, before its output enters the history."""
+    assert program.partition is not None
+    compute, policy = middle.compute, program.config.policy
+    sample, memory = sample_node(program), memory_of(program, index)
+    assert sample is not None and memory is not None
+    output = next(node for node in middle.outputs if isinstance(node.meta["val"], torch.Tensor))
+    given = StateTensor.like(StateKey("given", index).name, sample.meta["val"])
+    history = _history(output, Method.of(program.config))
+    now = ValueKey("now", index).name
+    computed = compute.call(
+        computed_steps,
+        compute.input(now, program.partition.trunks[index].builder.outputs[now]),
+        named="computed_before",
+    )
+    sampled, last = compute.input(sample.name, sample), compute.state(given)
+    before = compute.call(latest, compute.state(history), computed, named="returned_before")
+    returned = compute.outputs[output.name]
+    learned = compute.call(policy.learn, computed, (sampled, last), (returned, before), named="learned")
+    compute.call(keep, compute.state(memory), learned)
+    compute.call(store, last, sampled)
+    return given
 
 
 def _complete(
@@ -71,12 +100,9 @@ def _complete(
     for node in middle.outputs:
         history = _remember(middle, node, method, computed, paid, state)
         _replay(middle, node, weights, history)
-    if trunk.residual is not None:
-        previous = compute.state(known[StateKey("previous", index).name])
-        compute.call(store, previous, compute.input(ValueKey("residual", index).name, trunk.residual))
     clock, log = known[StateKey("clock", index).name], known[StateKey("log", index).name]
     distance = method.forecaster.distance if method.forecaster is not None else "step"
-    accumulate = trunk.residual is not None
+    accumulate = trunk.number is not None
     for builder, hit in ((compute, False), (skip, True)):
         if config.plans:
             follows = ValueKey("follows", index).name
@@ -152,8 +178,7 @@ def _remember(
     skeletons, cached = middle.skeletons[node.name], value
     if skeletons is not None:
         cached = compute.call(torch.sub, value, skeletons[0], named="residual")
-    slots = method.values if _has_differences(node) else 1
-    history = StateTensor.like(HistoryKey(node.name).name, node.meta["val"], slots=slots)
+    history = _history(node, method)
     state.append(history)
     remembered = compute.state(history)
     if paid is not None and _has_differences(node):
@@ -162,6 +187,11 @@ def _remember(
     compute.call(remember, remembered, cached, computed)
     compute.outputs[node.name] = compute.call(materialize, value)
     return history
+
+
+def _history(node: Node, method: Method) -> StateTensor:
+    slots = method.values if _has_differences(node) else 1
+    return StateTensor.like(HistoryKey(node.name).name, node.meta["val"], slots=slots)
 
 
 def _replay(middle: Middle, node: Node, weights: Node | None, history: StateTensor | None) -> None:

@@ -7,16 +7,19 @@ middle's skeleton is the middle with every block replaced by the identity on its
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from torch.fx import Node
+from torch.fx.node import map_arg
 
+from ..capture.first_projection import before_first_projection
 from ..config import CacheConfig
 from ..errors import ConfigError
 from ..ir.blocks import Block, Segment
 from ..ir.dataflow import same_shape
 from ..ir.fake_values import FakeValues
-from ..ir.keys import stage_name
+from ..ir.keys import ValueKey, stage_name
 from ..ir.method import Method
 from ..ir.program import Middle, Partition, Program, Trunk
 from ..ir.stage_builder import Identity, OpaqueValueError, StageBuilder, is_free
@@ -38,7 +41,7 @@ def partition(program: Program) -> Program:
         >>> inputs = {"src": torch.randn(3, 1, 8)}
         >>> cached = fxcache.transform(model, "F1B1_W4M0MC3_T1O1_R0.12", example_inputs=inputs)
         >>> stages = partition(cached.graph.program).partition
-        >>> stages.trunks[0].residual, stages.middles[0].outputs
+        >>> stages.trunks[0].signal, stages.middles[0].outputs
         (residual, (layers_2,))
         >>> stages.middles[0].skeletons["layers_2"]  # in compute and in skip: the stream as it came
         (layers_0, layers_0)
@@ -69,15 +72,18 @@ def _trunk(program: Program, j: int, crossing: dict[int, list[Node]], fakes: Fak
     name = stage_name("back" if last else "front", j, len(program.segments))
     builder = StageBuilder(name, lambda n: regions.get(n) == 2 * j, fakes)
     _copy_in_order(program, builder, 2 * j, crossing)
-    residual, whole = None, None
+    signal: Node | None = None
+    whole: str | None = None
     if last:
         builder.outputs.clear()
         output = program.capture.graph.graph.output_node()
         for i, node in enumerate(output.args[0]):  # type: ignore[arg-type]
             builder.outputs[f"output_{i}"] = builder.value(node)  # type: ignore[arg-type]
+    elif program.looks_at_norm:
+        signal = _first_norm(program, program.segments[j], builder)
     else:
-        residual, whole = _front_residual(program, program.segments[j], builder)
-    return Trunk(builder, residual, whole)
+        signal, whole = _front_residual(program, program.segments[j], builder)
+    return Trunk(builder, signal, whole=whole)
 
 
 def _copy_in_order(
@@ -107,11 +113,11 @@ def _needed(starts: set[Node], inside: set[Node]) -> set[Node]:
 def _front_residual(
     program: Program, segment: Segment, builder: StageBuilder
 ) -> tuple[Node | None, str | None]:
-    """Primary stream after the front blocks minus its skeleton; None where Fn is 0, or plans decide.
+    """Primary stream after the front blocks minus its skeleton; None where nothing is decided by it.
 
     And, where it has no skeleton, why the stream itself is all there is to compare.
     """
-    if segment.fn == 0 or program.config.plans:  # nothing is decided by it
+    if segment.fn == 0 or program.config.plans or program.config.policy.signal != "residual":
         return None, None
     front = segment.blocks[: segment.fn]
     primary = front[-1].primary
@@ -124,6 +130,31 @@ def _front_residual(
     except OpaqueValueError as error:
         return value, str(error)
     return builder.call(torch.sub, value, builder.value(primary, identity), named="residual"), None
+
+
+def _first_norm(program: Program, segment: Segment, builder: StageBuilder) -> Node:
+    """What the first projection of the first block's primary stream is given."""
+    block, fakes = segment.blocks[0], builder.fakes
+    called = program.capture.graph.get_submodule(str(block.node.target))
+    stream = None if block.primary is None else block.carries.get(block.primary)
+    operands = block.node.all_input_nodes
+    norm = None
+    if stream is not None:
+
+        def call(*values: Any) -> Any:
+            given = dict(zip(operands, values, strict=True))
+            args, kwargs = map_arg((block.node.args, block.node.kwargs), given.__getitem__)
+            return called(*args, **kwargs)
+
+        values = [fakes.value(node) for node in operands]
+        norm = before_first_projection(called, call, values, operands.index(stream))
+    if norm is None:
+        need = (
+            f"finds no projection in block '{block.name}'; take one that looks at the sample, or at the front"
+        )
+        raise ConfigError("policy", program.config.policy, need)
+    copies = [builder.value(node) for node in operands]
+    return builder.module(f"_first_norm_{segment.index}", norm, copies, ValueKey("norm", segment.index).name)
 
 
 def _beside(program: Program, blocks: Sequence[Block], region: int) -> list[Block]:

@@ -9,16 +9,33 @@ import re
 from dataclasses import dataclass
 from typing import Literal, get_args
 
-StateKind = Literal["clock", "log", "sample", "previous", "knobs", "plan", "fits"]
-ValueKind = Literal["near", "residual", "now", "hit", "record", "row", "follows", "done"]
+StateKind = Literal[
+    "clock", "log", "sample", "previous", "knobs", "plan", "fits", "policy", "memory", "given"
+]
+ValueKind = Literal[
+    "near",
+    "residual",
+    "norm",
+    "view",
+    "change",
+    "now",
+    "hit",
+    "record",
+    "if_hit",
+    "if_computed",
+    "row",
+    "follows",
+    "done",
+]
 StageKind = Literal["front", "skip", "compute", "back"]
 
 
 @dataclass(frozen=True)
 class StateKey:
     """A state tensor of a segment. kind: "clock" and "log" say what a trajectory did; "sample" is what the
-    last step was given to denoise, "previous" the front residual of the last computed step; "knobs" holds
-    the settings that decide, "plan" the rows of plans, "fits" which of them the trajectory followed so far.
+    last step was given to denoise, "given" what the last computed one was; "previous" is what the policy
+    compares the signal with; "knobs" holds the settings that decide, "policy" the numbers of the policy and
+    "memory" what it remembers; "plan" the rows of plans, "fits" which of them the trajectory followed so far.
 
     Example:
         >>> from fxcache.ir.keys import StateKey
@@ -75,7 +92,8 @@ class ValueKey:
 # What is named so: with `output_N`, those of the capture's own outputs.
 NUMBERED = "|".join((*get_args(StateKind), *get_args(ValueKind), "output"))
 HISTORY = re.compile(r"(.+)_history")
-SETTINGS = re.compile(r"(knobs|plan)_\d+")  # what a config says that is no part of the graph
+SETTINGS = re.compile(r"(knobs|plan|policy)_\d+")  # what a config says that is no part of the graph
+POLICY = re.compile(r"policy_\d+")  # of these, what the policy says
 RECORD = re.compile(r"(clock|log)_\d+")  # the small state tensors that say what a trajectory did
 
 

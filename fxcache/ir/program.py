@@ -22,19 +22,22 @@ from .state import StateTensor
 class Trunk:
     """A stage that every step runs, still open for nodes to be added.
 
-    residual: the front residual of the segment that follows, the signal; None where there is none.
+    signal: what the policy looks at in it, the front residual of the segment that follows or the first norm;
+        None where there is none.
+    number: what has to be below the threshold for a hit; None where nothing is measured.
     whole: why the signal is the stream itself rather than what the front adds to it; None where it is not.
     """
 
     builder: StageBuilder
-    residual: Node | None
+    signal: Node | None
+    number: Node | None = None
     whole: str | None = None
 
     def copy(self) -> Trunk:
         """Another one, to which nodes can be added without changing this."""
         builder, nodes = self.builder.copy()
-        residual = None if self.residual is None else nodes[self.residual]
-        return dataclasses.replace(self, builder=builder, residual=residual)
+        signal, number = (None if node is None else nodes[node] for node in (self.signal, self.number))
+        return dataclasses.replace(self, builder=builder, signal=signal, number=number)
 
 
 @dataclass(frozen=True)
@@ -117,7 +120,12 @@ class Program:
     @property
     def needs_chain(self) -> bool:
         """Whether the blocks matter: not where the output is cached and a hit runs none of them."""
-        return self.config.level != "output" or self.config.fn_compute_blocks > 0
+        return self.config.level != "output" or self.config.fn_compute_blocks > 0 or self.looks_at_norm
+
+    @property
+    def looks_at_norm(self) -> bool:
+        """Whether steps are decided by what the first block's first projection is given."""
+        return self.config.policy.signal == "norm" and not self.config.plans
 
     def output_values(self) -> list[Node]:
         """The tensors that the captured graph returns, each once."""

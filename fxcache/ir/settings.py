@@ -12,17 +12,19 @@ from ..ops.knobs import computing_row, knob_row
 from ..ops.plan import plan_entries
 from ..plans import Plan
 from ..plans.plan import as_plans
-from .keys import SETTINGS
+from .keys import POLICY, SETTINGS
 from .state import StateTensor
 
 # Fields that the graph is made of. k, how many values are remembered, follows from the forecaster.
-IN_GRAPH = ("fn_compute_blocks", "bn_compute_blocks", "level", "forecaster", "feedback", "batch")
+IN_GRAPH = ("fn_compute_blocks", "bn_compute_blocks", "level", "forecaster", "policy", "feedback", "batch")
 WAY_OUT = "Give this config to fxcache.transform(), or to fxcache.export()."
 
 
 @functools.lru_cache(maxsize=64)
 def settings_rows(config: CacheConfig) -> tuple[tuple[float, ...], ...]:
     """What the state tensor `knobs_i` of a graph holds, or `plan_i` where it follows plans.
+
+    What `policy_i` holds are the policy's own `numbers`.
 
     Example:
         >>> from fxcache import CacheConfig
@@ -61,7 +63,20 @@ def set_by(tensor: StateTensor, config: CacheConfig) -> StateTensor:
     """
     if not SETTINGS.fullmatch(tensor.name):
         return tensor
-    return dataclasses.replace(tensor, initial=settings_rows(config))
+    return dataclasses.replace(tensor, initial=initial_rows(tensor.name, config))
+
+
+def initial_rows(name: str, config: CacheConfig) -> tuple[tuple[float, ...], ...]:
+    """What the state tensor `name`, one of those that settings make, holds.
+
+    Example:
+        >>> from fxcache import CacheConfig, MagCache
+        >>> from fxcache.ir.settings import initial_rows
+        >>> config = CacheConfig(fn_compute_blocks=0, policy=MagCache(ratios=(1.0, 0.5)))
+        >>> initial_rows("policy_0", config)[0][:3]
+        (1.0, 0.5, 1.0)
+    """
+    return (config.policy.numbers(),) if POLICY.fullmatch(name) else settings_rows(config)
 
 
 def same_graph(one: CacheConfig, other: CacheConfig) -> bool:
@@ -76,7 +91,11 @@ def same_graph(one: CacheConfig, other: CacheConfig) -> bool:
     """
     if one.values != other.values or [p.level for p in one.plans[:1]] != [p.level for p in other.plans[:1]]:
         return False
-    return all(getattr(one, name) == getattr(other, name) for name in IN_GRAPH)
+    return all(_in_graph(one, name) == _in_graph(other, name) for name in IN_GRAPH)
+
+
+def _in_graph(config: CacheConfig, name: str) -> object:
+    return config.policy.graph() if name == "policy" else getattr(config, name)
 
 
 def reconfigured(config: CacheConfig, wanted: CacheConfig, model: str) -> CacheConfig:
@@ -106,8 +125,8 @@ def reconfigured(config: CacheConfig, wanted: CacheConfig, model: str) -> CacheC
     if config.plans:
         raise GraphSettingError("plans", (), f"and this graph follows plans. {WAY_OUT}")
     for name in IN_GRAPH:
-        there, given = getattr(config, name), getattr(wanted, name)
-        if there != given:
+        if _in_graph(config, name) != _in_graph(wanted, name):
+            there, given = getattr(config, name), getattr(wanted, name)
             raise GraphSettingError(
                 name, given, f"is part of the graph, and this one was made with {there!r}. {WAY_OUT}"
             )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import operator
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -92,6 +93,7 @@ class StageBuilder:
         self._inside = inside
         self._copies: dict[Key, Node] = {}
         self._inputs: dict[str, Node] = {}
+        self._modules: dict[str, nn.Module] = {}  # those that passes add
         self.outputs: dict[str, Node] = {}
 
     def value(self, node: Node, identity: Identity | None = None) -> Node:
@@ -164,6 +166,7 @@ class StageBuilder:
         other, nodes = StageBuilder(self.name, self._inside, self.fakes), dict[Node, Node]()
         other.graph.graph_copy(self.graph, nodes)
         other._copies = {key: nodes[node] for key, node in self._copies.items()}
+        other._modules = dict(self._modules)
         other._inputs = {name: nodes[node] for name, node in self._inputs.items()}
         other.outputs = {name: nodes[node] for name, node in self.outputs.items()}
         return other, nodes
@@ -207,6 +210,19 @@ class StageBuilder:
             raise GraphSpecError(self.name, f"'{node.name}' does not run on fake tensors: {error}") from error
         return node
 
+    def module(self, name: str, module: nn.Module, args: Sequence[Any], named: str) -> Node:
+        """Add a call of a module that is none of the model's, under a name that the model does not have.
+
+        Raises `GraphSpecError` where that fails on fake tensors.
+        """
+        self._modules[name] = module
+        node = self.graph.create_node("call_module", name, tuple(args), {}, name=named)
+        try:
+            node.meta["val"] = self.fakes.result(module, args, {})
+        except RuntimeError as error:
+            raise GraphSpecError(self.name, f"'{node.name}' does not run on fake tensors: {error}") from error
+        return node
+
     def finish(self, root: nn.Module, inputs: Mapping[str, Node] | None = None) -> Stage:
         """The finished stage; `inputs` fixes which inputs it takes, in what order, and what each is like."""
         if inputs is not None:
@@ -218,8 +234,15 @@ class StageBuilder:
             self._inputs = dict(zip(inputs, ordered, strict=True))
         self.graph.output(tuple(self.outputs.values()))
         self.graph.lint()
-        module = GraphModule(root, self.graph, class_name=self.name.title().replace("_", ""))
+        module = GraphModule(self._parts(root), self.graph, class_name=self.name.title().replace("_", ""))
         return Stage(self.name, module, tuple(self._inputs), tuple(self.outputs))
+
+    def _parts(self, root: nn.Module) -> nn.Module | dict[str, Any]:
+        if not self._modules:
+            return root
+        named = [*self.graph.find_nodes(op="call_module"), *self.graph.find_nodes(op="get_attr")]
+        own = {str(n.target) for n in named} - set(self._modules)
+        return {**{name: operator.attrgetter(name)(root) for name in own}, **self._modules}
 
     @property
     def inputs(self) -> Mapping[str, Node]:

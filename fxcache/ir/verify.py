@@ -100,20 +100,35 @@ def regions_ordered(program: Program) -> str | None:
     return None
 
 
-def decisions_made(program: Program) -> str | None:
+def steps_counted(program: Program) -> str | None:
     assert program.partition is not None
     known = {tensor.name for tensor in program.state}
-    given: set[str] = set()
     for index, trunk in enumerate(program.partition.trunks[:-1]):
-        given |= set(trunk.builder.outputs)
-        for value in (ValueKey("now", index), ValueKey("hit", index), ValueKey("record", index)):
-            if value.name not in given:
-                return f"'{trunk.builder.name}' does not give '{value.name}'"
+        if ValueKey("now", index).name not in trunk.builder.outputs:
+            return f"'{trunk.builder.name}' does not say which step it is"
         for key in (StateKey("clock", index), StateKey("log", index)):
             if key.name not in known:
                 return f"there is no state '{key.name}'"
-        if trunk.residual is not None and StateKey("previous", index).name not in known:
-            return f"segment {index} has a front residual and does not remember the last"
+    return None
+
+
+def signals_remembered(program: Program) -> str | None:
+    assert program.partition is not None
+    known = {tensor.name for tensor in program.state}
+    for index, trunk in enumerate(program.partition.trunks[:-1]):
+        if trunk.signal is not None and StateKey("previous", index).name not in known:
+            return f"segment {index} has a signal and does not remember the last"
+    return None
+
+
+def decisions_made(program: Program) -> str | None:
+    assert program.partition is not None
+    given: set[str] = set()
+    for index, trunk in enumerate(program.partition.trunks[:-1]):
+        given |= set(trunk.builder.outputs)
+        for value in (ValueKey("hit", index), ValueKey("record", index)):
+            if value.name not in given:
+                return f"'{trunk.builder.name}' does not give '{value.name}'"
     return None
 
 

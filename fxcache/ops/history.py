@@ -56,6 +56,25 @@ def by_slot(weights: Tensor, computed: Tensor) -> Tensor:
     return weights[behind]
 
 
+def latest(history: Tensor, computed: Tensor) -> Tensor:
+    """The value of the last computed step: [...]; whatever lies there, where none was.
+
+    Args:
+        history: [k, ...]. computed: 0-dim, how many steps of the trajectory were computed.
+
+    Example:
+        >>> import torch
+        >>> from fxcache.ops.history import latest
+        >>> latest(torch.tensor([[1.0], [2.0]]), torch.tensor(3))
+        tensor([1.])
+    """
+    slots = history.shape[0]
+    if slots == 1:
+        return history[0]
+    slot = (computed.to(torch.int64) - 1).remainder(slots).reshape(1).to(history.device)
+    return history.index_select(0, slot).squeeze(0)
+
+
 def weighted_sum(history: Tensor, weights: Tensor | None = None) -> Tensor:
     """The sum of the values in `history` by `weights`; the only value, where there is one slot.
 

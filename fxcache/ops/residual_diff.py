@@ -27,6 +27,21 @@ def residual_diff(residual: Tensor, previous: Tensor) -> Tensor:
     return change / previous.abs().mean(dtype=torch.float32)
 
 
+def mean_change(value: Tensor, before: Tensor) -> Tensor:
+    """Mean absolute change, a 0-dim float32 tensor.
+
+    Args:
+        value, before: of one shape, and any number type.
+
+    Example:
+        >>> import torch
+        >>> from fxcache.ops.residual_diff import mean_change
+        >>> mean_change(torch.tensor([1.0, 2.0]), torch.tensor([1.0, 1.5]))
+        tensor(0.2500)
+    """
+    return (value - before).abs().mean(dtype=torch.float32)
+
+
 def largest_row_diff(residual: Tensor, previous: Tensor) -> Tensor:
     """The largest `residual_diff` of a row of the batch, a 0-dim float32 tensor; NaN where one of them is.
 

@@ -12,7 +12,7 @@ from ..config import CacheConfig
 from ..environment.ambient_settings import ambient_key
 from ..ir.keys import SETTINGS
 from ..ir.roles import Roles
-from ..ir.settings import settings_rows
+from ..ir.settings import initial_rows
 from ..runtime.flops import StepFlops
 from ..runtime.served_graph import Served
 from .arguments import open_sizes, plain
@@ -86,7 +86,8 @@ class PackagedGraph:
 def _allocate(entry: TensorEntry, sizes: Mapping[str, int], config: CacheConfig) -> torch.Tensor:
     shape = [int(size(sizes)) for size in entry.sizes]
     dtype, device = getattr(torch, entry.dtype), torch.device(entry.device)
-    initial = settings_rows(config) if SETTINGS.fullmatch(entry.name) else entry.initial
+    settable = SETTINGS.fullmatch(entry.name)
+    initial = initial_rows(entry.name, config) if settable else entry.initial
     if initial is not None:
         return torch.tensor(initial, dtype=dtype, device=device).reshape(shape)
     return torch.zeros(shape, dtype=dtype, device=device)

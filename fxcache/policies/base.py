@@ -1,0 +1,200 @@
+"""What every policy answers."""
+
+from __future__ import annotations
+
+import dataclasses
+from dataclasses import dataclass
+from typing import Any, ClassVar, Literal, NamedTuple
+
+import torch
+from torch import Tensor
+
+from ..errors import ConfigError
+from ..ops.clock import COMPUTED, RUN, STEP, TIMESTEP
+from ..spelling import require_known
+
+# What a policy looks at: the residual of the first Fn blocks; the model's first input, which is denoised; the
+# first norm of the first block, modulated; or nothing.
+Signal = Literal["residual", "sample", "norm", "none"]
+# What it compares that with: its value at the last computed step, at the last step, or its forecast.
+Against = Literal["computed", "last", "forecast"]
+
+
+class Progress(NamedTuple):
+    """Where a trajectory stands at the beginning of a step, as 0-dim float32 tensors; `progress` makes it.
+
+    step: number of this step, from 0. run: hits right before it. computed: steps computed so far.
+    timestep: the model's own, as it is given; of a model without one a huge number.
+    """
+
+    step: Tensor
+    run: Tensor
+    computed: Tensor
+    timestep: Tensor
+
+
+def progress(now: Tensor) -> Progress:
+    """That of the clock's live row, [WIDTH].
+
+    Example:
+        >>> import torch
+        >>> from fxcache.ops.clock import RUN, WIDTH
+        >>> from fxcache.policies.base import progress
+        >>> now = torch.zeros(WIDTH, dtype=torch.float64)
+        >>> now[RUN] = 2
+        >>> progress(now).run
+        tensor(2.)
+    """
+    return Progress(*(now[column].to(torch.float32) for column in (STEP, RUN, COMPUTED, TIMESTEP)))
+
+
+class Decision(NamedTuple):
+    """What a policy says of a step.
+
+    number: 0-dim float32; the step may be a hit where it is below the threshold R, and NaN never is.
+    if_hit, if_computed: what to remember then, [m] float32.
+    """
+
+    number: Tensor
+    if_hit: Tensor
+    if_computed: Tensor
+
+
+@dataclass(frozen=True)
+class Policy:
+    """How a step is found to be a hit: a number that has to be below `residual_diff_threshold`.
+
+    That number is how far the signal moved, or what `decide` makes of that. The limits of a `CacheConfig`
+    (warmup, max_cached_steps, steps_mask ...) hold with every policy. A new one is a frozen dataclass of pure
+    functions of tensors, which are traced into the graph, so that no value may be read in Python.
+
+    Raises:
+        ConfigError: a field has a value that cannot work. UnknownOptionError: there is no such field.
+
+    Example:
+        >>> from fxcache import CacheConfig, EasyCache
+        >>> config = CacheConfig(
+        ...     fn_compute_blocks=0, level="output", policy=EasyCache(), residual_diff_threshold=0.05
+        ... )
+        >>> config.policy.signal, config.policy.against
+        ('sample', 'last')
+    """
+
+    signal: ClassVar[Signal] = "residual"
+    against: ClassVar[Against] = "computed"
+    relative: ClassVar[bool] = True  # whether the signal's change counts relative to its size
+    memory: ClassVar[tuple[float, ...]] = ()  # what is remembered between steps, at the beginning
+    in_state: ClassVar[tuple[str, ...]] = ()  # fields that `numbers` holds, and the graph does not
+
+    def __new__(cls, *args: Any, **fields: Any) -> Policy:
+        require_known(cls.__name__, fields, (f.name for f in dataclasses.fields(cls)))
+        return super().__new__(cls)
+
+    def numbers(self) -> tuple[float, ...]:
+        """Its numbers that are state, so that one graph serves every value of them.
+
+        Example:
+            >>> from fxcache import TeaCache
+            >>> TeaCache(coefficients=(2, 0)).numbers()
+            (2.0, 0.0)
+        """
+        return ()
+
+    def graph(self) -> tuple[Any, ...]:
+        """What of it is part of the graph: equal for policies that one graph serves.
+
+        Example:
+            >>> from fxcache import TeaCache
+            >>> TeaCache(coefficients=(2, 0)).graph() == TeaCache(coefficients=(3, 0)).graph()
+            True
+        """
+        fixed = tuple(getattr(self, f.name) for f in dataclasses.fields(self) if f.name not in self.in_state)
+        return (type(self), len(self.numbers()), *fixed)
+
+    @property
+    def needs_front(self) -> bool:
+        """Whether it looks at what the front blocks do, so that Fn must be 1 or more.
+
+        Example:
+            >>> from fxcache import DBCache, MagCache
+            >>> DBCache().needs_front, MagCache(ratios=(1.0, 0.98)).needs_front
+            (True, False)
+        """
+        return self.signal == "residual"
+
+    def view(self, value: Tensor, progress: Progress) -> Tensor:
+        """What of the signal is compared; all of it, as a rule.
+
+        Args:
+            value: the signal at this step. progress: where the trajectory stands.
+
+        Example:
+            >>> import torch
+            >>> from fxcache import DBCache
+            >>> DBCache().view(torch.ones(2), None)
+            tensor([1., 1.])
+        """
+        return value
+
+    def decide(self, change: Tensor | None, memory: Tensor, numbers: Tensor, progress: Progress) -> Decision:
+        """The number to compare with the threshold; where a policy has none of its own, the signal's change.
+
+        Args:
+            change: 0-dim float32, how far the signal moved; None where there is none.
+            memory: [m] float32, what was remembered. numbers: [n] float32, as `numbers` says.
+            progress: where the trajectory stands.
+
+        Example:
+            >>> import torch
+            >>> from fxcache import Budget
+            >>> nothing = torch.zeros(0)
+            >>> Budget().decide(torch.tensor(0.25), torch.tensor([0.5]), nothing, None).number
+            tensor(0.7500)
+        """
+        assert change is not None
+        return Decision(change, memory, memory)
+
+    @property
+    def decides(self) -> bool:
+        """Whether it has a number of its own, rather than the signal's change.
+
+        Example:
+            >>> from fxcache import Budget, DBCache
+            >>> DBCache().decides, Budget().decides
+            (False, True)
+        """
+        return type(self).decide is not Policy.decide
+
+    def learn(
+        self, computed: Tensor, given: tuple[Tensor, Tensor], returned: tuple[Tensor, Tensor]
+    ) -> Tensor:
+        """What to remember of a computed step, [m] float32, in place of `Decision.if_computed`.
+
+        Args:
+            computed: 0-dim, how many steps were computed before this one.
+            given: the sample at this step and at the last computed one. returned: the model's first output
+                at these.
+
+        Example:
+            >>> import torch
+            >>> from fxcache import EasyCache
+            >>> x, y = (torch.tensor([3.0]), torch.tensor([1.0])), (torch.tensor([5.0]), torch.tensor([1.0]))
+            >>> EasyCache().learn(torch.tensor(1), given=x, returned=y)  # spent, gain, size
+            tensor([0., 2., 5.])
+        """
+        raise NotImplementedError
+
+    @property
+    def learns(self) -> bool:
+        """Whether it looks at what the model returns, so that the output must be what is cached.
+
+        Example:
+            >>> from fxcache import DBCache, EasyCache
+            >>> DBCache().learns, EasyCache().learns
+            (False, True)
+        """
+        return type(self).learn is not Policy.learn
+
+    def _require(self, fits: bool, field: str, need: str) -> None:
+        if not fits:
+            raise ConfigError("policy", self, f"its {field} {need}")

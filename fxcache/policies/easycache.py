@@ -1,0 +1,62 @@
+"""EasyCache: how much the output must have moved, from how much the input did."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+import torch
+from torch import Tensor
+
+from .base import Against, Decision, Policy, Progress, Signal
+
+
+@dataclass(frozen=True)
+class EasyCache(Policy):
+    """The sum, since the last computed step, of `k * mean|x_t - x_(t-1)| / mean|v_c|`.
+
+    x is the model's first input and v its first output; `k = mean|v_c - v_b| / mean|x_c - x_b|` of the last
+    two computed steps b and c. It needs no block, and no table. Needs level="output". Source: EasyCache
+    (arXiv 2507.02860), equations 5 to 7; it computes the first steps, which are the warmup here, and the last
+    one, which is one for `steps_mask`. EasyCache replays `v_c - x_c`; what is replayed here is the
+    forecaster's.
+
+    Example:
+        >>> import torch
+        >>> from fxcache import EasyCache
+        >>> spent, gain, size = 0.25, 2.0, 4.0
+        >>> memory = torch.tensor([spent, gain, size])
+        >>> EasyCache().decide(torch.tensor(1.0), memory, torch.zeros(0), None).number
+        tensor(0.7500)
+    """
+
+    signal: ClassVar[Signal] = "sample"
+    against: ClassVar[Against] = "last"
+    relative: ClassVar[bool] = False
+    memory: ClassVar[tuple[float, ...]] = (0.0, 0.0, 0.0)  # spent, k, mean|v_c|; not known yet: 0 / 0 is NaN
+
+    def decide(self, change: Tensor | None, memory: Tensor, numbers: Tensor, progress: Progress) -> Decision:
+        assert change is not None
+        spent, gain, size = memory.unbind(0)
+        number = spent + gain * change / size
+        return Decision(number, torch.stack((number, gain, size)), memory)
+
+    def learn(
+        self, computed: Tensor, given: tuple[Tensor, Tensor], returned: tuple[Tensor, Tensor]
+    ) -> Tensor:
+        moved, gained = (mean_size(now - before) for now, before in (given, returned))
+        size = mean_size(returned[0])
+        learned = torch.stack((torch.zeros_like(size), gained / moved, size))
+        return torch.where((computed > 0).to(learned.device), learned, torch.zeros_like(learned))
+
+
+def mean_size(value: Tensor) -> Tensor:
+    """Mean absolute value, 0-dim float32.
+
+    Example:
+        >>> import torch
+        >>> from fxcache.policies.easycache import mean_size
+        >>> mean_size(torch.tensor([-1.0, 2.0], dtype=torch.bfloat16))
+        tensor(1.5000)
+    """
+    return value.abs().mean(dtype=torch.float32)

@@ -1,0 +1,58 @@
+"""TeaCache: changes of the first block's modulated norm, rescaled by a polynomial and added up."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import ClassVar
+
+import torch
+from torch import Tensor
+
+from .base import Against, Decision, Policy, Progress, Signal
+from .budget import spend
+from .finite import finite_numbers
+
+
+@dataclass(frozen=True)
+class TeaCache(Policy):
+    """The sum, since the last computed step, of `p(mean|m_t - m_(t-1)| / mean|m_(t-1)|)`.
+
+    m is the first norm of the first block, modulated by the timestep: what its first projection is given. It
+    needs no block. The last step, which TeaCache always computes, is one for `steps_mask`. Source: TeaCache
+    (arXiv 2411.19108), equations 4 to 6.
+
+    coefficients: of the polynomial p, the highest power first, as in the makers' tables and `numpy.poly1d`;
+        (1, 0) takes changes as they are. `fxcache.fit_teacache` finds those of a model.
+
+    Raises:
+        ConfigError: there is none, or one is not finite.
+
+    Example:
+        >>> import torch
+        >>> from fxcache import TeaCache
+        >>> policy = TeaCache(coefficients=(2, 1, 0.5))  # 2 x^2 + x + 0.5
+        >>> numbers = torch.tensor(policy.numbers())
+        >>> policy.decide(torch.tensor(0.5), torch.tensor([0.25]), numbers, None).number
+        tensor(1.7500)
+    """
+
+    coefficients: Sequence[float] = (1.0, 0.0)
+
+    signal: ClassVar[Signal] = "norm"
+    against: ClassVar[Against] = "last"
+    memory: ClassVar[tuple[float, ...]] = (0.0,)
+    in_state: ClassVar[tuple[str, ...]] = ("coefficients",)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "coefficients", finite_numbers(self, "coefficients"))
+
+    def numbers(self) -> tuple[float, ...]:
+        return tuple(self.coefficients)
+
+    def decide(self, change: Tensor | None, memory: Tensor, numbers: Tensor, progress: Progress) -> Decision:
+        assert change is not None
+        rescaled = torch.zeros_like(change)
+        for coefficient in numbers.unbind(0):  # Horner's rule
+            rescaled = rescaled * change + coefficient
+        return spend(memory, rescaled)

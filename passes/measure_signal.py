@@ -1,0 +1,224 @@
+"""Insert what the policy looks at: how far its signal moved, and the number that it makes of that."""
+
+from __future__ import annotations
+
+import dataclasses
+import operator
+from collections.abc import Callable
+from typing import Literal
+
+import torch
+from torch import Tensor
+from torch.fx import Node
+
+from ..errors import ConfigError
+from ..ir.keys import StateKey, ValueKey
+from ..ir.method import Method
+from ..ir.program import Middle, Program, Trunk
+from ..ir.settings import initial_rows
+from ..ir.stage_builder import StageBuilder
+from ..ir.state import StateTensor
+from ..ops.clock import computed_steps, times
+from ..ops.cond import store
+from ..ops.history import by_slot, remember, weighted_sum
+from ..ops.memory import keep, memory_rows, nothing, recall
+from ..ops.residual_diff import largest_row_diff, mean_change, residual_diff
+from ..policies import Decision, Policy, progress
+from .insert_clock import LAST_SAMPLE, sample_node
+
+
+def measure_signal(program: Program) -> Program:
+    """Fill `number` of every trunk before a segment, and let both branches remember what that needs.
+
+    Takes clocks, and adds to a copy of the partition. Ensures that what a policy compares with is stored when
+    it must be. The state: `previous_i`, of the shape of what is compared, or a history of that; `policy_i`
+    [numbers], what may be exchanged of the policy between runs; `memory_i` [2, numbers], what it remembers
+    and what a trajectory begins with; all float32 but the first, and each only where the policy has it.
+
+    Raises:
+        ConfigError: the model has nothing that the policy could look at.
+
+    Example:
+        >>> import torch
+        >>> from torch import nn
+        >>> import fxcache
+        >>> from fxcache.passes.insert_clock import insert_clock
+        >>> from fxcache.passes.measure_signal import measure_signal
+        >>> from fxcache.passes.partition import partition
+        >>> layer = nn.TransformerEncoderLayer(8, nhead=2, dim_feedforward=8)
+        >>> model = nn.TransformerEncoder(layer, num_layers=4, enable_nested_tensor=False).eval()
+        >>> inputs = {"src": torch.randn(3, 1, 8)}
+        >>> config = fxcache.CacheConfig(fn_compute_blocks=1, policy=fxcache.Budget())
+        >>> cached = fxcache.transform(model, config, example_inputs=inputs)
+        >>> program = insert_clock(partition(cached.graph.program.replace(state=())))
+        >>> [tensor.name for tensor in measure_signal(program).state[3:]]
+        ['previous_0', 'policy_0', 'memory_0']
+    """
+    assert program.partition is not None
+    program = program.replace(partition=program.partition.copy())
+    assert program.partition is not None
+    if program.config.plans:  # nothing is measured
+        return program
+    state: list[StateTensor] = []
+    trunks = [*program.partition.trunks]
+    for index, trunk in enumerate(trunks[:-1]):
+        measured = _Measurement(program, trunk, program.partition.middles[index], index, trunks[0], state)
+        trunks[index] = dataclasses.replace(trunk, number=measured.number())
+    partition = dataclasses.replace(program.partition, trunks=tuple(trunks))
+    return program.replace(partition=partition, state=(*program.state, *state))
+
+
+@dataclasses.dataclass(frozen=True)
+class _Measurement:
+    """The number of one segment; what it remembers is added to `state`."""
+
+    program: Program
+    trunk: Trunk
+    middle: Middle
+    index: int
+    first: Trunk
+    state: list[StateTensor]
+
+    @property
+    def policy(self) -> Policy:
+        return self.program.config.policy
+
+    @property
+    def now(self) -> Node:
+        return self.trunk.builder.outputs[ValueKey("now", self.index).name]
+
+    def number(self) -> Node | None:
+        change = self._change()
+        if change is None and self.policy.signal != "none":  # a static mask decides
+            return None
+        return self._decide(change) if self.policy.decides else change
+
+    def _change(self) -> Node | None:
+        """How far the signal moved."""
+        builder, policy = self.trunk.builder, self.policy
+        if policy.signal == "none":
+            return None
+        if policy.signal != "sample":
+            return None if self.trunk.signal is None else self._compare(self.trunk.signal)
+        key = ValueKey("change")  # by the time of the next segment the sample is the last one
+        if self.index == 0:
+            sample = sample_node(self.program)
+            if sample is None:
+                raise ConfigError(
+                    "policy", policy, "needs an input that is denoised, and this model has none"
+                )
+            change = self._compare(builder.input(sample.name, sample))
+            if len(self.program.segments) > 1:
+                builder.outputs[key.name] = change
+            return change
+        return builder.input(key.name, self.first.builder.outputs[key.name])
+
+    def _compare(self, signal: Node) -> Node:
+        builder, policy, index = self.trunk.builder, self.policy, self.index
+        value, kind = signal, policy.signal
+        if type(policy).view is not Policy.view:
+            if self.program.timestep is None:
+                raise ConfigError("policy", policy, "needs a timestep, and this model takes none")
+            at = builder.call(progress, self.now, named="at")
+            value = builder.call(policy.view, signal, at, named="view")
+        elif kind == "sample" and policy.against == "last":
+            last = builder.state(StateTensor.like(LAST_SAMPLE.name, signal.meta["val"]))
+            return builder.call(self._measure(), signal, last, named="change")
+        slots = None
+        if policy.against == "forecast":
+            slots = Method.of(self.program.config).values
+        name = StateKey("previous", index).name
+        previous = StateTensor.like(name, value.meta["val"], slots=slots)
+        self.state.append(previous)
+        handed = ValueKey("view" if value is not signal or kind == "sample" else kind, index)  # type: ignore[arg-type]
+        builder.outputs[handed.name] = value
+        self._remember(previous, handed, value)
+        before = builder.state(previous)
+        if policy.against == "forecast":
+            before = self._forecast(before)
+        return builder.call(self._measure(), value, before, named="diff")
+
+    def _measure(self) -> Callable[[Tensor, Tensor], Tensor]:
+        if not self.policy.relative:
+            return mean_change
+        return residual_diff if self.program.config.batch == "mean" else largest_row_diff
+
+    def _remember(self, previous: StateTensor, handed: ValueKey, value: Node) -> None:
+        """Store the value where it will be compared with."""
+        compute, skip = self.middle.compute, self.middle.skip
+        if self.policy.against == "forecast":
+            now = ValueKey("now", self.index).name
+            computed = compute.call(computed_steps, compute.input(now, self.now), named="computed_fronts")
+            compute.call(remember, compute.state(previous), compute.input(handed.name, value), computed)
+            return
+        for builder in (compute, skip) if self.policy.against == "last" else (compute,):
+            builder.call(store, builder.state(previous), builder.input(handed.name, value))
+
+    def _forecast(self, history: Node) -> Node:
+        """What the config's forecaster expects of the signal."""
+        builder, forecaster = self.trunk.builder, Method.of(self.program.config).forecaster
+        assert forecaster is not None
+        if forecaster.snapshots == 1:
+            return builder.call(weighted_sum, history, named="expected")
+        when = builder.call(times, self.now, forecaster.distance, named="when_expected")
+        weights = builder.call(forecaster.weights, when, named="expected_latest_first")
+        computed = builder.call(computed_steps, self.now, named="computed_before")
+        slots = builder.call(by_slot, weights, computed, named="expected_weights")
+        return builder.call(weighted_sum, history, slots, named="expected")
+
+    def _decide(self, change: Node | None) -> Node:
+        """The policy's own number."""
+        builder, policy, index = self.trunk.builder, self.policy, self.index
+        device = self.program.main_value.device
+        (row,) = rows = initial_rows(StateKey("policy", index).name, self.program.config)
+        if row:
+            tensor = StateTensor(StateKey("policy", index).name, (len(row),), torch.float32, device, rows)
+            self.state.append(tensor)
+            numbers = builder.state(tensor)
+        else:
+            numbers = builder.call(nothing, self.now, named="no_numbers")
+        memory = memory_of(self.program, index)
+        if memory is not None:
+            self.state.append(memory)
+            remembered = builder.call(recall, builder.state(memory), self.now, named="remembered")
+        else:
+            remembered = builder.call(nothing, self.now, named="no_memory")
+        at = builder.call(progress, self.now, named="at")
+        decision = builder.call(policy.decide, change, remembered, numbers, at, named="decision")
+        number = builder.call(operator.getitem, decision, 0, named="number")
+        if memory is not None:
+            self._keep(memory, self.middle.skip, "if_hit", decision)
+            if not policy.learns:  # else what it learns of the step is remembered
+                self._keep(memory, self.middle.compute, "if_computed", decision)
+        return number
+
+    def _keep(
+        self,
+        memory: StateTensor,
+        builder: StageBuilder,
+        kind: Literal["if_hit", "if_computed"],
+        decision: Node,
+    ) -> None:
+        key, place = ValueKey(kind, self.index), Decision._fields.index(kind)
+        item = self.trunk.builder.call(operator.getitem, decision, place, named=kind)
+        self.trunk.builder.outputs[key.name] = item
+        builder.call(keep, builder.state(memory), builder.input(key.name, item))
+
+
+def memory_of(program: Program, index: int) -> StateTensor | None:
+    """The state tensor of what the policy remembers of a segment; None where it remembers nothing.
+
+    Example:
+        >>> import fxcache
+        >>> from fxcache.embedded import example_inputs, load_transformer
+        >>> from fxcache.passes.measure_signal import memory_of
+        >>> config = fxcache.CacheConfig(fn_compute_blocks=1, policy=fxcache.Budget())
+        >>> cached = fxcache.transform(load_transformer(), config, example_inputs=example_inputs(batch=1))
+        >>> memory_of(cached.graph.program, 0).name
+        'memory_0'
+    """
+    start = program.config.policy.memory
+    if not start:
+        return None
+    rows, device = memory_rows(start), program.main_value.device
+    return StateTensor(StateKey("memory", index).name, (len(rows), len(start)), torch.float32, device, rows)
