@@ -10,6 +10,7 @@ from ..ir.program import Program, Trunk
 from ..ir.roles import Roles
 from ..ir.state import StateTensor
 from ..ops.clock import WIDTH, begin_step, continue_step, initial_clock
+from ..ops.cond import store
 from ..ops.nearness import is_near
 
 LAST_SAMPLE = StateKey("sample")  # the state tensor that holds what the last step was given to denoise
@@ -20,7 +21,8 @@ LOG_CAPACITY = 1024  # steps of one trajectory whose hits and diffs are kept for
 def insert_clock(program: Program) -> Program:
     """Each front also returns `now`, the live row of its clock; adds the state that needs.
 
-    Takes a partition, and adds to a copy of it. Ensures that every segment knows its step. The state:
+    Takes a partition, and adds to a copy of it. Ensures that every segment knows its step, and that the
+    sample is remembered. The state:
     `clock_i` [4, WIDTH] float64, `log_i` [2, 1024] float32, and `sample_0` like the sample.
 
     Example:
@@ -81,6 +83,9 @@ def _insert(program: Program, trunk: Trunk, index: int, sample: Node | None) -> 
     if sample is not None and index == 0:  # by the time of the next segment the sample is the last one
         last = StateTensor.like(LAST_SAMPLE.name, sample.meta["val"])
         state.append(last)
+        middle = program.partition.middles[0]
+        for branch in (middle.compute, middle.skip):
+            branch.call(store, branch.state(last), branch.input(sample.name, sample))
         near = builder.call(is_near, builder.input(sample.name, sample), builder.state(last), named="near")
         if len(program.segments) > 1:
             builder.outputs[NEAR.name] = near

@@ -20,7 +20,7 @@ from ..ops.feedback import error_degree, feedback_row, pay_back
 from ..ops.history import by_slot, latest, remember, weighted_sum
 from ..ops.memory import keep
 from ..ops.plan import own_weight, paid_weights, replay_weights
-from .insert_clock import LAST_SAMPLE, sample_node
+from .insert_clock import sample_node
 from .measure_signal import memory_of
 
 
@@ -52,10 +52,6 @@ def insert_forecast(program: Program) -> Program:
     assert program.partition is not None
     state: list[StateTensor] = []
     known = {tensor.name: tensor for tensor in program.state}
-    sample = sample_node(program)
-    if sample is not None:
-        for builder in (program.partition.middles[0].compute, program.partition.middles[0].skip):
-            builder.call(store, builder.state(known[LAST_SAMPLE.name]), builder.input(sample.name, sample))
     for index, middle in enumerate(program.partition.middles):
         if program.config.policy.learns and not program.config.plans:
             state.append(_learn(program, middle, index))

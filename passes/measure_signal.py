@@ -5,8 +5,9 @@ from __future__ import annotations
 import dataclasses
 import operator
 from collections.abc import Callable
-from typing import Literal
+from typing import Any, Literal
 
+import sympy
 import torch
 from torch import Tensor
 from torch.fx import Node
@@ -60,17 +61,22 @@ def measure_signal(program: Program) -> Program:
     if program.config.plans:  # nothing is measured
         return program
     state: list[StateTensor] = []
+    assumed = [*program.assumed]
     trunks = [*program.partition.trunks]
     for index, trunk in enumerate(trunks[:-1]):
-        measured = _Measurement(program, trunk, program.partition.middles[index], index, trunks[0], state)
+        measured = _Measurement(
+            program, trunk, program.partition.middles[index], index, trunks[0], state, assumed
+        )
         trunks[index] = dataclasses.replace(trunk, number=measured.number())
     partition = dataclasses.replace(program.partition, trunks=tuple(trunks))
-    return program.replace(partition=partition, state=(*program.state, *state))
+    return program.replace(
+        partition=partition, state=(*program.state, *state), assumed=tuple(dict.fromkeys(assumed))
+    )
 
 
 @dataclasses.dataclass(frozen=True)
 class _Measurement:
-    """The number of one segment; what it remembers is added to `state`."""
+    """The number of one segment. What it remembers is added to `state`, what sizes it needs to `assumed`."""
 
     program: Program
     trunk: Trunk
@@ -78,6 +84,7 @@ class _Measurement:
     index: int
     first: Trunk
     state: list[StateTensor]
+    assumed: list[Any]
 
     @property
     def policy(self) -> Policy:
@@ -119,6 +126,7 @@ class _Measurement:
         if type(policy).view is not Policy.view:
             if self.program.timestep is None:
                 raise ConfigError("policy", policy, "needs a timestep, and this model takes none")
+            self._fix_sizes(signal)
             at = builder.call(progress, self.now, named="at")
             value = builder.call(policy.view, signal, at, named="view")
         elif kind == "sample" and policy.against == "last":
@@ -137,6 +145,17 @@ class _Measurement:
         if policy.against == "forecast":
             before = self._forecast(before)
         return builder.call(self._measure(), value, before, named="diff")
+
+    def _fix_sizes(self, signal: Node) -> None:
+        """Let the graph be for the sizes that the policy's view of the signal needs."""
+        shape = signal.meta["val"].shape
+        for dimension, size in self.policy.fixed_sizes(len(shape)).items():
+            given = shape[dimension]
+            if (given.node.hint if isinstance(given, torch.SymInt) else given) != size:
+                need = f"is for {size} along dimension {dimension} of '{signal.name}', which has another size"
+                raise ConfigError("policy", self.policy, need)
+            if isinstance(given, torch.SymInt):
+                self.assumed.append(sympy.Eq(given.node.expr, size))
 
     def _measure(self) -> Callable[[Tensor, Tensor], Tensor]:
         if not self.policy.relative:

@@ -84,7 +84,7 @@ class Program:
     beside: calls of the modules of the chain that are not in it: a block that is run on two inputs, say.
     regions: node of the captured graph → 2j for the trunk before segment j, 2j + 1 for its middle.
     partition: the stages under construction; `stages` are the finished ones, by name.
-    assumed: equalities of sizes, beyond the capture's guards, that pairing streams relied on.
+    assumed: equalities of sizes, beyond the capture's guards, that passes relied on.
     state: what is remembered between steps, in the order in which the graph takes it.
     graph: the outer graph; takes the flat inputs and then the state.
     by_class: blocks may be any modules of one class that are called repeatedly. among: names of the leaves

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar, Literal, NamedTuple
 
@@ -135,6 +136,16 @@ class Policy:
             tensor([1., 1.])
         """
         return value
+
+    def fixed_sizes(self, dimensions: int) -> Mapping[int, int]:
+        """Sizes that a signal of so many dimensions must have for `view`, by dimension.
+
+        Example:
+            >>> from fxcache import SeaCache
+            >>> SeaCache(grid=(32, 64)).fixed_sizes(3)  # [batch, tokens, channels]
+            {1: 2048}
+        """
+        return {}
 
     def decide(self, change: Tensor | None, memory: Tensor, numbers: Tensor, progress: Progress) -> Decision:
         """The number to compare with the threshold; where a policy has none of its own, the signal's change.

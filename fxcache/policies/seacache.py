@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import math
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -55,6 +56,9 @@ class SeaCache(Policy):
             fits = len(sizes) in (2, 3) and all(isinstance(size, int) and size > 0 for size in sizes)
             self._require(fits, "grid", "must be (height, width) or (frames, height, width)")
             object.__setattr__(self, "grid", sizes)
+
+    def fixed_sizes(self, dimensions: int) -> Mapping[int, int]:
+        return {1: math.prod(self.grid)} if self.grid is not None and dimensions == 3 else {}
 
     def view(self, value: Tensor, progress: Progress) -> Tensor:
         if self.grid is not None and value.dim() == 3:

@@ -20,8 +20,10 @@ from fxcache.passes import PASSES, Pass, run_passes
 from fxcache.passes.assign_regions import assign_regions
 from fxcache.passes.find_chain import find_chain
 from fxcache.passes.insert_cache_check import insert_cache_check
+from fxcache.passes.insert_clock import insert_clock
 from fxcache.passes.insert_conditional import insert_conditional
 from fxcache.passes.insert_forecast import insert_forecast
+from fxcache.passes.measure_signal import measure_signal
 from fxcache.passes.pair_streams import pair_streams
 from fxcache.passes.partition import partition
 from fxcache.passes.split_segments import split_segments
@@ -159,6 +161,16 @@ def incomplete_middle(done: Program) -> Program:
     return done
 
 
+def without_a_step(done: Program) -> Program:
+    assert done.partition is not None
+    del done.partition.trunks[0].builder.outputs["now_0"]
+    return done
+
+
+def forgetful(done: Program) -> Program:
+    return done.replace(state=tuple(s for s in done.state if s.name != "previous_0"))
+
+
 def undecided(done: Program) -> Program:
     assert done.partition is not None
     del done.partition.trunks[0].builder.outputs["hit_0"]
@@ -182,6 +194,8 @@ BROKEN = (
     (split_segments, without_a_block),
     (assign_regions, middle_in_front),
     (partition, incomplete_middle),
+    (insert_clock, without_a_step),
+    (measure_signal, forgetful),
     (insert_cache_check, undecided),
     (insert_forecast, without_a_replay),
     (insert_conditional, other_branch),
