@@ -141,7 +141,7 @@ class CacheConfig:
             self._check_plans()
 
     def _check_policy(self) -> None:
-        if self.policy.learns and self.level != "output":
+        if self.policy.needs_output and self.level != "output":
             raise ConfigError("policy", self.policy, 'looks at what the model returns: set level="output"')
         if self.batch == "every" and self.policy.signal != "none" and not self.policy.relative:
             raise ConfigError("policy", self.policy, 'cannot tell rows apart: set batch="mean"')

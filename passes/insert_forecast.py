@@ -76,7 +76,9 @@ def _learn(program: Program, middle: Middle, index: int) -> StateTensor:
     )
     sampled, last = compute.input(sample.name, sample), compute.state(given)
     before = compute.call(latest, compute.state(history), computed, named="returned_before")
-    returned = compute.outputs[output.name]
+    returned, skeletons = compute.outputs[output.name], middle.skeletons[output.name]
+    if skeletons is not None:
+        returned = compute.call(torch.sub, returned, skeletons[0], named="residual_learned")
     learned = compute.call(policy.learn, computed, (sampled, last), (returned, before), named="learned")
     compute.call(keep, compute.state(memory), learned)
     compute.call(store, last, sampled)

@@ -17,6 +17,7 @@ from ..capture.leaf_adapter import LeafAdapter
 from ..config import CacheConfig, ConfigLike, as_config
 from ..ir.blocks import Segment
 from ..ir.program import Program
+from ..policies import DBCache
 from ..runtime.cached_transformer import CachedTransformer
 from ..runtime.flops import count_step
 from ..runtime.stats import amount
@@ -109,6 +110,7 @@ class Explanation:
             f"  captured        {self.captured}; dynamic sizes: {free}",
             "  chain           " + " > ".join(f"{name} x{n} ({kind})" for name, kind, n in self.lists),
             *self._streams(),
+            *self._policy(),
             f"  trajectories    {self._trajectories()}",
             *(f"  plan            {plan.draw()}" for plan in self.config.plans),
             *(f"  beside          {note}" for note in self.notes),
@@ -126,7 +128,15 @@ class Explanation:
     def _streams(self) -> list[str]:
         if not self.streams:  # the output is cached, and no block runs in a hit
             return []
-        return [f"  streams         {', '.join(self.streams)}; primary (the signal): {self.primary_stream}"]
+        signal = " (the signal)" if self.config.policy.needs_front else ""
+        return [f"  streams         {', '.join(self.streams)}; primary{signal}: {self.primary_stream}"]
+
+    def _policy(self) -> list[str]:
+        policy = self.config.policy
+        if self.config.plans or policy == DBCache():
+            return []
+        seen = {**LOOKS_AT, "residual": f"the front residual, {AGAINST[policy.against]}"}[policy.signal]
+        return [f"  decided by      {type(policy).__name__}: {seen}"]
 
     def _trajectories(self) -> str:
         if self.timestep is None:
@@ -238,6 +248,16 @@ def explain(
     )
 
 
+LOOKS_AT = {
+    "sample": "what is denoised",
+    "norm": "what the first block's first projection is given",
+    "none": "nothing of this run",
+}
+AGAINST = {
+    "computed": "against the last computed step's",
+    "last": "against the last step's",
+    "forecast": "against its forecast",
+}
 HOW = {
     "symbolic": "on fake tensors, sizes kept symbolic",
     "static": "on fake tensors, for these sizes",

@@ -9,11 +9,13 @@ from typing import Any, overload
 
 from torch import nn
 
+from ..config import CacheConfig, ConfigLike, as_config
 from ..errors import CalibrationError
 from ..spelling import known_options
 from .frontier import Frontier, Plans, quality_of, reaches
 from .progress import OnProgress, Progress
-from .sampler import sampler
+from .sampler import Sampler, sampler
+from .settings import Settings, cost, fitted_settings
 from .study import Study
 
 HELD_OUT = 0.25
@@ -46,6 +48,7 @@ def calibrate(
     speedup: float | None = None,
     psnr: float | None = None,
     worst: float | None = None,
+    config: ConfigLike = None,
     search: bool = True,
     held_out: float | None = None,
     values: int = 3,
@@ -64,6 +67,7 @@ def calibrate(
     speedup: float | Sequence[float] | None = None,
     psnr: float | None = None,
     worst: float | None = None,
+    config: ConfigLike = None,
     search: bool = True,
     held_out: float | None = None,
     values: int = 3,
@@ -89,6 +93,8 @@ def calibrate(
         speedup: how many times fewer FLOPs of the denoiser, by default 2.5; several for a `Frontier`.
         psnr, worst: in place of `speedup`: the fastest plan of at least this quality, in dB, on average and
             in the worst 5%, as measured on the runs held out.
+        config: in place of a plan, find the numbers of this setting: what its policy is fitted to, such as
+            TeaCache's polynomial, and the threshold of the speedup.
         search: whether to search the schedule; else that of `fxcache.plan` is used.
         held_out: how many runs, or which share of them, quality is measured on and nothing is fitted to; by
             default a quarter of 4 and more runs. 0: no quality.
@@ -98,7 +104,8 @@ def calibrate(
         on_progress: called with (done, total, text), in samplings of one run; by default a bar is shown.
 
     Returns:
-        A `Plan`, a mapping from denoisers to plans, or a `Frontier` of several speedups.
+        A `Plan`, a mapping from denoisers to plans, or a `Frontier` of several speedups; with `config` a
+        `CacheConfig`, or a mapping to such.
 
     Raises:
         CalibrationError: the runs cannot be calibrated, for example as a solver calls the model twice a step.
@@ -118,6 +125,8 @@ def calibrate(
     if sum(given is not None for given in (speedup, psnr if psnr is not None else worst)) > 1:
         raise CalibrationError("a speedup and a quality were asked for", "Give one of them.")
     found = sampler(target, calls, run, runs)
+    if config is not None:
+        return _settings(found, as_config(config), speedup, psnr if psnr is not None else worst, on_progress)
     several = isinstance(speedup, Sequence)
     by_quality = psnr is not None or worst is not None
     speedups = tuple(speedup) if isinstance(speedup, Sequence) else (speedup or SPEEDUP,)
@@ -133,6 +142,20 @@ def calibrate(
             return _fastest(study, psnr, worst, progress)
         plans = [study.plans(s, progress) for s in sorted(speedups)]
         return Frontier(tuple(plans)) if several else plans[0]
+
+
+def _settings(
+    found: Sampler, config: CacheConfig, speedup: Any, quality: float | None, on_progress: OnProgress | None
+) -> Settings:
+    """The numbers of a setting."""
+    if quality is not None or isinstance(speedup, Sequence):
+        raise CalibrationError("a setting is found for one speedup", "Give speedup=2.5, for example.")
+    if config.plans or not config.enabled or config.static:
+        raise CalibrationError(f"{config} has no threshold to find", "Give a config that has a policy.")
+    wanted = float(speedup or SPEEDUP)
+    with Progress(on_progress, cost(config, found.runs)) as progress:
+        progress.say(f"at most {progress.total:.0f} samplings in all")
+        return fitted_settings(found, config, wanted, progress)
 
 
 BISECTION = (2.0,) * 5  # what a search for the speedup costs, roughly

@@ -6,16 +6,19 @@ norm and then a scale and a shift. So it is found in a trace of the block.
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
 from torch import nn
-from torch.fx import GraphModule, Node
+from torch.fx import GraphModule
 from torch.fx.experimental.proxy_tensor import make_fx
+from torch.utils.weak import WeakIdKeyDictionary
 
 from ..environment.trace_sandbox import pristine
 from ..errors import FxcacheError
+from ..torch_private import TorchDispatchMode, pytree
 from .trace_lock import LOCK
 from .uncompiled_functions import uncompiled
 
@@ -53,28 +56,56 @@ def before_first_projection(
         >>> torch.equal(found(x), block[0](x))
         True
     """
+
+    def until(*values: Any) -> Any:
+        try:
+            with _Until(values[stream]):
+                call(*values)
+        except _Reached as reached:
+            return reached.value
+        raise _NotReached
+
     try:
-        with LOCK, pristine(block), torch.no_grad(), uncompiled():
-            traced = make_fx(call, tracing_mode="fake", _allow_non_fake_inputs=True)(*operands)
-    except (FxcacheError, RuntimeError, TypeError, ValueError, NotImplementedError):
+        with LOCK, pristine(block), torch.no_grad(), uncompiled(), warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # the model's own, which its capture has shown
+            traced: GraphModule = make_fx(until, tracing_mode="fake", _allow_non_fake_inputs=True)(*operands)
+    except (_NotReached, FxcacheError, RuntimeError, TypeError, ValueError, NotImplementedError):
         return None
-    found = _projected(traced, stream)
-    if found is None:
-        return None
-    traced.graph.erase_node(traced.graph.output_node())
-    traced.graph.output(found)
     traced.graph.eliminate_dead_code()
     traced.recompile()
     return traced
 
 
-def _projected(traced: GraphModule, stream: int) -> Node | None:
-    """What the first projection of what depends on the stream is given."""
-    depends = {traced.graph.find_nodes(op="placeholder")[stream]}
-    for node in traced.graph.nodes:
-        if not depends.intersection(node.all_input_nodes):
-            continue
-        depends.add(node)
-        if node.target in PROJECTIONS:
-            return next(n for n in node.args if isinstance(n, Node) and n in depends)
-    return None
+class _Reached(Exception):
+    """The projection was come to; `value` is what it is given."""
+
+    def __init__(self, value: torch.Tensor) -> None:
+        super().__init__()
+        self.value = value
+
+
+class _NotReached(Exception):
+    """The block ended before."""
+
+
+class _Until(TorchDispatchMode):
+    """Follows what depends on a tensor, up to the first projection of that."""
+
+    def __init__(self, stream: torch.Tensor) -> None:
+        super().__init__()
+        self._followed = WeakIdKeyDictionary()
+        self._followed[stream] = True
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        followed = [t for t in _tensors((args, kwargs)) if t in self._followed]
+        if followed and func in PROJECTIONS:
+            raise _Reached(followed[0])
+        result = func(*args, **(kwargs or {}))
+        if followed:
+            for tensor in _tensors(result):
+                self._followed[tensor] = True
+        return result
+
+
+def _tensors(value: Any) -> list[torch.Tensor]:
+    return [leaf for leaf in pytree.tree_leaves(value) if isinstance(leaf, torch.Tensor)]

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch.fx import Node
 
+from ..policies import DBCache
 from .keys import stage_name, stage_names
 from .method import Method
 from .printer import describe_state
@@ -138,9 +139,10 @@ def _decision(program: Program, fn: int) -> str:
         return "hit?\\nby the plan"
     if config.steps_mask is not None:
         return "hit?\\nby the steps mask"
-    if fn == 0:
+    if fn == 0 and config.policy.needs_front:
         return "hit?"
-    return f"hit?\\nresidual diff < {config.residual_diff_threshold:g}"
+    number = "residual diff" if config.policy == DBCache() else type(config.policy).__name__
+    return f"hit?\\n{number} < {config.residual_diff_threshold:g}"
 
 
 def _values(stage: Stage, sizes: Sizes) -> str:

@@ -12,7 +12,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from ..errors import ConfigError
-from .base import Decision, Policy, Progress, progress
+from .base import Decision, Policy, Progress, Seen, progress
 from .budget import Budget
 from .dbcache import DBCache
 from .easycache import EasyCache
@@ -87,6 +87,7 @@ __all__ = [
     "Policy",
     "Progress",
     "SeaCache",
+    "Seen",
     "TeaCache",
     "policy_from_dict",
     "policy_to_dict",

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar, Literal, NamedTuple
 
@@ -49,6 +49,18 @@ def progress(now: Tensor) -> Progress:
     return Progress(*(now[column].to(torch.float32) for column in (STEP, RUN, COMPUTED, TIMESTEP)))
 
 
+class Seen(NamedTuple):
+    """What plain runs showed: for each run a number for every step after the first.
+
+    signal: how far the signal moved since the step before. change: the relative L1 change of what is cached;
+    ratio: how many times as large it is; both without the last step.
+    """
+
+    signal: Sequence[Sequence[float]] = ()
+    change: Sequence[Sequence[float]] = ()
+    ratio: Sequence[Sequence[float]] = ()
+
+
 class Decision(NamedTuple):
     """What a policy says of a step.
 
@@ -85,6 +97,8 @@ class Policy:
     against: ClassVar[Against] = "computed"
     relative: ClassVar[bool] = True  # whether the signal's change counts relative to its size
     memory: ClassVar[tuple[float, ...]] = ()  # what is remembered between steps, at the beginning
+    needs_output: ClassVar[bool] = False  # whether the model's output must be what is cached
+    fitted_to: ClassVar[tuple[str, ...]] = ()  # the fields of `Seen` that `fitted` needs
     in_state: ClassVar[tuple[str, ...]] = ()  # fields that `numbers` holds, and the graph does not
 
     def __new__(cls, *args: Any, **fields: Any) -> Policy:
@@ -183,8 +197,8 @@ class Policy:
 
         Args:
             computed: 0-dim, how many steps were computed before this one.
-            given: the sample at this step and at the last computed one. returned: the model's first output
-                at these.
+            given: the sample at this step and at the last computed one. returned: what is cached, at these:
+                the first of several values.
 
         Example:
             >>> import torch
@@ -197,7 +211,7 @@ class Policy:
 
     @property
     def learns(self) -> bool:
-        """Whether it looks at what the model returns, so that the output must be what is cached.
+        """Whether it looks at what computed steps give.
 
         Example:
             >>> from fxcache import DBCache, EasyCache
@@ -205,6 +219,27 @@ class Policy:
             (False, True)
         """
         return type(self).learn is not Policy.learn
+
+    def fitted(self, seen: Seen) -> Policy:
+        """It, with numbers fitted to plain runs.
+
+        Example:
+            >>> from fxcache import MagCache
+            >>> from fxcache.policies import Seen
+            >>> MagCache(ratios=[1.0]).fitted(Seen(ratio=[(0.9, 0.8), (0.7, 0.8)])).ratios
+            (1.0, 0.8, 0.8, 0.8)
+        """
+        return self
+
+    def plain(self) -> Policy:
+        """It, with numbers that take the signal's changes as they are, one by one where all steps compute.
+
+        Example:
+            >>> from fxcache import TeaCache
+            >>> TeaCache(coefficients=(2, 1)).plain().coefficients
+            (1.0, 0.0)
+        """
+        return self
 
     def _require(self, fits: bool, field: str, need: str) -> None:
         if not fits:

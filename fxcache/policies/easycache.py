@@ -33,6 +33,7 @@ class EasyCache(Policy):
     signal: ClassVar[Signal] = "sample"
     against: ClassVar[Against] = "last"
     relative: ClassVar[bool] = False
+    needs_output: ClassVar[bool] = True
     memory: ClassVar[tuple[float, ...]] = (0.0, 0.0, 0.0)  # spent, k, mean|v_c|; not known yet: 0 / 0 is NaN
 
     def decide(self, change: Tensor | None, memory: Tensor, numbers: Tensor, progress: Progress) -> Decision:

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from ..ops.knobs import LENGTH
-from .base import Decision, Policy, Progress, Signal
+from .base import Decision, Policy, Progress, Seen, Signal
 from .finite import finite_numbers
 
 
@@ -22,8 +22,8 @@ class MagCache(Policy):
     at nothing in a run, and needs no block. Source: MagCache (arXiv 2506.09045), equations 6 to 8; its K is
     `max_continuous_cached_steps`, and its retention the warmup.
 
-    ratios: r of each step, the first one's is not used; the steps beyond count as 1. `fxcache.fit_magcache`
-        finds those of a model. `resampled` makes them fit another number of steps.
+    ratios: r of each step, the first one's is not used; the steps beyond count as 1. `fxcache.calibrate`
+        finds those of a model, [1.0] will do before. `resampled` makes them fit another number of steps.
 
     Raises:
         ConfigError: there is none, one is not finite, or there are more than 1024.
@@ -43,6 +43,7 @@ class MagCache(Policy):
 
     signal: ClassVar[Signal] = "none"
     memory: ClassVar[tuple[float, ...]] = (0.0, 1.0)
+    fitted_to: ClassVar[tuple[str, ...]] = ("ratio",)
     in_state: ClassVar[tuple[str, ...]] = ("ratios",)
 
     def __post_init__(self) -> None:
@@ -58,6 +59,11 @@ class MagCache(Policy):
         number = memory[0] + (1 - ratio).abs()
         anew = torch.stack((torch.zeros_like(ratio), torch.ones_like(ratio)))
         return Decision(number, torch.stack((number, ratio)), anew)
+
+    def fitted(self, seen: Seen) -> MagCache:
+        means = [sum(step) / len(step) for step in zip(*seen.ratio, strict=True)]
+        last = means[-1:] or [1.0]  # of the last step, of which nothing is known, that of the one before
+        return MagCache((1.0, *means, *last))
 
     def resampled(self, steps: int) -> MagCache:
         """Its ratios for another number of steps, each the nearest one's, as MagCache does.

@@ -6,12 +6,15 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import ClassVar
 
+import numpy
 import torch
 from torch import Tensor
 
-from .base import Against, Decision, Policy, Progress, Signal
+from .base import Against, Decision, Policy, Progress, Seen, Signal
 from .budget import spend
 from .finite import finite_numbers
+
+DEGREE = 4  # of the polynomial that is fitted
 
 
 @dataclass(frozen=True)
@@ -23,7 +26,7 @@ class TeaCache(Policy):
     (arXiv 2411.19108), equations 4 to 6.
 
     coefficients: of the polynomial p, the highest power first, as in the makers' tables and `numpy.poly1d`;
-        (1, 0) takes changes as they are. `fxcache.fit_teacache` finds those of a model.
+        (1, 0) takes changes as they are. `fxcache.calibrate` finds those of a model.
 
     Raises:
         ConfigError: there is none, or one is not finite.
@@ -42,6 +45,7 @@ class TeaCache(Policy):
     signal: ClassVar[Signal] = "norm"
     against: ClassVar[Against] = "last"
     memory: ClassVar[tuple[float, ...]] = (0.0,)
+    fitted_to: ClassVar[tuple[str, ...]] = ("signal", "change")
     in_state: ClassVar[tuple[str, ...]] = ("coefficients",)
 
     def __post_init__(self) -> None:
@@ -49,6 +53,19 @@ class TeaCache(Policy):
 
     def numbers(self) -> tuple[float, ...]:
         return tuple(self.coefficients)
+
+    def fitted(self, seen: Seen) -> TeaCache:
+        # Of the last step no change is known.
+        pairs = [
+            (x, y)
+            for xs, ys in zip(seen.signal, seen.change, strict=True)
+            for x, y in zip(xs, ys, strict=False)
+        ]
+        x, y = numpy.array(pairs).T
+        return TeaCache(tuple(numpy.polyfit(x, y, min(DEGREE, len(pairs) - 1)).tolist()))
+
+    def plain(self) -> TeaCache:
+        return TeaCache((1.0, 0.0))
 
     def decide(self, change: Tensor | None, memory: Tensor, numbers: Tensor, progress: Progress) -> Decision:
         assert change is not None

@@ -79,6 +79,7 @@ def test_a_block_without_a_projection_is_refused() -> None:
 
 
 @pytest.mark.full
+@pytest.mark.filterwarnings("ignore:_compile flag:DeprecationWarning")  # the class's own
 @over(ALL_CASES, but=tuple(REFUSED))
 def test_every_class_has_one_and_runs_every_step(case: ZooCase) -> None:
     model, inputs = case.build()

@@ -1,0 +1,172 @@
+"""The numbers of a cache setting, found on runs: what its policy is fitted to, and the threshold."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+
+import torch
+
+from ..backends.lowering import lowering
+from ..config import CacheConfig
+from ..errors import CalibrationError
+from ..policies.base import Seen
+from ..runtime.cached_transformer import CachedTransformer
+from ..runtime.stats import ContextStats
+from .noise import Noise
+from .progress import Progress
+from .sampler import Sampler
+from .watch import Watch, What
+
+TRIALS = 3  # runs that a threshold is tried on
+HALVINGS = 10  # of where the threshold may be
+LEAST, MOST = 1e-4, 1e2
+NEAR = 0.99  # of the speedup: what is near enough
+Settings = CacheConfig | dict[str, CacheConfig]
+
+
+def cost(config: CacheConfig, runs: int) -> int:
+    """Samplings of one run that it takes at most to find the settings.
+
+    Example:
+        >>> from fxcache import CacheConfig
+        >>> from fxcache.calibration.settings import cost
+        >>> cost(CacheConfig(), runs=8)
+        36
+    """
+    return runs * len(config.policy.fitted_to) + min(runs, TRIALS) * (HALVINGS + 2)
+
+
+def fitted_settings(found: Sampler, config: CacheConfig, speedup: float, progress: Progress) -> Settings:
+    """`config` with its policy fitted to what the denoisers do, and the threshold of a speedup.
+
+    The same for all denoisers but for what a policy is fitted to.
+
+    Raises:
+        CalibrationError: its limits do not allow that speedup.
+
+    Example:
+        >>> from fxcache import CacheConfig, MagCache
+        >>> from fxcache.calibration.progress import Progress
+        >>> from fxcache.calibration.sampler import sampler
+        >>> from fxcache.calibration.settings import fitted_settings
+        >>> from fxcache.embedded import load_pipeline, load_transformer, sample
+        >>> def run(model, i):
+        ...     return sample(load_pipeline(model), [i], seeds=[i], num_inference_steps=6)
+        >>> config = CacheConfig(fn_compute_blocks=0, max_warmup_steps=1, policy=MagCache(ratios=[1.0]))
+        >>> quiet = Progress(lambda *told: None, total=9)
+        >>> found = fitted_settings(sampler(load_transformer(), None, run, 2), config, 1.5, quiet)
+        >>> len(found.policy.ratios)
+        6
+    """
+    trials = _Trials(found)
+    configs = {name: trials.fitted(name, config, progress) for name in found.denoisers}
+    threshold = _threshold(trials, configs, speedup, progress)
+    settings = {name: c.replace(residual_diff_threshold=threshold) for name, c in configs.items()}
+    return settings if len(settings) > 1 else next(iter(settings.values()))
+
+
+class _Trials:
+    """Does runs with caches in the denoisers' places."""
+
+    def __init__(self, found: Sampler) -> None:
+        self._sampler, self._noise = found, Noise(found.generators)
+
+    def fitted(self, name: str, config: CacheConfig, progress: Progress) -> CacheConfig:
+        """`config` with its policy fitted to what one denoiser does in all runs."""
+        policy = config.policy
+        if not policy.fitted_to:
+            return config
+        seen: dict[str, list[list[float]]] = {}
+        for what in policy.fitted_to:
+            progress.say(f"plain runs: {what} of {name}")
+            seen[what] = self._watched(name, config, what, progress)
+        return config.replace(policy=policy.fitted(Seen(**seen)))
+
+    def _watched(
+        self, name: str, config: CacheConfig, what: What | str, progress: Progress
+    ) -> list[list[float]]:
+        """For each context of each run, a number for every step after the first."""
+        if what == "signal":  # its own, as it is
+            policy, ahead = config.policy.plain(), 0
+        else:
+            policy, ahead = Watch(what), 1  # type: ignore[arg-type]
+        free = {"max_cached_steps": None, "max_continuous_cached_steps": None, "steps_mask": None}
+        watching = config.replace(
+            policy=policy, residual_diff_threshold=0.0, max_warmup_steps=0, batch="mean", **free
+        )
+        (cached,) = self.cached({name: watching}).values()
+        found = []
+        for run in range(self._sampler.runs):
+            for context in self.draw(run, {name: cached}):
+                diffs = [context.residual_diffs.get(step, math.nan) for step in range(context.steps)]
+                found.append(diffs[1 + ahead :])
+            progress.add(1)
+        return found
+
+    def cached(self, configs: Mapping[str, CacheConfig]) -> dict[str, CachedTransformer]:
+        """The denoisers with these settings."""
+        models = self._sampler.denoisers
+        return {n: CachedTransformer(models[n], c, choose_lowering=lowering) for n, c in configs.items()}
+
+    @property
+    def runs(self) -> int:
+        """How many there are."""
+        return self._sampler.runs
+
+    def draw(self, run: int, cached: Mapping[str, CachedTransformer]) -> list[ContextStats]:
+        """Do a run; what was cached in it."""
+        for model in cached.values():
+            model.reset()
+        if run < len(self._noise.states):
+            self._noise.rewind(run)
+        with torch.no_grad():
+            self._sampler.draw(run, {**self._sampler.denoisers, **cached})
+        if run == len(self._noise.states) - 1:
+            self._noise.done()
+        self._noise.restore()
+        return [context for model in cached.values() for context in model.stats().contexts.values()]
+
+
+def _threshold(
+    trials: _Trials, configs: Mapping[str, CacheConfig], speedup: float, progress: Progress
+) -> float:
+    """The least threshold, nearly, that saves enough."""
+    cached = trials.cached(configs)
+    runs = min(trials.runs, TRIALS)
+
+    def reached(threshold: float) -> float:
+        progress.say(f"threshold {threshold:g}")
+        done = saved = 0.0
+        for model in cached.values():
+            model.configure(residual_diff_threshold=threshold)
+        for run in range(runs):
+            for context in trials.draw(run, cached):
+                step = _work(context)
+                done, saved = done + step[0], saved + step[1]
+            progress.add(1)
+        return (done + saved) / done
+
+    low, high = math.log10(LEAST), math.log10(MOST)
+    most = reached(MOST)
+    if most < NEAR * speedup:
+        raise CalibrationError(
+            f"no threshold makes {next(iter(configs.values()))} {speedup:g} times faster: {most:.2f} is all "
+            "that its limits allow",
+            "Raise max_cached_steps or max_continuous_cached_steps, or lower max_warmup_steps.",
+        )
+    best = MOST
+    for _ in range(HALVINGS):
+        middle = float(f"{10 ** ((low + high) / 2):.4g}")
+        if reached(middle) >= NEAR * speedup:
+            best, high = middle, math.log10(middle)
+        else:
+            low = math.log10(middle)
+    return best
+
+
+def _work(context: ContextStats) -> tuple[float, float]:
+    """What was done, and what was saved: in FLOPs, or in steps where these are not known."""
+    if context.flops_done is None or context.flops_saved is None:
+        return context.steps - len(context.cached_steps), len(context.cached_steps)
+    return context.flops_done, context.flops_saved
