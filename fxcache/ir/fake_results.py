@@ -1,4 +1,4 @@
-"""What the functions that passes insert returned on fake tensors, remembered by what describes their operands.
+"""What functions that passes insert returned on fake tensors, remembered by what describes their operands.
 
 Every graph gets the same few functions, and to run them on fake tensors takes most of the time of the passes.
 What is remembered holds for the whole process: it is told by values alone, so that it keeps no tensor and no
@@ -7,7 +7,7 @@ capture alive.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from types import BuiltinFunctionType, FunctionType, MethodType
 from typing import Any, TypeAlias
@@ -44,7 +44,7 @@ class Result:
 
 
 class FakeResults:
-    """Results by key, at most `limit` of them: what is full begins anew.
+    """Results by key, at most `limit` of them, with a sixteenth as many facts: what is full begins anew.
 
     Example:
         >>> import torch
@@ -73,7 +73,7 @@ class FakeResults:
 
     def known(self, facts: Key) -> object:
         """What stands for `facts` in keys: to compare them takes longer than all the rest."""
-        if len(self._known) >= self._limit:
+        if len(self._known) >= self._limit // 16:
             self._known.clear()
         return self._known.setdefault(facts, object())
 
@@ -98,7 +98,9 @@ def facts(env: ShapeEnv) -> Key:
     )
 
 
-def call_key(function: Callable[..., Any], operands: Any, known: object, symbols: frozenset[Any]) -> Key | None:
+def call_key(
+    function: Callable[..., Any], operands: Any, known: object, symbols: frozenset[Any]
+) -> Key | None:
     """A key equal for calls that return alike; None where likeness cannot be told.
 
     operands: nested as they are given. known: stands for the `facts` about sizes. symbols: those that they
@@ -110,10 +112,11 @@ def call_key(function: Callable[..., Any], operands: Any, known: object, symbols
     if not all(isinstance(mode, DeviceContext) for mode in function_modes()):
         return None
     leaves, spec = pytree.tree_flatten(operands)
-    described = tuple(map(_described, leaves))
-    if None in described:
+    described = tuple(key for key in map(_described, leaves) if key is not None)
+    if len(described) < len(leaves):
         return None
-    free = {s for leaf in described for size in leaf if isinstance(size, sympy.Expr) for s in size.free_symbols}
+    sizes = [size for leaf in described for size in leaf if isinstance(size, sympy.Expr)]
+    free = frozenset().union(*(size.free_symbols for size in sizes))
     if not free <= symbols:
         return None
     around = (ambient_key(), torch.compiler.is_compiling())
@@ -122,15 +125,19 @@ def call_key(function: Callable[..., Any], operands: Any, known: object, symbols
 
 def _named(function: Callable[..., Any]) -> Any:
     """`function` as a part of a key; None where it may depend on more than its operands."""
-    if isinstance(function, FunctionType) and function.__module__.startswith(OURS):
-        return function if function.__closure__ is None else None
+    if isinstance(function, FunctionType):
+        return function if _is_ours(function) and function.__closure__ is None else None
     if isinstance(function, MethodType):
         owner, inner = function.__self__, function.__func__
-        ours = all(part.__module__.startswith(OURS) for part in (type(owner), inner))
-        return (inner, type(owner), owner) if ours else None  # equal forecasters say the same
+        # By value: equal forecasters say the same.
+        return (inner, type(owner), owner) if _is_ours(type(owner)) and _is_ours(inner) else None
     if isinstance(function, BuiltinFunctionType) and function is getattr(torch, function.__name__, None):
         return function
     return None
+
+
+def _is_ours(what: Any) -> bool:
+    return str(getattr(what, "__module__", None)).startswith(OURS)
 
 
 def _described(operand: Any) -> Key | None:

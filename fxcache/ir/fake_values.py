@@ -38,7 +38,8 @@ class FakeValues:
         self._states: dict[Any, torch.Tensor] = {}
         env: ShapeEnv | None = self._mode.shape_env
         self._symbols = frozenset(env.backed_var_to_val) if env is not None else frozenset()
-        self._known = results.known(facts(env)) if env is not None else None  # nothing that runs here adds to it
+        # Nothing that runs here adds to what the environment knows of these.
+        self._known = results.known(facts(env)) if env is not None else None
 
     def result(self, function: Callable[..., Any], args: Sequence[Any], kwargs: Mapping[str, Any]) -> Any:
         """What `function(*args, **kwargs)` returns, the nodes among the arguments being their values.
