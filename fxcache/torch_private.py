@@ -118,6 +118,7 @@ __all__ = [
     "set_deterministic",
     "set_library_kernels",
     "set_matmul_precision",
+    "size_facts",
     "storage_id",
     "symbolic_trace",
     "without_dispatch_modes",
@@ -304,3 +305,23 @@ def forget_environments() -> None:
 def forget_compiled(function: Callable[..., Any]) -> None:
     """Drop the code that was compiled for `function`, and for it alone (`torch.compiler.reset`: for all)."""
     eval_frame.reset_code(function.__code__)  # type: ignore[attr-defined]
+
+
+def size_facts(env: ShapeEnv) -> tuple[Any, ...]:
+    """All by which `env` decides about sizes, by values alone: equal facts decide alike.
+
+    No public attribute of an environment says it whole.
+    """
+    ranges = ((symbol, r.lower, r.upper) for symbol, r in env.var_to_range.items())
+    asserted = (a.expr for some in env.deferred_runtime_asserts.values() for a in some)
+    return (
+        env.settings,
+        frozenset(env.backed_var_to_val.items()),
+        frozenset(env.var_to_hint_override.items()),
+        frozenset(ranges),
+        frozenset(env.replacements.items()),
+        frozenset(env.divisible),
+        frozenset(env.size_like),
+        frozenset((guard.expr, guard.size_oblivious) for guard in env.guards),
+        frozenset(asserted),
+    )

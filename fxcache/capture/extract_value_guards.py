@@ -39,7 +39,6 @@ def separate_reads(traced: Trace, model: nn.Module) -> ValueGuards | None:
     guards = _guards(traced.graph, kept, own) if kept else None
     output.args = (results[:count],)
     graph.eliminate_dead_code()
-    traced.graph.recompile()
     return guards
 
 

@@ -43,9 +43,9 @@ def finish_graph(
     outputs: Any = owned.graph_copy(graph, {})
     owned.output(tuple(outputs))
     result = GraphModule(holder, owned, class_name="Captured" + type(model).__name__)
-    result.graph.eliminate_dead_code()
+    if result.graph.eliminate_dead_code():
+        result.recompile()
     result.graph.lint()
-    result.recompile()
     return result
 
 

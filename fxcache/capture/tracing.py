@@ -162,7 +162,6 @@ def _trace(
     refuse_seeded(code, any(RANDOM in n.meta for n in graph.graph.nodes))
     if not real:
         refuse_types(code, any(isinstance(s, torch.SymInt) for t in inputs() for s in t.shape))
-    graph.recompile()
     _refuse_numbers(session.calls, watched)
     settings = _settle_autocast(session, glue)
     return Trace(

@@ -19,17 +19,27 @@ from torch.fx.node import map_arg
 
 from ..environment.ambient_settings import without_observers
 from ..errors import GraphSpecError
-from ..torch_private import FakeTensor, FakeTensorMode, pytree
+from ..torch_private import FakeTensor, FakeTensorMode, pytree, size_facts
 from .dataflow import attribute_of
+from .fake_results import RESULTS, FakeResults, Fresh, call_key, result_of
 from .state import StateTensor
 
 
 class FakeValues:
-    """Runs functions on the `meta["val"]` of nodes, with the sizes of the graph that was captured."""
+    """Runs functions on the `meta["val"]` of nodes, with the sizes of the graph that was captured.
 
-    def __init__(self, captured: GraphModule) -> None:
+    results: what is remembered of functions that ran before, on operands that are described alike.
+    """
+
+    def __init__(self, captured: GraphModule, results: FakeResults = RESULTS) -> None:
         self._captured = captured
         self._mode = _mode_of(captured)
+        self._results = results
+        self._states: dict[Any, torch.Tensor] = {}
+        env: ShapeEnv | None = self._mode.shape_env
+        self._symbols = frozenset(env.backed_var_to_val) if env is not None else frozenset()
+        # Nothing that runs here adds to what the environment knows of these.
+        self._known = results.known(size_facts(env)) if env is not None else None
 
     def result(self, function: Callable[..., Any], args: Sequence[Any], kwargs: Mapping[str, Any]) -> Any:
         """What `function(*args, **kwargs)` returns, the nodes among the arguments being their values.
@@ -37,8 +47,27 @@ class FakeValues:
         A function that writes in place changes nothing here but a version. Raises what `function` raises.
         """
         given_args, given_kwargs = map_arg((tuple(args), dict(kwargs)), self.value)
+        return self._run(function, given_args, given_kwargs)
+
+    def _run(self, function: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        operands = (args, kwargs)
+        key = call_key(function, operands, self._known, self._symbols)
+        found = self._results.recall(key) if key is not None else None
         with self._running():
-            return function(*given_args, **given_kwargs)
+            if found is not None:
+                return pytree.tree_unflatten([self._made(leaf) for leaf in found.leaves], found.spec)
+            returned = function(*args, **kwargs)
+        if key is not None and call_key(function, operands, self._known, self._symbols) == key:
+            result = result_of(returned, operands, self._mode, self._symbols)
+            if result is not None:
+                self._results.remember(key, result)
+        return returned
+
+    def _made(self, leaf: Any) -> Any:
+        if not isinstance(leaf, Fresh):
+            return leaf
+        sizes, strides = ([*map(self._size, each)] for each in (leaf.sizes, leaf.strides))
+        return torch.empty_strided(sizes, strides, dtype=leaf.dtype, device=leaf.device)
 
     def value(self, node: Node) -> Any:
         """What `node` returns, as fake tensors of one mode."""
@@ -49,9 +78,12 @@ class FakeValues:
         return self._own(attribute_of(self._captured, node))
 
     def state(self, tensor: StateTensor) -> torch.Tensor:
-        """A state tensor, of the capture's sizes."""
-        with self._running():
-            return torch.empty([*map(self._size, tensor.shape)], dtype=tensor.dtype, device=tensor.device)
+        """A state tensor, of the capture's sizes; the same one wherever it is asked for."""
+        like = {"dtype": tensor.dtype, "device": tensor.device}
+        key = (tensor.name, tensor.shape, *like.values())
+        if key not in self._states:
+            self._states[key] = self._run(torch.empty, ([*map(self._size, tensor.shape)],), like)
+        return self._states[key]
 
     def _size(self, size: int | sympy.Expr) -> Any:
         env = self._mode.shape_env

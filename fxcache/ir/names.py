@@ -6,6 +6,7 @@ its inputs and modules the same, or what Python's syntax or a graph module does 
 
 from __future__ import annotations
 
+import functools
 import keyword
 import re
 
@@ -42,6 +43,11 @@ def avoid_reserved(graph: Graph) -> None:
 
 def attribute_names() -> frozenset[str]:
     """Names that a module held by a graph module cannot have: its own attributes."""
+    return _of_a_graph_module() | frozenset(dir(GraphModule))  # which others may add to meanwhile
+
+
+@functools.cache
+def _of_a_graph_module() -> frozenset[str]:
     return frozenset(dir(GraphModule(nn.Module(), Graph())))
 
 
