@@ -62,6 +62,10 @@ class CacheConfig:
     batch: how the rows of a batch decide together: "mean", by the change of all of them; "every", by the row
         that changed most, so that the batch hits only where each row would. Rows lie along the first
         dimension of the residual. A row that begins later than the others is the caller's to keep apart.
+    steps: of a run; None where the sampler tells (diffusers' pipelines begin to, by `cache_context`), or
+        nobody does. For the next three only, which say nothing as long as it is not known.
+    last_compute_steps: as many steps at the end of a run compute.
+    start_percent, end_percent: only steps from this share of a run on, and up to that, may be hits; 0 to 1.
     plans: schedules known beforehand decide, and say what a hit is made of; at most 4, of which the
         timesteps of a run choose. Fn, Bn and the level are theirs; of the other fields none counts.
     enabled: False is the uncached baseline, written `C0_Q0_NONE`.
@@ -95,6 +99,10 @@ class CacheConfig:
     level: Level = "middle"
     feedback: bool = False
     batch: Batch = "mean"
+    steps: int | None = None
+    last_compute_steps: int = 0
+    start_percent: float = 0.0
+    end_percent: float = 1.0
     plans: tuple[Plan, ...] = ()
     enabled: bool = True
 
@@ -107,15 +115,20 @@ class CacheConfig:
             ("fn_compute_blocks", 0),
             ("bn_compute_blocks", 0),
             ("max_warmup_steps", 0),
+            ("last_compute_steps", 0),
             ("warmup_interval", 1),
         ):
             _need_int(name, getattr(self, name), least)
-        for name in ("max_cached_steps", "max_continuous_cached_steps"):
+        for name in ("max_cached_steps", "max_continuous_cached_steps", "steps"):
             if getattr(self, name) is not None:
                 _need_int(name, getattr(self, name), 1)
         _need_number("residual_diff_threshold", self.residual_diff_threshold, above_zero=False)
         if self.max_accumulated_residual_diff is not None:
             _need_number("max_accumulated_residual_diff", self.max_accumulated_residual_diff, above_zero=True)
+        for name in ("start_percent", "end_percent"):
+            _need_number(name, getattr(self, name), above_zero=False)
+        if not self.start_percent <= self.end_percent <= 1:
+            raise ConfigError("end_percent", self.end_percent, "must be start_percent to 1")
         if self.steps_mask is not None:
             object.__setattr__(self, "steps_mask", _read_mask(self.steps_mask))
         if self.steps_mask_policy not in ("dynamic", "static"):
@@ -181,6 +194,17 @@ class CacheConfig:
         return self.steps_mask is not None and self.steps_mask_policy == "static"
 
     @property
+    def needs_steps(self) -> bool:
+        """Whether it says something of the end of a run, for which the number of steps must be known.
+
+        Example:
+            >>> from fxcache import CacheConfig
+            >>> CacheConfig(last_compute_steps=1).needs_steps, CacheConfig().needs_steps
+            (True, False)
+        """
+        return bool(self.last_compute_steps or self.start_percent or self.end_percent < 1)
+
+    @property
     def values(self) -> int:
         """k of its plans: of how many computed values a step is made. 0 where there are none.
 
@@ -209,7 +233,7 @@ class CacheConfig:
         return cls(plans=given, **_of_plan(given[0]))
 
     def for_steps(self, steps: int) -> CacheConfig:
-        """This config, checked against the number of steps that will be run.
+        """This config, checked against the number of steps that will be run; it holds that where it needs to.
 
         Raises:
             MaskTooShortError: a steps mask covers fewer. PlanError: no plan is for so many.
@@ -225,7 +249,7 @@ class CacheConfig:
             raise PlanError(f"the plan is for {there} steps, but {steps} will be run")
         if self.steps_mask is not None and len(self.steps_mask) < steps:
             raise MaskTooShortError(len(self.steps_mask), steps)
-        return self
+        return self.replace(steps=steps) if self.needs_steps and self.steps != steps else self
 
     def replace(self, **changes: Any) -> CacheConfig:
         """A copy with some fields changed, validated again. Raises what building one does.
@@ -365,7 +389,7 @@ def as_config(value: ConfigLike) -> CacheConfig:
 
 def _need_int(name: str, value: Any, least: int) -> None:
     if isinstance(value, bool) or not isinstance(value, int) or value < least:
-        none = " (or None for no limit)" if name.startswith("max_c") else ""
+        none = {"max_c": " (or None for no limit)", "steps": " (or None)"}.get(name[:5], "")
         raise ConfigError(name, value, f"must be a whole number of at least {least}{none}")
 
 

@@ -314,6 +314,14 @@ class TrajectoryWarning(UserWarning):
     """
 
 
+class IdleCacheWarning(UserWarning):
+    """A run of ten steps and more had no hit: the cache was paid for, and saved nothing.
+
+    Warned of once for each cached model, when its next run begins or its `stats()` are read. The message says
+    why: a threshold below the diffs, limits that let no step be a hit, calls that each begin a run.
+    """
+
+
 class PlanWarning(UserWarning):
     """A run turned out to follow no plan after some of its steps.
 

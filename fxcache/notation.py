@@ -4,8 +4,9 @@ F Fn_compute_blocks, B Bn_compute_blocks, W max_warmup_steps, M max_cached_steps
 MC max_continuous_cached_steps (0: no limit), T TaylorSeer on or off, O its order, R threshold.
 `C0_Q0_NONE` is no cache. What the benchmark has no letter for follows as parts of its own:
 `_I2` warmup interval, `_A0.5` accumulated diff, `_S1101d` / `_S1101s` steps mask (dynamic, static),
-`_X{...}` another forecaster, `_LO` level "output", `_E` error feedback, `_BE` batch "every", `_D{...}`
-another policy.
+`_X{...}` another forecaster, `_LO` level "output", `_E` error feedback, `_BE` batch "every", `_N28` steps
+of a run, `_K1` steps at its end that compute, `_Z0.15-0.95` shares of it between which steps may be hits,
+`_D{...}` another policy.
 
 `P28K11` is `fxcache.plan` of 28 steps that computes 11 of them. Other plans are written with something
 behind it that tells them apart, `P28K11_1f0c9d2e`, and are read from their files only.
@@ -31,7 +32,9 @@ NUMBER = r"[0-9]+(?:\.[0-9]+)?(?:e-?[0-9]+)?"
 PATTERN = re.compile(
     r"F(?P<F>\d+)B(?P<B>\d+)_W(?P<W>\d+)M(?P<M>\d+)MC(?P<MC>\d+)_T(?P<T>[01])O(?P<O>\d+)"
     rf"_R(?P<R>{NUMBER})(?:_I(?P<I>\d+))?(?:_A(?P<A>{NUMBER}))?(?:_S(?P<S>[01]+)(?P<P>[ds]))?"
-    r"(?:_X(?P<X>\{.*?\}))?(?P<L>_LO)?(?P<E>_E)?(?P<BE>_BE)?(?:_D(?P<D>\{.*\}))?"
+    r"(?:_X(?P<X>\{.*?\}))?(?P<L>_LO)?(?P<E>_E)?(?P<BE>_BE)?"
+    rf"(?:_N(?P<N>\d+))?(?:_K(?P<K>\d+))?(?:_Z(?P<Z>{NUMBER})-(?P<Z2>{NUMBER}))?"
+    r"(?:_D(?P<D>\{.*\}))?"
 )
 
 
@@ -93,6 +96,11 @@ def parse(text: str) -> dict[str, Any]:
         fields["feedback"] = True
     if part["BE"]:
         fields["batch"] = "every"
+    for letter, name in (("N", "steps"), ("K", "last_compute_steps")):
+        if part[letter]:
+            fields[name] = int(part[letter])
+    if part["Z"]:
+        fields["start_percent"], fields["end_percent"] = float(part["Z"]), float(part["Z2"])
     return fields
 
 
@@ -135,6 +143,10 @@ def write(fields: Mapping[str, Any]) -> str:
     text += "_LO" if fields["level"] == "output" else ""
     text += "_E" if fields["feedback"] else ""
     text += "_BE" if fields["batch"] == "every" else ""
+    text += f"_N{fields['steps']}" if fields["steps"] is not None else ""
+    text += f"_K{fields['last_compute_steps']}" if fields["last_compute_steps"] else ""
+    if fields["start_percent"] or fields["end_percent"] != 1:
+        text += f"_Z{_number(fields['start_percent'])}-{_number(fields['end_percent'])}"
     if fields["policy"] != DBCache():
         text += "_D" + json.dumps(policy_to_dict(fields["policy"]), separators=(",", ":"))
     return text

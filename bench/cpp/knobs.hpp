@@ -1,5 +1,5 @@
 // The settings of the cache, as the state tensor knobs_0 of a package holds them (fxcache/ops/knobs.py), from
-// the notation: F8B0_W4M0MC4_T1O1_R0.2, and then _I2, _A0.5, _S1101d or _S1101s.
+// the notation: F8B0_W4M0MC4_T1O1_R0.2, and then _I2, _A0.5, _S1101d or _S1101s, _N28, _K1, _Z0.15-0.95.
 #pragma once
 
 #include <torch/torch.h>
@@ -24,7 +24,8 @@ inline void configure(at::Tensor state, const std::string& text) {
   }
   static const std::regex pattern(
       "F\\d+B\\d+_W(\\d+)M(\\d+)MC(\\d+)_T[01]O[0-9x]+_R([0-9.e+-]+)"
-      "(?:_I(\\d+))?(?:_A([0-9.e+-]+))?(?:_S([01]+)([ds]))?(?:_X\\{.*\\})?(?:_LO)?(?:_E)?(?:_BE)?");
+      "(?:_I(\\d+))?(?:_A([0-9.e+-]+))?(?:_S([01]+)([ds]))?(?:_X\\{.*\\})?(?:_LO)?(?:_E)?(?:_BE)?"
+      "(?:_N(\\d+))?(?:_K(\\d+))?(?:_Z([0-9.e+-]+)-([0-9.e+-]+))?(?:_D\\{.*\\})?");
   std::smatch part;
   if (!std::regex_match(text, part, pattern)) throw std::runtime_error("no setting of a package: " + text);
   auto row = state.accessor<double, 1>();
@@ -45,6 +46,12 @@ inline void configure(at::Tensor state, const std::string& text) {
     if (mask[i] == '1') row[kSteps + i] = kCompute;
     else if (part[8] == "s") row[kSteps + i] = kReplay;
   }
+  if (!part[9].matched) return;
+  const double run = std::stod(part[9]), last = part[10].matched ? std::stod(part[10]) : 0;
+  const double start = part[11].matched ? std::stod(part[11]) : 0, end = part[12].matched ? std::stod(part[12]) : 1;
+  if (last == 0 && start == 0 && end == 1) return;
+  for (int64_t i = 0; i < steps; ++i)
+    if (i < start * run || i >= std::min(run - last, end * run)) row[kSteps + i] = kCompute;
 }
 
 }  // namespace knobs

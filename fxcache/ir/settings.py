@@ -45,6 +45,10 @@ def settings_rows(config: CacheConfig) -> tuple[tuple[float, ...], ...]:
         max_accumulated=config.max_accumulated_residual_diff,
         mask=config.steps_mask,
         static=config.static,
+        steps=config.steps,
+        last=config.last_compute_steps,
+        start=config.start_percent,
+        end=config.end_percent,
     )
     return (row,)
 

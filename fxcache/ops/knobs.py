@@ -26,12 +26,17 @@ def knob_row(
     max_accumulated: float | None = None,
     mask: tuple[int, ...] | None = None,
     static: bool = False,
+    steps: int | None = None,
+    last: int = 0,
+    start: float = 0.0,
+    end: float = 1.0,
 ) -> tuple[float, ...]:
     """The row of these settings, [WIDTH], as the state tensor `knobs_i` holds it.
 
     threshold: a hit needs a diff below it. warmup, interval, max_cached, max_continuous: in steps.
     max_accumulated: sum of diffs from which on no step is a hit. mask: for each step 1 (compute) or 0 (may
-    cache). static: whether its 0 is a hit with no check. All as in `CacheConfig`.
+    cache). static: whether its 0 is a hit with no check. steps: of a run, where known; the last of them, and
+    those outside of the shares from start to end, compute. All as in `CacheConfig`.
 
     Raises:
         ConfigError: the mask is for more steps than there is room for.
@@ -46,13 +51,16 @@ def knob_row(
         raise ConfigError("steps_mask", f"{len(mask)} entries", f"must be for at most {LENGTH} steps")
     limits = (max_cached, max_continuous, max_accumulated)
     warm = effective_warmup(warmup, mask)
-    steps = [COMPUTE if step < warm and step % interval == 0 else CHECK for step in range(LENGTH)]
+    codes = [COMPUTE if step < warm and step % interval == 0 else CHECK for step in range(LENGTH)]
     for step, computes in enumerate(mask or ()):
         if computes:
-            steps[step] = COMPUTE
+            codes[step] = COMPUTE
         elif static:
-            steps[step] = REPLAY
-    return (float(threshold), *(NO_LIMIT if limit is None else float(limit) for limit in limits), *steps)
+            codes[step] = REPLAY
+    if steps is not None and (last or start or end < 1):
+        until = min(steps - last, end * steps)
+        codes = [code if start * steps <= step < until else COMPUTE for step, code in enumerate(codes)]
+    return (float(threshold), *(NO_LIMIT if limit is None else float(limit) for limit in limits), *codes)
 
 
 def computing_row() -> tuple[float, ...]:

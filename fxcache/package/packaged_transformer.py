@@ -15,6 +15,7 @@ from ..ir.keys import SETTINGS
 from ..ir.settings import reconfigured, replanned
 from ..plans import Plan
 from ..runtime.contexts import Contexts
+from ..runtime.sampling import Sampling
 from ..runtime.sealed import Sealed
 from ..runtime.stats import Stats
 from .arguments import flat_inputs, open_sizes, rebuild, without_autocast
@@ -158,12 +159,13 @@ class PackagedTransformer(Sealed):
         """Within the block, calls use the state `name`.
 
         config: settings that hold within the block, and in contexts that are entered within it; None for
-            those around it. information: diffusers'; it is not used.
+            those around it. information: diffusers', as there.
 
         Raises:
             GraphSettingError, PlanError: these settings need another package.
         """
-        return self._contexts.within(name, None if config is None else self._reconfigured(config))
+        own = None if config is None else self._reconfigured(config)
+        return self._contexts.within(name, own, Sampling.of(information))
 
     def reset(self) -> None:
         """Forget all states."""
@@ -247,7 +249,7 @@ class PackagedTransformer(Sealed):
 
         FLOPs are known only for calls of the sizes of the example that was exported.
         """
-        return self._contexts.stats()
+        return self._contexts.stats(self.cache_config)
 
     # ------------------------------------------------------------------ copies
 

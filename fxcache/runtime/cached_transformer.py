@@ -39,6 +39,7 @@ from .foreign_tracers import REASON, refuse_compilation, refuse_tracing
 from .graph_view import CachedGraph
 from .module_proxy import ModuleProxy
 from .other_caches import OtherCaches
+from .sampling import Sampling
 from .specialization import Lowering, Specialization, eager
 from .specializations import MAX_CAPTURES, Specializations
 from .stats import Stats
@@ -284,7 +285,8 @@ class CachedTransformer(ModuleProxy):
 
         config: settings that hold within the block, and in contexts that are entered within it, so that a
             pipeline may be called in it; None for those around it. For what graph: see `configure`.
-        information: what diffusers says besides; it is not used.
+        information: what diffusers says besides. `step_index` and `num_inference_steps` are used where the
+            settings speak of the end of a run (`last_compute_steps`, `end_percent`).
 
         Raises:
             GraphSettingError, PlanError: these settings need another graph.
@@ -302,7 +304,8 @@ class CachedTransformer(ModuleProxy):
             >>> cached.stats()["mine"].cached_steps, cached.stats()["yours"].cached_steps
             ((1, 2, 3), (3,))
         """
-        return self._contexts.within(name, None if config is None else self._reconfigured(config))
+        own = None if config is None else self._reconfigured(config)
+        return self._contexts.within(name, own, Sampling.of(information))
 
     def enable_cache(self, config: Any) -> None:
         """Refused: diffusers' own caches and this one would skip each other's blocks.
@@ -394,7 +397,7 @@ class CachedTransformer(ModuleProxy):
     def stats(self) -> Stats:
         """What was cached in the last trajectory of each context. Reads the device; do not call it in
         the sampling loop where that matters."""
-        return self._contexts.stats()
+        return self._contexts.stats(self.cache_config)
 
     @property
     def graph(self) -> CachedGraph:

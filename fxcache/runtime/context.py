@@ -39,6 +39,7 @@ from ..config import CacheConfig
 from ..ops.nearness import NEAR
 from .conditioning import IDENTICAL
 from .request_identity import Moment
+from .sampling import Sampling
 from .served_graph import Served
 from .trajectory import Change, Trajectory
 from .trajectory_state import TrajectoryState
@@ -50,7 +51,8 @@ PATIENCE = 2  # rounds of all trajectories that one may sit out before it is ove
 class Context:
     """The trajectories of one context.
 
-    vouched: whether the caller named the context.
+    vouched: whether the caller named the context. ended: runs that are over and were not looked at, with their
+    settings; but those of plans, of which the host must not wait to know. alone: calls in a row that each began a run.
     """
 
     def __init__(self, vouched: bool) -> None:
@@ -58,6 +60,10 @@ class Context:
         self.uncached_steps = 0
         self._all: list[Trajectory] = []
         self.last: Trajectory | None = None
+        self.ended: list[tuple[TrajectoryState, CacheConfig]] = []
+        self.alone = 0
+        self._first = 0  # the step of the sampler at which its run began, and the last one
+        self._index: int | None = None
 
     def find(self, graph: Served, call: Call, config: CacheConfig) -> TrajectoryState:
         """The state for `call`, that of the trajectory that it continues or of a new one."""
@@ -65,7 +71,7 @@ class Context:
         if len(self._all) == 1:
             only = self._all[0]
             if only.continues(graph, call, config, moment, read_time=not self.vouched):
-                only.graph = graph
+                only.graph, self.alone = graph, 0
                 return only.state
         chosen, verdicts = self._continued(self._alike(graph, call, config), moment)
         change = None
@@ -76,11 +82,22 @@ class Context:
                 verdicts = chosen.compare(call) or {}
         if chosen is None:
             chosen = self._begin(Trajectory.begin(graph, call, config, moment, change))
+            self.alone += 1
         else:
+            self.alone = 0
             chosen.note(call, verdicts, moment, read_time=not self.vouched)
             chosen.graph = graph
         self._pass_turn(chosen)
         return chosen.state
+
+    def first_step(self, sampling: Sampling) -> int:
+        """At which step of its run this context was first called; a step before the last one begins a run."""
+        if sampling.index is None:
+            return 0
+        if self._index is None or sampling.index < self._index:
+            self._first = sampling.index
+        self._index = sampling.index
+        return self._first
 
     def _alike(
         self, graph: Served, call: Call, config: CacheConfig
@@ -148,6 +165,7 @@ class Context:
         chosen.stop_watching(change.inputs)
 
     def _begin(self, trajectory: Trajectory) -> Trajectory:
+        self.ended += [(t.state, t.config) for t in self._all if t.over and not t.config.plans]
         self._all = [t for t in self._all if not t.over]
         if len(self._all) >= MAX_TRAJECTORIES:
             self._all.remove(max(self._all, key=lambda t: t.waited))

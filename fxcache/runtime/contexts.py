@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import warnings
 from collections.abc import Iterator
 from contextvars import ContextVar
 from typing import Any
@@ -11,10 +12,13 @@ import torch
 
 from ..capture.call_signature import Call
 from ..config import CacheConfig
+from ..errors import IdleCacheWarning
 from ..ops.known_decision import knowing
 from .context import Context
 from .host_plan import waits
+from .idle import LEAST_STEPS, LONE, why_idle
 from .per_caller import PerCaller
+from .sampling import Sampling
 from .served_graph import Served
 from .stats import ContextStats, SegmentStats, Stats, context_stats
 from .trajectory_state import TrajectoryState
@@ -29,13 +33,18 @@ class Contexts(PerCaller[Context]):
     def __init__(self, limit: int) -> None:
         super().__init__(limit, Context)
         self._config: ContextVar[CacheConfig | None] = ContextVar("fxcache_config", default=None)
+        self._sampling: ContextVar[Sampling | None] = ContextVar("fxcache_sampling", default=None)
+        self._told_idle = False
 
     def step(self, graph: Served, call: Call, config: CacheConfig) -> tuple[Any, ...]:
         """Run `call` with the state that it continues, in this thread and the enclosing `named` block.
 
         Raises `TooManyContextsError` where that would be one context more than the limit.
         """
-        state = self.current().find(graph, call, config)
+        context = self.current()
+        state = context.find(graph, call, config)
+        if context.ended or context.alone >= LEAST_STEPS:
+            self._look_at(context)
         if torch.is_grad_enabled():
             with torch.no_grad():
                 return _advance(state, graph, call, config)
@@ -43,20 +52,39 @@ class Contexts(PerCaller[Context]):
 
     def config(self, default: CacheConfig) -> CacheConfig:
         """The settings of the enclosing blocks; `default` where none has any."""
-        return self._config.get() or default
+        config, sampling = self._config.get() or default, self._sampling.get()
+        if sampling is None or not config.needs_steps:
+            return config
+        return sampling.settings(config, first=self.current().first_step(sampling))
 
     @contextlib.contextmanager
-    def within(self, name: str, config: CacheConfig | None) -> Iterator[None]:
-        """As `named`; with settings that hold in the block, and in those within it that have none."""
-        with self.named(name):
-            if config is None:
-                yield
-                return
-            token = self._config.set(config)
-            try:
-                yield
-            finally:
-                self._config.reset(token)
+    def within(self, name: str, config: CacheConfig | None, sampling: Sampling | None) -> Iterator[None]:
+        """As `named`; with settings that hold in the block, and in those within it that have none.
+
+        sampling: what the sampler says of the step.
+        """
+        with contextlib.ExitStack() as stack:
+            stack.enter_context(self.named(name))
+            if config is not None:
+                stack.callback(self._config.reset, self._config.set(config))
+            if sampling is not None:
+                stack.callback(self._sampling.reset, self._sampling.set(sampling))
+            yield
+
+    def _look_at(self, context: Context) -> None:
+        """Warn, once, of runs that were over without a hit."""
+        ended, context.ended = context.ended, []
+        reasons = [why_idle(_stats_of(state), config) for state, config in ended if not self._told_idle]
+        if context.alone >= LEAST_STEPS:
+            reasons.append(LONE)
+        self._tell_idle(next(filter(None, reasons), None))
+
+    def _tell_idle(self, reason: str | None) -> None:
+        if reason is not None and not self._told_idle:
+            self._told_idle = True
+            warnings.warn(
+                f"A run had no hit, so that nothing was saved: {reason}.", IdleCacheWarning, stacklevel=5
+            )
 
     def last_state(self) -> TrajectoryState:
         """State of the last call in this thread and the enclosing `named` block."""
@@ -81,9 +109,12 @@ class Contexts(PerCaller[Context]):
                 labelled.append((label if i == 0 else f"{label}/{i + 1}", state))
         return labelled
 
-    def stats(self) -> Stats:
-        """What was cached in the last trajectory of each context."""
-        return Stats({name: _stats_of(state) for name, state in self.items()})
+    def stats(self, config: CacheConfig) -> Stats:
+        """What was cached in the last trajectory of each context, by these settings."""
+        found = Stats({name: _stats_of(state) for name, state in self.items()})
+        for context in found.contexts.values():
+            self._tell_idle(why_idle(context, config))
+        return found
 
 
 def _advance(state: TrajectoryState, graph: Served, call: Call, config: CacheConfig) -> tuple[Any, ...]:
