@@ -51,8 +51,9 @@ PATIENCE = 2  # rounds of all trajectories that one may sit out before it is ove
 class Context:
     """The trajectories of one context.
 
-    vouched: whether the caller named the context. ended: runs that are over and were not looked at, with their
-    settings; but those of plans, of which the host must not wait to know. alone: calls in a row that each began a run.
+    vouched: whether the caller named the context.
+    ended: runs that are over and were not looked at, with their settings; but those of plans, of which the host
+        must not wait to know. alone: calls in a row that each began a run.
     """
 
     def __init__(self, vouched: bool) -> None:
