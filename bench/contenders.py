@@ -14,8 +14,9 @@ from diffusers import FirstBlockCacheConfig, MagCacheConfig, TaylorSeerCacheConf
 from diffusers.pipelines.flux.pipeline_flux import FluxPipeline
 
 import fxcache
-from fxcache import CacheConfig, CachedTransformer, TaylorSeer, embedded
+from fxcache import CacheConfig, CachedTransformer, MagCache, TaylorSeer, embedded
 
+OWN_MAGCACHE = "fxcache MagCache"
 PLANNED = (1.5, 2.5)  # speedups of the rows of plans, by formula
 
 
@@ -57,7 +58,8 @@ def contenders(config: CacheConfig, steps: int) -> list[Contender]:
         *_cache_dit(reuse, own[0].name, own[1].name),
         Contender("diffusers FirstBlockCache", _first_block(threshold), same_hits_as=own[2].name),
         Contender("diffusers TaylorSeerCache, every 3rd step", _taylorseer_cache(3)),
-        Contender("diffusers MagCache", _mag_cache(steps)),
+        Contender(OWN_MAGCACHE, _own_mag_cache(steps)),
+        Contender("diffusers MagCache", _mag_cache(steps), same_hits_as=OWN_MAGCACHE),
     ]
 
 
@@ -153,6 +155,23 @@ def _mag_cache(steps: int) -> Callable[[], FluxPipeline]:
         ratios = _mag_ratios(steps)
         pipe.transformer.enable_cache(MagCacheConfig(mag_ratios=ratios, num_inference_steps=steps))
         return pipe
+
+    return build
+
+
+def _own_mag_cache(steps: int) -> Callable[[], FluxPipeline]:
+    """As diffusers' does by default, with the same ratios."""
+
+    def build() -> FluxPipeline:
+        other = MagCacheConfig(mag_ratios=_mag_ratios(steps), num_inference_steps=steps)
+        config = CacheConfig(
+            fn_compute_blocks=0,
+            max_warmup_steps=int(other.retention_ratio * steps + 0.5),
+            max_continuous_cached_steps=other.max_skip_steps,
+            residual_diff_threshold=other.threshold,
+            policy=MagCache(other.mag_ratios.tolist()),
+        )
+        return _fxcache(config)()
 
     return build
 

@@ -8,6 +8,10 @@ MC max_continuous_cached_steps (0: no limit), T TaylorSeer on or off, O its orde
 of a run, `_K1` steps at its end that compute, `_Z0.15-0.95` shares of it between which steps may be hits,
 `_D{...}` another policy.
 
+`2x`, `3x` and `4x` compute every second, third or fourth step and pay back what that makes wrong, for any number
+of steps; `2.5x@28` is `fxcache.plan` of 28 steps at that speedup. `few@8` is for models of few steps, 4 to 10:
+after two steps every second one is a hit, but never the last.
+
 `P28K11` is `fxcache.plan` of 28 steps that computes 11 of them. Other plans are written with something
 behind it that tells them apart, `P28K11_1f0c9d2e`, and are read from their files only.
 """
@@ -24,10 +28,12 @@ from .errors import NotationError
 from .forecasters import TaylorSeer, forecaster_from_dict, forecaster_to_dict
 from .plans.formula import plan as by_formula
 from .plans.plan import Plan
-from .policies import DBCache, policy_from_dict, policy_to_dict
+from .policies import DBCache, FixedInterval, policy_from_dict, policy_to_dict
 
 NONE = "C0_Q0_NONE"
 PLAN_PATTERN = re.compile(r"P(?P<P>\d{1,3})K(?P<K>\d{1,3})")
+PRESET = re.compile(r"(?:(?P<few>few)|(?P<speedup>\d+(?:\.\d+)?)x)(?:@(?P<steps>\d+))?")
+INTERVALS = (2, 3, 4)  # speedups that need no number of steps
 NUMBER = r"[0-9]+(?:\.[0-9]+)?(?:e-?[0-9]+)?"
 PATTERN = re.compile(
     r"F(?P<F>\d+)B(?P<B>\d+)_W(?P<W>\d+)M(?P<M>\d+)MC(?P<MC>\d+)_T(?P<T>[01])O(?P<O>\d+)"
@@ -55,6 +61,9 @@ def parse(text: str) -> dict[str, Any]:
     """
     if text == NONE:
         return {"enabled": False}
+    preset = PRESET.fullmatch(text)
+    if preset is not None:
+        return _preset(text, preset)
     planned = PLAN_PATTERN.fullmatch(text)
     if planned is not None:
         return _planned(text, int(planned["P"]), int(planned["K"]))
@@ -102,6 +111,36 @@ def parse(text: str) -> dict[str, Any]:
     if part["Z"]:
         fields["start_percent"], fields["end_percent"] = float(part["Z"]), float(part["Z2"])
     return fields
+
+
+def _preset(text: str, match: re.Match[str]) -> dict[str, Any]:
+    steps = int(match["steps"]) if match["steps"] else None
+    if match["few"]:
+        if steps is None:
+            raise NotationError(text, "it needs the number of steps, as in 'few@8'")
+        return {**_every(2), "steps": steps, "last_compute_steps": 1}
+    speedup = float(match["speedup"])
+    if steps is None and speedup not in INTERVALS:
+        raise NotationError(text, f"a speedup but 2, 3 and 4 needs the number of steps, as in '{text}@28'")
+    if steps is None:
+        return _every(int(speedup))
+    try:
+        plan = by_formula(steps, speedup=speedup)
+    except ValueError as error:
+        raise NotationError(text, str(error).rstrip(".")) from error
+    return {"plans": (plan,), "level": "output", "fn_compute_blocks": 0}
+
+
+def _every(interval: int) -> dict[str, Any]:
+    """One of so many steps computes; measured in bench/RESULTS.md, "Presets"."""
+    return {
+        "fn_compute_blocks": 0,
+        "level": "output",
+        "max_warmup_steps": 2,
+        "policy": FixedInterval(interval),
+        "forecaster": TaylorSeer(order=1),
+        "feedback": True,
+    }
 
 
 def _planned(text: str, steps: int, count: int) -> dict[str, Any]:

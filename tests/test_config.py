@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import pytest
+import torch
 import yaml
 from hypothesis import given, settings
 
+import fxcache
 from fxcache import CacheConfig, TaylorSeer
 from fxcache.errors import (
     ConfigError,
@@ -18,6 +21,7 @@ from fxcache.errors import (
     SignalRequiredError,
 )
 from tests.strategies import any_forecaster, configs
+from tests.toy import latents, timesteps, toy
 
 
 @settings(max_examples=300, deadline=None)
@@ -52,6 +56,42 @@ def test_notation_means_what_the_benchmark_says() -> None:
         residual_diff_threshold=0.12,
         forecaster=TaylorSeer(order=1),
     )
+
+
+@pytest.mark.parametrize(
+    ("text", "steps", "hits"),
+    [
+        ("2x", 10, "0010101010"),
+        ("3x", 11, "00110110110"),
+        ("4x", 10, "0011101110"),
+        ("few@4", 4, "0010"),
+        ("few@6", 6, "001010"),
+        ("few@8", 8, "00101010"),
+        ("few@9", 9, "001010100"),
+        ("2x@8", 8, None),
+    ],
+)
+def test_presets_say_what_is_computed(text: str, steps: int, hits: str | None) -> None:
+    config = CacheConfig.from_string(text)
+    cached = fxcache.transform(toy(), text)
+    with torch.no_grad():
+        for x, t in zip(latents(steps, 0), timesteps(steps), strict=True):
+            cached(x, t)
+    found = cached.stats()["default"].hits
+    if hits is None:
+        assert config.plans[0] == fxcache.plan(steps, 2.0) and sum(found) == steps - 4
+    else:
+        assert "".join(str(int(hit)) for hit in found) == hits
+    assert CacheConfig.from_string(str(config)) == config
+
+
+@pytest.mark.parametrize(
+    ("text", "need"),
+    [("2.5x", "2.5x@28"), ("few", "few@8"), ("1x", "1x@28"), ("0x@28", "at least 1"), ("5x", "5x@28")],
+)
+def test_presets_that_cannot_be_say_what_they_need(text: str, need: str) -> None:
+    with pytest.raises(NotationError, match=re.escape(need)):
+        CacheConfig.from_string(text)
 
 
 @pytest.mark.parametrize("text", ["", "F8", "F8B0_W8M0MC3_T1O0_R0.1", "F8B0_W8M0MC3_T2O1_R0.12", "x_R1"])

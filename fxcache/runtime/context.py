@@ -52,8 +52,8 @@ class Context:
     """The trajectories of one context.
 
     vouched: whether the caller named the context.
-    ended: runs that are over and were not looked at, with their settings; but those of plans, of which the host
-        must not wait to know. alone: calls in a row that each began a run.
+    ended: runs that are over and were not looked at, with their settings; but those of plans, of which the
+        host must not wait to know. alone: calls in a row that each began a run.
     """
 
     def __init__(self, vouched: bool) -> None:
