@@ -8,9 +8,9 @@ MC max_continuous_cached_steps (0: no limit), T TaylorSeer on or off, O its orde
 of a run, `_K1` steps at its end that compute, `_Z0.15-0.95` shares of it between which steps may be hits,
 `_D{...}` another policy.
 
-`2x`, `3x` and `4x` compute every second, third or fourth step and pay back what that makes wrong, for any number
-of steps; `2.5x@28` is `fxcache.plan` of 28 steps at that speedup. `few@8` is for models of few steps, 4 to 10:
-after two steps every second one is a hit, but never the last.
+`2x`, `3x` and `4x` compute every second, third or fourth step and pay back what that makes wrong, for any
+number of steps; `2.5x@28` is `fxcache.plan` of 28 steps at that speedup. `few@8` is for models of few steps, 4
+to 10: after two steps every second one is a hit, but never the last.
 
 `P28K11` is `fxcache.plan` of 28 steps that computes 11 of them. Other plans are written with something
 behind it that tells them apart, `P28K11_1f0c9d2e`, and are read from their files only.
