@@ -58,24 +58,19 @@ class Row:
 
 
 def rows(subject: str) -> Iterator[Row]:
-    """Every policy, with TaylorSeer; those that need no block as their makers have them, too."""
+    """Every policy with TaylorSeer, and with feedback; those that need no block as their makers have them, too."""
     line, reuse = TaylorSeer(order=1), Reuse()
     front: tuple[Policy, ...] = (DBCache(), ForecastError(), Budget())
     free: tuple[Policy, ...] = (TeaCache(), EasyCache(), MagCache([1.0]), SEA[subject])
     blind: tuple[Policy, ...] = (FixedInterval(2), FixedInterval(3), GrowingWindow(2, 0.25), GrowingWindow())
-    for policy in front:
-        config = CacheConfig(fn_compute_blocks=1, max_warmup_steps=WARMUP, policy=policy, forecaster=line)
-        yield Row(f"{_called(policy)}, F1", config)
-    for policy in (*free, *blind):
-        for forecaster in (line, reuse) if policy in free else (line,):
-            config = CacheConfig(
-                fn_compute_blocks=0,
-                level="output",
-                max_warmup_steps=WARMUP,
-                policy=policy,
-                forecaster=forecaster,
-            )
-            yield Row(f"{_called(policy)}{', replayed as it is' if forecaster is reuse else ''}", config)
+    for policy in (*front, *free, *blind):
+        name = _called(policy) + (", F1" if policy in front else "")
+        blocks = {"fn_compute_blocks": int(policy in front), "max_warmup_steps": WARMUP, "policy": policy}
+        whole = {**blocks, "level": "output"}
+        yield Row(name, CacheConfig(**(blocks if policy in front else whole), forecaster=line))
+        yield Row(f"{name}, feedback", CacheConfig(**whole, forecaster=line, feedback=True))
+        if policy in free:
+            yield Row(f"{name}, replayed as it is", CacheConfig(**whole, forecaster=reuse))
 
 
 def _called(policy: Policy) -> str:
