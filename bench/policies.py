@@ -17,6 +17,7 @@ import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -58,14 +59,18 @@ class Row:
 
 
 def rows(subject: str) -> Iterator[Row]:
-    """Every policy with TaylorSeer, and with feedback; those that need no block as their makers have them, too."""
+    """Every policy with TaylorSeer, and with feedback; where no block is needed, as its makers have it, too."""
     line, reuse = TaylorSeer(order=1), Reuse()
     front: tuple[Policy, ...] = (DBCache(), ForecastError(), Budget())
     free: tuple[Policy, ...] = (TeaCache(), EasyCache(), MagCache([1.0]), SEA[subject])
     blind: tuple[Policy, ...] = (FixedInterval(2), FixedInterval(3), GrowingWindow(2, 0.25), GrowingWindow())
     for policy in (*front, *free, *blind):
         name = _called(policy) + (", F1" if policy in front else "")
-        blocks = {"fn_compute_blocks": int(policy in front), "max_warmup_steps": WARMUP, "policy": policy}
+        blocks: dict[str, Any] = {
+            "fn_compute_blocks": int(policy in front),
+            "max_warmup_steps": WARMUP,
+            "policy": policy,
+        }
         whole = {**blocks, "level": "output"}
         yield Row(name, CacheConfig(**(blocks if policy in front else whole), forecaster=line))
         yield Row(f"{name}, feedback", CacheConfig(**whole, forecaster=line, feedback=True))
