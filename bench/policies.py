@@ -59,7 +59,7 @@ class Row:
 
 
 def rows(subject: str) -> Iterator[Row]:
-    """Every policy with TaylorSeer, and with feedback; where no block is needed, as its makers have it, too."""
+    """Every policy with TaylorSeer, and with feedback; without a front as its makers have it, too."""
     line, reuse = TaylorSeer(order=1), Reuse()
     front: tuple[Policy, ...] = (DBCache(), ForecastError(), Budget())
     free: tuple[Policy, ...] = (TeaCache(), EasyCache(), MagCache([1.0]), SEA[subject])

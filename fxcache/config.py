@@ -7,7 +7,7 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 from . import notation
 from .errors import ConfigError, MaskTooShortError, PlanError, SignalRequiredError
@@ -22,6 +22,7 @@ DBCACHE = DBCache()
 MaskPolicy = Literal["dynamic", "static"]
 Level = Literal["middle", "output"]
 Batch = Literal["mean", "every"]
+HistoryDtype = Literal["model", "float32", "bfloat16", "float16", "float8"]
 # What other caches call these.
 OTHERS = {
     "threshold": "residual_diff_threshold",
@@ -66,8 +67,13 @@ class CacheConfig:
         nobody does. For the next three only, which say nothing as long as it is not known.
     last_compute_steps: as many steps at the end of a run compute.
     start_percent, end_percent: only steps from this share of a run on, and up to that, may be hits; 0 to 1.
+    history_dtype: of what is remembered: the value's own, "model", or another; "float8" is e4m3.
+    history_offload: whether that lies in the host's memory, from which every hit fetches it.
+    signal_stride: of the front residual every n-th token is compared, and remembered. Tokens lie along the
+        second dimension.
     plans: schedules known beforehand decide, and say what a hit is made of; at most 4, of which the
-        timesteps of a run choose. Fn, Bn and the level are theirs; of the other fields none counts.
+        timesteps of a run choose. Fn, Bn and the level are theirs; of the other fields only those of the
+        history count.
     enabled: False is the uncached baseline, written `C0_Q0_NONE`.
 
     Raises:
@@ -103,6 +109,9 @@ class CacheConfig:
     last_compute_steps: int = 0
     start_percent: float = 0.0
     end_percent: float = 1.0
+    history_dtype: HistoryDtype = "model"
+    history_offload: bool = False
+    signal_stride: int = 1
     plans: tuple[Plan, ...] = ()
     enabled: bool = True
 
@@ -117,6 +126,7 @@ class CacheConfig:
             ("max_warmup_steps", 0),
             ("last_compute_steps", 0),
             ("warmup_interval", 1),
+            ("signal_stride", 1),
         ):
             _need_int(name, getattr(self, name), least)
         for name in ("max_cached_steps", "max_continuous_cached_steps", "steps"):
@@ -139,13 +149,16 @@ class CacheConfig:
             )
         if not isinstance(self.policy, Policy):
             raise ConfigError("policy", self.policy, "be a policy such as DBCache()")
-        for name in ("enabled", "feedback"):
+        for name in ("enabled", "feedback", "history_offload"):
             if not isinstance(getattr(self, name), bool):
                 raise ConfigError(name, getattr(self, name), "be True or False")
         if self.level not in ("middle", "output"):
             raise ConfigError("level", self.level, 'be "middle" or "output"')
         if self.batch not in ("mean", "every"):
             raise ConfigError("batch", self.batch, 'be "mean" or "every"')
+        dtypes = get_args(HistoryDtype)
+        if self.history_dtype not in dtypes:
+            raise ConfigError("history_dtype", self.history_dtype, f"be one of {', '.join(dtypes)}")
         if self.level == "output" and self.bn_compute_blocks:
             raise ConfigError("bn_compute_blocks", self.bn_compute_blocks, 'must be 0 with level="output"')
         object.__setattr__(self, "plans", tuple(self.plans))

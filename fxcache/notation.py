@@ -6,11 +6,12 @@ MC max_continuous_cached_steps (0: no limit), T TaylorSeer on or off, O its orde
 `_I2` warmup interval, `_A0.5` accumulated diff, `_S1101d` / `_S1101s` steps mask (dynamic, static),
 `_X{...}` another forecaster, `_LO` level "output", `_E` error feedback, `_BE` batch "every", `_N28` steps
 of a run, `_K1` steps at its end that compute, `_Z0.15-0.95` shares of it between which steps may be hits,
+`_Hfloat8` dtype of the history, `_HO` in host memory, `_G4` every fourth token compared,
 `_D{...}` another policy.
 
 `2x`, `3x` and `4x` compute every second, third or fourth step and pay back what that makes wrong, for any
-number of steps; `2.5x@28` is `fxcache.plan` of 28 steps at that speedup. `few@8` is for models of few steps, 4
-to 10: after two steps every second one is a hit, but never the last.
+number of steps; `2.5x@28` is `fxcache.plan` of 28 steps at that speedup. `few@8` is for models of few steps,
+4 to 10: after two steps every second one is a hit, but never the last.
 
 `P28K11` is `fxcache.plan` of 28 steps that computes 11 of them. Other plans are written with something
 behind it that tells them apart, `P28K11_1f0c9d2e`, and are read from their files only.
@@ -40,7 +41,7 @@ PATTERN = re.compile(
     rf"_R(?P<R>{NUMBER})(?:_I(?P<I>\d+))?(?:_A(?P<A>{NUMBER}))?(?:_S(?P<S>[01]+)(?P<P>[ds]))?"
     r"(?:_X(?P<X>\{.*?\}))?(?P<L>_LO)?(?P<E>_E)?(?P<BE>_BE)?"
     rf"(?:_N(?P<N>\d+))?(?:_K(?P<K>\d+))?(?:_Z(?P<Z>{NUMBER})-(?P<Z2>{NUMBER}))?"
-    r"(?:_D(?P<D>\{.*\}))?"
+    r"(?:_H(?P<H>[a-z]\w*?))?(?P<HO>_HO)?(?:_G(?P<G>\d+))?(?:_D(?P<D>\{.*\}))?"
 )
 
 
@@ -105,7 +106,11 @@ def parse(text: str) -> dict[str, Any]:
         fields["feedback"] = True
     if part["BE"]:
         fields["batch"] = "every"
-    for letter, name in (("N", "steps"), ("K", "last_compute_steps")):
+    if part["H"]:
+        fields["history_dtype"] = part["H"]
+    if part["HO"]:
+        fields["history_offload"] = True
+    for letter, name in (("N", "steps"), ("K", "last_compute_steps"), ("G", "signal_stride")):
         if part[letter]:
             fields[name] = int(part[letter])
     if part["Z"]:
@@ -186,6 +191,9 @@ def write(fields: Mapping[str, Any]) -> str:
     text += f"_K{fields['last_compute_steps']}" if fields["last_compute_steps"] else ""
     if fields["start_percent"] or fields["end_percent"] != 1:
         text += f"_Z{_number(fields['start_percent'])}-{_number(fields['end_percent'])}"
+    text += f"_H{fields['history_dtype']}" if fields["history_dtype"] != "model" else ""
+    text += "_HO" if fields["history_offload"] else ""
+    text += f"_G{fields['signal_stride']}" if fields["signal_stride"] != 1 else ""
     if fields["policy"] != DBCache():
         text += "_D" + json.dumps(policy_to_dict(fields["policy"]), separators=(",", ":"))
     return text

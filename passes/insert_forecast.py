@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import operator
 from collections.abc import Mapping
 
@@ -17,7 +18,7 @@ from ..ir.state import StateTensor
 from ..ops.clock import commit_hit, commit_miss, computed_steps, log_step, run_of_hits, times
 from ..ops.cond import materialize, store
 from ..ops.feedback import error_degree, feedback_row, pay_back
-from ..ops.history import by_slot, latest, remember, weighted_sum
+from ..ops.history import by_slot, latest, remember, restored, weighted_sum, wide_sum
 from ..ops.memory import keep
 from ..ops.plan import own_weight, paid_weights, replay_weights
 from .insert_clock import sample_node
@@ -76,6 +77,7 @@ def _learn(program: Program, middle: Middle, index: int) -> StateTensor:
     )
     sampled, last = compute.input(sample.name, sample), compute.state(given)
     before = compute.call(latest, compute.state(history), computed, named="returned_before")
+    before = _restored(compute, before, history, output, cast=True)
     returned, skeletons = compute.outputs[output.name], middle.skeletons[output.name]
     if skeletons is not None:
         returned = compute.call(torch.sub, returned, skeletons[0], named="residual_learned")
@@ -181,15 +183,29 @@ def _remember(
     remembered = compute.state(history)
     if paid is not None and _has_differences(node):
         own, weights = paid
-        value = compute.call(pay_back, value, cached, remembered, weights, own, named="corrected")
+        before = _restored(compute, remembered, history, node, cast=False)
+        value = compute.call(pay_back, value, cached, before, weights, own, named="corrected")
     compute.call(remember, remembered, cached, computed)
     compute.outputs[node.name] = compute.call(materialize, value)
     return history
 
 
 def _history(node: Node, method: Method) -> StateTensor:
-    slots = method.values if _has_differences(node) else 1
-    return StateTensor.like(HistoryKey(node.name).name, node.meta["val"], slots=slots)
+    floating = _has_differences(node)
+    found = StateTensor.like(HistoryKey(node.name).name, node.meta["val"], method.values if floating else 1)
+    if not floating:
+        return found
+    device = torch.device("cpu") if method.offload else found.device
+    return dataclasses.replace(found, dtype=method.dtype or found.dtype, device=device)
+
+
+def _restored(builder: StageBuilder, value: Node, history: StateTensor, node: Node, cast: bool) -> Node:
+    """What was remembered of `node`, where and, with `cast`, as the model computes."""
+    like = node.meta["val"]
+    dtype = like.dtype if cast and history.dtype != like.dtype else None
+    if dtype is None and history.device == like.device:
+        return value
+    return builder.call(restored, value, like.device, dtype)
 
 
 def _replay(middle: Middle, node: Node, weights: Node | None, history: StateTensor | None) -> None:
@@ -199,7 +215,13 @@ def _replay(middle: Middle, node: Node, weights: Node | None, history: StateTens
         skip.outputs[node.name] = skeletons[1]
         return
     given = (weights,) if weights is not None and _has_differences(node) else ()
-    forecast = skip.call(weighted_sum, skip.state(history), *given, named="forecast")
+    remembered = _restored(skip, skip.state(history), history, node, cast=False)
+    like = node.meta["val"]
+    if history.dtype != like.dtype:
+        wide = skip.call(wide_sum, remembered, *given) if given else skip.call(weighted_sum, remembered)
+        forecast = skip.call(restored, wide, like.device, like.dtype, named="forecast")
+    else:
+        forecast = skip.call(weighted_sum, remembered, *given, named="forecast")
     if skeletons is not None:
         forecast = skip.call(torch.add, skeletons[1], forecast)
     elif not given:  # the state itself, which the next computed step writes to

@@ -23,6 +23,7 @@ from ..ir.keys import ValueKey, stage_name
 from ..ir.method import Method
 from ..ir.program import Middle, Partition, Program, Trunk
 from ..ir.stage_builder import Identity, OpaqueValueError, StageBuilder, is_free
+from ..ops.history import every_nth
 
 
 def partition(program: Program) -> Program:
@@ -128,8 +129,14 @@ def _front_residual(
     try:
         builder.copy()[0].value(primary, identity)  # where it has none nothing is left behind
     except OpaqueValueError as error:
-        return value, str(error)
-    return builder.call(torch.sub, value, builder.value(primary, identity), named="residual"), None
+        return _sampled(program, builder, value), str(error)
+    residual = builder.call(torch.sub, value, builder.value(primary, identity), named="residual")
+    return _sampled(program, builder, residual), None
+
+
+def _sampled(program: Program, builder: StageBuilder, signal: Node) -> Node:
+    stride = program.config.signal_stride
+    return signal if stride == 1 else builder.call(every_nth, signal, stride, named="sampled")
 
 
 def _first_norm(program: Program, segment: Segment, builder: StageBuilder) -> Node:

@@ -25,7 +25,8 @@ inline void configure(at::Tensor state, const std::string& text) {
   static const std::regex pattern(
       "F\\d+B\\d+_W(\\d+)M(\\d+)MC(\\d+)_T[01]O[0-9x]+_R([0-9.e+-]+)"
       "(?:_I(\\d+))?(?:_A([0-9.e+-]+))?(?:_S([01]+)([ds]))?(?:_X\\{.*\\})?(?:_LO)?(?:_E)?(?:_BE)?"
-      "(?:_N(\\d+))?(?:_K(\\d+))?(?:_Z([0-9.e+-]+)-([0-9.e+-]+))?(?:_D\\{.*\\})?");
+      "(?:_N(\\d+))?(?:_K(\\d+))?(?:_Z([0-9.e+-]+)-([0-9.e+-]+))?"
+      "(?:_H[a-z]\\w*?)?(?:_HO)?(?:_G\\d+)?(?:_D\\{.*\\})?");
   std::smatch part;
   if (!std::regex_match(text, part, pattern)) throw std::runtime_error("no setting of a package: " + text);
   auto row = state.accessor<double, 1>();

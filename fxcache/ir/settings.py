@@ -16,7 +16,19 @@ from .keys import POLICY, SETTINGS
 from .state import StateTensor
 
 # Fields that the graph is made of. k, how many values are remembered, follows from the forecaster.
-IN_GRAPH = ("fn_compute_blocks", "bn_compute_blocks", "level", "forecaster", "policy", "feedback", "batch")
+IN_GRAPH = (
+    "fn_compute_blocks",
+    "bn_compute_blocks",
+    "level",
+    "forecaster",
+    "policy",
+    "feedback",
+    "batch",
+    "history_dtype",
+    "history_offload",
+    "signal_stride",
+)
+HISTORY = ("history_dtype", "history_offload")  # of these, those that hold with plans, too
 WAY_OUT = "Give this config to fxcache.transform(), or to fxcache.export()."
 
 
@@ -125,16 +137,21 @@ def reconfigured(config: CacheConfig, wanted: CacheConfig, model: str) -> CacheC
     if not config.enabled:
         config = config.replace(enabled=True)
     if wanted.plans:
+        _require_in_graph(config, wanted, HISTORY)
         return replanned(config, wanted.plans, model)
     if config.plans:
         raise GraphSettingError("plans", (), f"and this graph follows plans. {WAY_OUT}")
-    for name in IN_GRAPH:
+    _require_in_graph(config, wanted, IN_GRAPH)
+    return wanted
+
+
+def _require_in_graph(config: CacheConfig, wanted: CacheConfig, names: Sequence[str]) -> None:
+    for name in names:
         if _in_graph(config, name) != _in_graph(wanted, name):
             there, given = getattr(config, name), getattr(wanted, name)
             raise GraphSettingError(
                 name, given, f"is part of the graph, and this one was made with {there!r}. {WAY_OUT}"
             )
-    return wanted
 
 
 def require_made_for(plans: Sequence[Plan], model: str) -> None:

@@ -13,7 +13,7 @@ def remember(history: Tensor, value: Tensor, computed: Tensor) -> None:
     """Write `value` into its slot of `history`, in place of the oldest.
 
     Args:
-        history: [k, ...] of the value's dtype; written.
+        history: [k, ...] of the value's dtype, or another; written.
         value: [...], the value at this step.
         computed: 0-dim, how many steps of the trajectory were computed before this one.
 
@@ -31,7 +31,10 @@ def remember(history: Tensor, value: Tensor, computed: Tensor) -> None:
         history[0].copy_(value)
         return
     slot = computed.to(torch.int64).remainder(slots).reshape(1).to(history.device)
-    history.index_copy_(0, slot, value.unsqueeze(0))
+    value = value.to(device=history.device, dtype=history.dtype).unsqueeze(0)
+    if history.dtype.itemsize == 1:  # there is no such operator of float8
+        history, value = history.view(torch.uint8), value.view(torch.uint8)
+    history.index_copy_(0, slot, value)
 
 
 def by_slot(weights: Tensor, computed: Tensor) -> Tensor:
@@ -75,6 +78,33 @@ def latest(history: Tensor, computed: Tensor) -> Tensor:
     return history.index_select(0, slot).squeeze(0)
 
 
+def restored(history: Tensor, device: torch.device, dtype: torch.dtype | None = None) -> Tensor:
+    """What is remembered elsewhere, or in another dtype, as it is computed with.
+
+    Args:
+        history: [k, ...], or a value of it. device, dtype: those of the model; None leaves it.
+
+    Example:
+        >>> import torch
+        >>> from fxcache.ops.history import restored
+        >>> restored(torch.ones(1, 2, dtype=torch.bfloat16), torch.device("cpu"), torch.float32)
+        tensor([[1., 1.]])
+    """
+    return history.to(device=device, dtype=history.dtype if dtype is None else dtype)
+
+
+def every_nth(value: Tensor, stride: int) -> Tensor:
+    """Every n-th token of [batch, tokens, ...], a copy; all of what has no tokens.
+
+    Example:
+        >>> import torch
+        >>> from fxcache.ops.history import every_nth
+        >>> every_nth(torch.arange(5.0).reshape(1, 5, 1), 2).flatten()
+        tensor([0., 2., 4.])
+    """
+    return value[:, ::stride].contiguous() if value.dim() > 2 else value
+
+
 def weighted_sum(history: Tensor, weights: Tensor | None = None) -> Tensor:
     """The sum of the values in `history` by `weights`; the only value, where there is one slot.
 
@@ -107,7 +137,7 @@ def wide_sum(history: Tensor, weights: Tensor) -> Tensor:
         >>> wide_sum(torch.ones(2, 1, dtype=torch.bfloat16), torch.tensor([2.0, -0.5]))
         tensor([1.5000])
     """
-    wide = torch.promote_types(history.dtype, torch.float32)
+    wide = torch.float32 if history.dtype.itemsize < 4 else history.dtype
     weights = weights.to(device=history.device, dtype=wide)
     nothing = torch.zeros((), dtype=wide, device=history.device)
     total: Tensor | None = None

@@ -218,7 +218,7 @@ def measured_nodes(program: Program) -> dict[str, list[str]]:
     """For each value of the captured graph, the state tensors of its shape, or of several such."""
     nodes: dict[str, list[str]] = {}
     for segment in program.segments:
-        if segment.fn and program.config.policy.signal == "residual":
+        if segment.fn and program.config.policy.signal == "residual" and program.config.signal_stride == 1:
             primary = segment.blocks[segment.fn - 1].primary
             assert primary is not None
             nodes.setdefault(primary.name, []).append(StateKey("previous", segment.index).name)
