@@ -3,8 +3,8 @@
     python -m bench.probes                 # the embedded model, 28 steps
 
 A prototype beside fxcache: the model's output is forecast from the last two (or three) computed ones, at
-schedules known beforehand, in a closed loop. Prints PSNR in dB to the plain pictures, mean / worst, on seeds from
-2000.
+schedules known beforehand, in a closed loop. Prints PSNR in dB to the plain pictures, mean / worst, on seeds
+from 2000.
 
 line        by the number of the step, with no look at the front (TaylorSeer of order 1)
 dicache     y2 + g (y1 - y2), g = |f - f2| / |f1 - f2| within 1 to 1.5 (DiCache, arXiv 2508.17356); 1 is the
