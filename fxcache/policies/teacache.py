@@ -23,7 +23,7 @@ class TeaCache(Policy):
 
     m is the first norm of the first block, modulated by the timestep: what its first projection is given. It
     needs no block. The last step, which TeaCache always computes, is one for `steps_mask`. Source: TeaCache
-    (arXiv 2411.19108), equations 4 to 6.
+    (arXiv 2411.19108).
 
     coefficients: of the polynomial p, the highest power first, as in the makers' tables and `numpy.poly1d`;
         (1, 0) takes changes as they are. `fxcache.calibrate` finds those of a model.
