@@ -13,7 +13,7 @@ from torch import Tensor
 from torch.fx import Node
 
 from ..errors import ConfigError
-from ..ir.keys import StateKey, ValueKey
+from ..ir.keys import StateKey, ValueKey, ValueKind
 from ..ir.method import Method
 from ..ir.program import Middle, Program, Trunk
 from ..ir.settings import initial_rows
@@ -122,14 +122,14 @@ class _Measurement:
 
     def _compare(self, signal: Node) -> Node:
         builder, policy, index = self.trunk.builder, self.policy, self.index
-        value, kind = signal, policy.signal
+        value, kind = signal, self._kind()
         if type(policy).view is not Policy.view:
             if self.program.timestep is None:
                 raise ConfigError("policy", policy, "needs a timestep, and this model takes none")
             self._fix_sizes(signal)
             at = builder.call(progress, self.now, named="at")
             value = builder.call(policy.view, signal, at, named="view")
-        elif kind == "sample" and policy.against == "last":
+        elif policy.signal == "sample" and policy.against == "last":
             last = builder.state(StateTensor.like(LAST_SAMPLE.name, signal.meta["val"]))
             return builder.call(self._measure(), signal, last, named="change")
         slots = None
@@ -138,13 +138,17 @@ class _Measurement:
         name = StateKey("previous", index).name
         previous = StateTensor.like(name, value.meta["val"], slots=slots)
         self.state.append(previous)
-        handed = ValueKey("view" if value is not signal or kind == "sample" else kind, index)  # type: ignore[arg-type]
+        handed = ValueKey(kind if value is signal else "view", index)
         builder.outputs[handed.name] = value
         self._remember(previous, handed, value)
         before = builder.state(previous)
         if policy.against == "forecast":
             before = self._forecast(before)
         return builder.call(self._measure(), value, before, named="diff")
+
+    def _kind(self) -> ValueKind:
+        """As what the signal is handed on."""
+        return "residual" if self.policy.signal == "residual" else "norm" if self.trunk.signal else "view"
 
     def _fix_sizes(self, signal: Node) -> None:
         """Let the graph be for the sizes that the policy's view of the signal needs."""

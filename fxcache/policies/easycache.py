@@ -17,9 +17,9 @@ class EasyCache(Policy):
 
     x is the model's first input and v its first output; `k = mean|v_c - v_b| / mean|x_c - x_b|` of the last
     two computed steps b and c. It needs no block, and no table. Needs level="output". Source: EasyCache
-    (arXiv 2507.02860), whose equation 6 has k; it computes the first steps, which are the warmup here, and the last
-    one, which is one for `steps_mask`. EasyCache replays `v_c - x_c`; what is replayed here is the
-    forecaster's.
+    (arXiv 2507.02860), whose equation 6 has k. It computes the first steps, which are the warmup here, and
+    the last one, for which there is `last_compute_steps`; it replays `v_c - x_c`, in place of which the
+    forecaster's value stands here.
 
     Example:
         >>> import torch

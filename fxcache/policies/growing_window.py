@@ -17,8 +17,8 @@ class GrowingWindow(Policy):
     """0 within a window and infinite at its end; each window that ends makes the next one longer.
 
     A window of w has `floor(w) - 1` hits and then a computed step. Any threshold above 0 will do. Source: the
-    schedule of Spectrum (arXiv 2603.01623), as its code has it: with a warmup of 5, growth 0.75 computes 14 of 50
-    steps and 3 computes 10.
+    schedule of Spectrum (arXiv 2603.01623), as its code has it: with a warmup of 5, growth 0.75 computes 14
+    of 50 steps and 3 computes 10.
 
     window: length of the first, 2 or more. growth: by how much each is longer than the one before, 0 or more.
 

@@ -19,8 +19,8 @@ class MagCache(Policy):
     """The sum, since the last computed step c, of `|1 - r_(c+1) ... r_t|` for each hit t and this step.
 
     r_t is by how much the size of what is cached changes from step t - 1 to t, measured beforehand. It looks
-    at nothing in a run, and needs no block. Source: MagCache (arXiv 2506.09045), as its code and diffusers have it; its K is
-    `max_continuous_cached_steps`, and its retention the warmup.
+    at nothing in a run, and needs no block. Source: MagCache (arXiv 2506.09045), as its code and
+    diffusers have it; its K is `max_continuous_cached_steps`, and its retention the warmup.
 
     ratios: r of each step, the first one's is not used; the steps beyond count as 1. `fxcache.calibrate`
         finds those of a model, [1.0] will do before. `resampled` makes them fit another number of steps.

@@ -21,8 +21,8 @@ class SeaCache(Policy):
 
     The filter's gain along each axis of the grid is `(1-s) S / ((1-s)^2 S + s^2)`, `S = 1 / |frequency|^p`,
     with the noise level s; the product over axes has the mean 1. It needs no block, but the grid of the
-    latents and a timestep that tells s. Source: SeaCache (arXiv 2602.18993), whose equation 7 has the mean; its end steps
-    are for `steps_mask`, its `residual_order=1` is TaylorSeer.
+    latents and a timestep that tells s. Source: SeaCache (arXiv 2602.18993), whose equation 7
+    has the mean, and diffusers; its end steps are `last_compute_steps`, its `residual_order=1` is TaylorSeer.
 
     power: p. full_noise: the timestep at which s is 1: 1000 for most models, 1 for those that take fractions.
     grid: (height, width) or (frames, height, width) of latents that come as tokens, [batch, tokens,

@@ -22,8 +22,8 @@ class TeaCache(Policy):
     """The sum, since the last computed step, of `p(mean|m_t - m_(t-1)| / mean|m_(t-1)|)`.
 
     m is the first norm of the first block, modulated by the timestep: what its first projection is given. It
-    needs no block. The last step, which TeaCache always computes, is one for `steps_mask`. Source: TeaCache
-    (arXiv 2411.19108).
+    needs no block. The last step, which TeaCache always computes, is one for `last_compute_steps`. Source:
+    TeaCache (arXiv 2411.19108).
 
     coefficients: of the polynomial p, the highest power first, as in the makers' tables and `numpy.poly1d`;
         (1, 0) takes changes as they are. `fxcache.calibrate` finds those of a model.
