@@ -53,7 +53,7 @@ def measure_signal(program: Program) -> Program:
         >>> cached = fxcache.transform(model, config, example_inputs=inputs)
         >>> program = insert_clock(partition(cached.graph.program.replace(state=())))
         >>> [tensor.name for tensor in measure_signal(program).state[3:]]
-        ['previous_0', 'policy_0', 'memory_0']
+        ['previous_0', 'memory_0']
     """
     assert program.partition is not None
     program = program.replace(partition=program.partition.copy())

@@ -61,7 +61,7 @@ class FakeResults:
         ((2, 3), None, 1)
     """
 
-    def __init__(self, limit: int = 4096) -> None:
+    def __init__(self, limit: int = 1024) -> None:
         self._limit = limit
         self._results: dict[Key, Result] = {}
         self._known: dict[Key, object] = {}
@@ -79,6 +79,11 @@ class FakeResults:
         if len(self._known) >= self._limit // 16:
             self._known.clear()
         return self._known.setdefault(facts, object())
+
+    def clear(self) -> None:
+        """Forget all."""
+        self._results.clear()
+        self._known.clear()
 
     def __len__(self) -> int:
         return len(self._results)

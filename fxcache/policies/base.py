@@ -26,6 +26,12 @@ class Progress(NamedTuple):
 
     step: number of this step, from 0. run: hits right before it. computed: steps computed so far.
     timestep: the model's own, as it is given; of a model without one a huge number.
+
+    Example:
+        >>> import torch
+        >>> from fxcache.policies import Progress
+        >>> Progress(*torch.tensor([5.0, 2.0, 3.0, 500.0])).run
+        tensor(2.)
     """
 
     step: Tensor
@@ -54,6 +60,11 @@ class Seen(NamedTuple):
 
     signal: how far the signal moved since the step before. change: the relative L1 change of what is cached;
     ratio: how many times as large it is; both without the last step.
+
+    Example:
+        >>> from fxcache.policies import Seen
+        >>> Seen(ratio=[(0.98, 0.95)]).change
+        ()
     """
 
     signal: Sequence[Sequence[float]] = ()
@@ -66,6 +77,13 @@ class Decision(NamedTuple):
 
     number: 0-dim float32; the step may be a hit where it is below the threshold R, and NaN never is.
     if_hit, if_computed: what to remember then, [m] float32.
+
+    Example:
+        >>> import torch
+        >>> from fxcache.policies import Decision
+        >>> nothing = torch.zeros(0)
+        >>> Decision(torch.tensor(0.25), nothing, nothing).number
+        tensor(0.2500)
     """
 
     number: Tensor

@@ -71,7 +71,7 @@ class MagCache(Policy):
         Example:
             >>> from fxcache import MagCache
             >>> MagCache(ratios=(1, 0.9, 0.8)).resampled(5).ratios
-            (1.0, 0.9, 0.9, 0.8, 0.8)
+            (1.0, 1.0, 0.9, 0.8, 0.8)
         """
         if steps == 1:
             return MagCache(self.ratios[-1:])

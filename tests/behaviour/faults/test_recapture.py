@@ -17,6 +17,7 @@ from torch._subclasses import FakeTensorMode
 import fxcache
 from fxcache.capture.symbolic_reads import ReadEnv
 from fxcache.errors import CaptureError, PassthroughWarning, RecaptureWarning, TooManyCapturesError
+from fxcache.ir.fake_results import RESULTS
 from tests.behaviour.faults.base import EAGER, NEVER, WIDTH, Base, build, sample
 
 
@@ -164,6 +165,7 @@ def test_values_that_come_again_are_served_and_the_least_used_graph_goes() -> No
 
 def objects() -> int:
     FakeTensorMode.cache_clear()  # torch's own, of what operators return for each shape
+    RESULTS.clear()  # and ours, which is bounded
     gc.collect()
     return len(gc.get_objects())
 
