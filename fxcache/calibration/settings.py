@@ -98,7 +98,7 @@ class _Trials:
         (cached,) = self.cached({name: watching}).values()
         found = []
         for run in range(self._sampler.runs):
-            for context in self.draw(run, {name: cached}):
+            for context in self.draw(run, {name: cached})[0]:
                 diffs = [context.residual_diffs.get(step, math.nan) for step in range(context.steps)]
                 found.append(diffs[1 + ahead :])
             progress.add(1)
@@ -114,8 +114,10 @@ class _Trials:
         """How many there are."""
         return self._sampler.runs
 
-    def draw(self, run: int, cached: Mapping[str, CachedTransformer]) -> list[ContextStats]:
-        """Do a run; what was cached in it."""
+    def draw(self, run: int, cached: Mapping[str, CachedTransformer]) -> tuple[list[ContextStats], int]:
+        """Do a run; what was cached in it, and how often a denoiser was called."""
+        calls = []
+        hooks = [m.register_forward_pre_hook(lambda *_: calls.append(1)) for m in cached.values()]
         for model in cached.values():
             model.reset()
         if run < len(self._noise.states):
@@ -125,7 +127,9 @@ class _Trials:
         if run == len(self._noise.states) - 1:
             self._noise.done()
         self._noise.restore()
-        return [context for model in cached.values() for context in model.stats().contexts.values()]
+        for hook in hooks:
+            hook.remove()
+        return [c for model in cached.values() for c in model.stats().contexts.values()], len(calls)
 
 
 def _threshold(
@@ -135,33 +139,44 @@ def _threshold(
     cached = trials.cached(configs)
     runs = min(trials.runs, TRIALS)
 
-    def reached(threshold: float) -> float:
+    def reached(threshold: float) -> float | None:
+        """Times fewer FLOPs; None where a run went astray, so that the cache took it for several."""
         progress.say(f"threshold {threshold:g}")
         done = saved = 0.0
+        whole = True
         for model in cached.values():
             model.configure(residual_diff_threshold=threshold)
         for run in range(runs):
-            for context in trials.draw(run, cached):
-                step = _work(context)
-                done, saved = done + step[0], saved + step[1]
+            found, calls = trials.draw(run, cached)
+            whole = whole and sum(context.steps for context in found) == calls
+            for context in found:
+                work = _work(context)
+                done, saved = done + work[0], saved + work[1]
             progress.add(1)
-        return (done + saved) / done
+        return (done + saved) / done if whole else None
 
-    low, high = math.log10(LEAST), math.log10(MOST)
     most = reached(MOST)
-    if most < NEAR * speedup:
+    if most is not None and most < NEAR * speedup:
         raise CalibrationError(
             f"no threshold makes {next(iter(configs.values()))} {speedup:g} times faster: {most:.2f} is all "
             "that its limits allow",
             "Raise max_cached_steps or max_continuous_cached_steps, or lower max_warmup_steps.",
         )
-    best = MOST
+    best = None if most is None else MOST
+    low, high = math.log10(LEAST), math.log10(MOST)
     for _ in range(HALVINGS):
         middle = float(f"{10 ** ((low + high) / 2):.4g}")
-        if reached(middle) >= NEAR * speedup:
-            best, high = middle, math.log10(middle)
-        else:
+        now = reached(middle)
+        if now is not None and now < NEAR * speedup:
             low = math.log10(middle)
+            continue
+        high = math.log10(middle)
+        best = middle if now is not None else best
+    if best is None or math.log10(best) > high:  # what is faster goes astray
+        raise CalibrationError(
+            f"at {speedup:g} times the speed the runs of {next(iter(configs.values()))} go astray",
+            "Ask for less, or take another policy or forecaster.",
+        )
     return best
 
 

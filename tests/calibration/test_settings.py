@@ -99,6 +99,18 @@ def test_a_pipeline_with_two_denoisers_gets_two_settings() -> None:
     assert cached.transformer.stats().cached + cached.transformer_2.stats().cached > 0
 
 
+def test_runs_that_go_astray_are_no_way_to_save() -> None:
+    """What the cache takes for a new run looks like a run of few steps."""
+
+    def turning(model: nn.Module, i: int) -> Tensor:
+        times = [*timesteps(STEPS)[:8], *timesteps(STEPS)[:4]]
+        with torch.no_grad():
+            return torch.stack([model(x, t) for x, t in zip(latents(STEPS, i), times, strict=True)])
+
+    with pytest.raises(CalibrationError, match="go astray"):
+        fxcache.calibrate(toy(), run=turning, runs=1, speedup=1.5, config=free(EasyCache()), **QUIET)
+
+
 def test_what_cannot_be_found_is_refused() -> None:
     limited = CacheConfig(fn_compute_blocks=1, max_warmup_steps=2, max_cached_steps=1)
     with pytest.raises(CalibrationError, match="is all that its limits allow"):
