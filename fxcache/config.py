@@ -338,7 +338,7 @@ class CacheConfig:
         """Read a YAML file, or YAML text: a mapping of the fields, or the notation.
 
         Raises:
-            ConfigError: it holds neither. And what `from_dict` and `from_string` raise.
+            ConfigError: it holds neither, or cannot be read. And what `from_dict` and `from_string` raise.
 
         Example:
             >>> from fxcache import CacheConfig
@@ -350,7 +350,10 @@ class CacheConfig:
 
         path = Path(source)
         is_file = isinstance(source, Path) or ("\n" not in source and path.suffix in (".yaml", ".yml"))
-        fields = yaml.safe_load(path.read_text() if is_file else str(source))
+        try:
+            fields = yaml.safe_load(path.read_text() if is_file else str(source))
+        except (OSError, yaml.YAMLError) as error:
+            raise ConfigError("from_yaml", source, f"be readable: {error}") from error
         if isinstance(fields, str):
             return cls.from_string(fields)
         if not isinstance(fields, Mapping):
@@ -371,8 +374,8 @@ def _of_plan(plan: Plan) -> dict[str, Any]:
 
 
 def as_config(value: ConfigLike) -> CacheConfig:
-    """The config that a user means: a config, a plan or several, the notation, the path of a plan's file, a
-    mapping, or None for the defaults.
+    """The config that a user means: a config, a plan or several, the notation, the path of a plan's file or a
+    YAML file, a mapping, or None for the defaults.
 
     Raises:
         ConfigError: it is none of these. PlanError: the file holds no plan. And what building one raises.
@@ -388,6 +391,8 @@ def as_config(value: ConfigLike) -> CacheConfig:
         return CacheConfig.from_plans(value)
     if isinstance(value, Path) or (isinstance(value, str) and value.endswith(".json")):
         return CacheConfig.from_plans(Plan.load(value))
+    if isinstance(value, str) and value.endswith((".yaml", ".yml")):
+        return CacheConfig.from_yaml(value)
     if isinstance(value, str):
         return CacheConfig.from_string(value)
     if isinstance(value, Mapping):

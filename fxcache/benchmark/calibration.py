@@ -1,4 +1,4 @@
-"""From the options of `fxcache calibrate` to a plan, and to a picture of what it does."""
+"""From the options of `fxcache calibrate` to a plan, or a setting, and to a picture of what it does."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import yaml
 from PIL import Image
 from torch import nn
 
@@ -15,7 +16,9 @@ from ..api.transform import transform
 from ..calibration.calibrate import calibrate
 from ..calibration.frontier import Frontier
 from ..calibration.results import MOST, pictures, psnr
+from ..config import CacheConfig, as_config
 from ..plans import Plan
+from ..runtime.cached_transformer import CachedTransformer
 from .errors import BenchmarkError
 from .machine import command
 from .prompts import Prompt, expand, read_prompts
@@ -36,6 +39,7 @@ class CalibrationOptions:
     steps: int
     speedups: tuple[float, ...] = ()
     psnr: float | None = None
+    config: str | None = None
     prompts: Path | None = None
     runs: int | None = None
     first_seed: int = FIRST_SEED
@@ -48,9 +52,10 @@ class CalibrationOptions:
 
 @dataclass(frozen=True)
 class Calibrated:
-    """What was made. plans: by the file that each is in. drawn: the pictures, and the frontier if several."""
+    """What was made. files: plans, or a setting, by the file that each is in. drawn: the pictures, and the
+    frontier if several."""
 
-    plans: Mapping[Path, Plan]
+    files: Mapping[Path, Plan | CacheConfig]
     drawn: tuple[Path, ...]
     text: str
 
@@ -77,21 +82,27 @@ def run_calibration(options: CalibrationOptions) -> Calibrated:
     )
     if len(options.speedups) == 1 and options.psnr is None:
         asked["speedup"] = options.speedups[0]
+    if options.config is not None:
+        asked["config"] = as_config(options.config).for_steps(options.steps)
     found = calibrate(
         model, run=run, runs=runs, search=options.search, checkpoint=options.checkpoint, **asked
     )
-    plans = _saved(found, options.out)
+    files = _saved(found, options.out)
     drawn = [
-        _draw(subject, name, model, plan, prompts[-1], options.steps, file) for file, plan in plans.items()
+        _draw(subject, name, model, used, prompts[-1], options.steps, file) for file, used in files.items()
     ]
     text = str(found)
     if isinstance(found, Frontier):
         drawn.append(found.plot(options.out.with_suffix(".frontier.png")))
-    return Calibrated(plans, tuple(drawn), text)
+    return Calibrated(files, tuple(drawn), text)
 
 
-def _saved(found: Plan | Frontier, out: Path) -> dict[Path, Plan]:
-    """Write one file, or one for each speedup: `plan-2.55x.json`."""
+def _saved(found: Plan | Frontier | CacheConfig, out: Path) -> dict[Path, Plan | CacheConfig]:
+    """Write one file, or one for each speedup: `plan-2.55x.json`. A setting is YAML."""
+    if isinstance(found, CacheConfig):
+        out.parent.mkdir(parents=True, exist_ok=True)
+        out.write_text(yaml.safe_dump(found.to_dict(), sort_keys=False))
+        return {out: found}
     if isinstance(found, Plan):
         return {found.save(out): found}
     plans = [plan for plan in found.plans if isinstance(plan, Plan)]
@@ -99,22 +110,29 @@ def _saved(found: Plan | Frontier, out: Path) -> dict[Path, Plan]:
 
 
 def _draw(
-    subject: Subject, name: str, model: nn.Module, plan: Plan, prompt: Prompt, steps: int, file: Path
+    subject: Subject,
+    name: str,
+    model: nn.Module,
+    used: Plan | CacheConfig,
+    prompt: Prompt,
+    steps: int,
+    file: Path,
 ) -> Path:
-    """One run that was held out: plain, planned, and the difference amplified."""
+    """One run, of plans one that was held out: plain, cached, and the difference amplified."""
     import matplotlib.figure
 
     subject.use({name: model})
     (plain,) = subject.draw([prompt], steps)
-    subject.use({name: transform(model, plan)})
-    (planned,) = subject.draw([prompt], steps)
+    cached = transform(model, used)
+    subject.use({name: cached})
+    (drawn,) = subject.draw([prompt], steps)
     subject.use({name: model})
-    (before,), (after,) = pictures([plain]), pictures([planned])
+    (before,), (after,) = pictures([plain]), pictures([drawn])
     (decibels,) = psnr([before], [after])
     difference = ((after - before).abs() * AMPLIFIED).clamp(max=1)
     figure = matplotlib.figure.Figure(figsize=(9, 3.4), layout="constrained")
     found = f"{decibels:.1f} dB" if decibels < MOST else "equal"
-    done = f"{plan.speedup:.2f}x fewer FLOPs, {found}"
+    done = f"{_speedup(used, cached):.2f}x fewer FLOPs, {found}"
     shown = {"every step computed": before, done: after, f"difference x {AMPLIFIED}": difference}
     for axis, (title, image) in zip(figure.subplots(1, 3), shown.items(), strict=True):
         axis.imshow(image, interpolation="nearest")
@@ -124,6 +142,16 @@ def _draw(
     return file.with_suffix(".png")
 
 
+def _speedup(used: Plan | CacheConfig, cached: CachedTransformer) -> float:
+    """Times fewer FLOPs: as the plan says, or as the run had it."""
+    if isinstance(used, Plan):
+        return used.speedup
+    contexts = cached.stats().contexts.values()
+    done = sum(c.flops_done or c.steps - len(c.cached_steps) for c in contexts)
+    saved = sum(c.flops_saved or len(c.cached_steps) for c in contexts)
+    return (done + saved) / done
+
+
 def made_by(options: CalibrationOptions) -> str:
     """What to type to make the plan anew."""
     typed: list[tuple[str, object]] = [
@@ -131,6 +159,7 @@ def made_by(options: CalibrationOptions) -> str:
         ("--steps", options.steps),
         *(("--speedup", f"{s:g}") for s in options.speedups),
         ("--psnr", options.psnr),
+        ("--config", options.config),
         ("--prompts", options.prompts),
         ("--runs", options.runs),
         ("--no-search", not options.search),

@@ -35,6 +35,10 @@ FILE = click.Path(path_type=Path)
     help="Times fewer FLOPs; several for a frontier. [2.5]",
 )
 @click.option("--psnr", type=float, help="In place of a speedup: the fastest plan of so many dB.")
+@click.option(
+    "--config",
+    help="In place of a plan: find the threshold of this cache setting, and the numbers of its policy.",
+)
 @click.option("--search/--no-search", default=True, help="Search the schedule, or take that of a formula.")
 @click.option("--checkpoint", type=FILE, help="Keep the plain runs here: an interrupted calibration goes on.")
 @click.option("--device", type=DEVICE, help="Default: the GPU, else the CPU.")
@@ -42,11 +46,14 @@ FILE = click.Path(path_type=Path)
 @click.option(
     "--arg", "arguments", multiple=True, metavar="NAME=VALUE", help="Argument of the pipeline's call."
 )
-@click.option("--out", default="plan.json", show_default=True, type=FILE)
-def calibrate(out: Path, speedups: tuple[float, ...], psnr: float | None, **options: Any) -> None:
+@click.option("--out", type=FILE, help="[plan.json; with --config setting.yaml]")
+def calibrate(
+    out: Path | None, speedups: tuple[float, ...], psnr: float | None, config: str | None, **options: Any
+) -> None:
     """Fit a plan: which steps to compute, and what the others are made of.
 
-    Writes the plan, one for each speedup, and beside it a picture: plain, planned, and their difference.
+    Writes the plan, one for each speedup, and beside it a picture: plain, planned, and their difference. With
+    --config it writes a setting (YAML) that has a threshold for the speedup.
     Use it wherever a command takes --config, or with fxcache.transform(pipe, "plan.json").
     """
     from ..benchmark.calibration import CalibrationOptions, made_by, run_calibration
@@ -55,12 +62,15 @@ def calibrate(out: Path, speedups: tuple[float, ...], psnr: float | None, **opti
         raise click.UsageError("give --speedup or --psnr, not both")
     arguments = named_values(options.pop("arguments"))
     wanted = () if psnr is not None else speedups or (2.5,)
-    asked = CalibrationOptions(out=out, speedups=wanted, psnr=psnr, arguments=arguments, **options)
+    named = out or Path("plan.json" if config is None else "setting.yaml")
+    asked = CalibrationOptions(
+        out=named, speedups=wanted, psnr=psnr, config=config, arguments=arguments, **options
+    )
 
     def run() -> None:
         made = run_calibration(asked)
         click.echo(made.text)
-        for file in (*made.plans, *made.drawn):
+        for file in (*made.files, *made.drawn):
             click.echo(f"wrote {file}")
         click.echo(f"made by: {made_by(asked)}")
 

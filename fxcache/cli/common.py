@@ -16,7 +16,7 @@ from ..config import CacheConfig, as_config
 from ..errors import FxcacheError
 
 DEFAULT_CONFIG = "F1B0_W4M0MC3_T1O1_R0.12"
-CONFIG_HELP = "Cache setting in the notation, or the file of a plan (plan.json)."
+CONFIG_HELP = "Cache setting in the notation, or a file: of a plan (plan.json), or a setting (setting.yaml)."
 
 
 def read_config(text: str, steps: int) -> CacheConfig:

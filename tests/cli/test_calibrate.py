@@ -10,6 +10,7 @@ from PIL import Image
 
 import fxcache
 from fxcache.cli import main
+from fxcache.config import as_config
 
 
 def calibrate(*words: str | Path) -> Result:
@@ -39,6 +40,19 @@ def test_several_speedups_are_a_frontier(tmp_path: Path) -> None:
     assert "4 of 8" in done.output and "2 of 8" in done.output
 
 
+def test_a_setting_is_yaml_that_every_command_takes(tmp_path: Path) -> None:
+    out = tmp_path / "setting.yaml"
+    asked = 'F0B0_W2M0MC0_T1O1_R0_LO_E_D{"name":"magcache","ratios":[1.0]}'
+    words = ("--steps", 8, "--runs", 2, "--speedup", 1.5)
+    done = calibrate(*words, "--config", asked, "--out", out)
+    assert done.exit_code == 0, done.output
+    found = fxcache.CacheConfig.from_yaml(out)
+    assert len(found.policy.ratios) == 8 and found.residual_diff_threshold > 0  # type: ignore[attr-defined]
+    assert as_config(str(out)) == found and str(found) in done.output
+    assert out.with_suffix(".png").exists()
+    assert f"--config '{asked}'" in done.output
+
+
 @pytest.mark.parametrize(
     ("words", "says"),
     [
@@ -46,6 +60,9 @@ def test_several_speedups_are_a_frontier(tmp_path: Path) -> None:
         (("--speedup", "2", "--psnr", "40"), "not both"),
         (("--model", "nowhere"), "nowhere"),
         (("--prompts", "nowhere.txt"), "nowhere.txt"),
+        (("--config", "F8"), "F8"),
+        (("--config", "nowhere.yaml"), "nowhere.yaml"),
+        (("--config", "2x@4"), "has no threshold to find"),
     ],
 )
 def test_a_mistake_is_one_line(words: tuple[str, ...], says: str, tmp_path: Path) -> None:
