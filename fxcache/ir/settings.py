@@ -28,6 +28,7 @@ IN_GRAPH = (
     "history_offload",
     "signal_stride",
 )
+DEFAULT = CacheConfig()
 HISTORY = ("history_dtype", "history_offload")  # of these, those that hold with plans, too
 WAY_OUT = "Give this config to fxcache.transform(), or to fxcache.export()."
 
@@ -137,7 +138,8 @@ def reconfigured(config: CacheConfig, wanted: CacheConfig, model: str) -> CacheC
     if not config.enabled:
         config = config.replace(enabled=True)
     if wanted.plans:
-        _require_in_graph(config, wanted, HISTORY)
+        said = [name for name in HISTORY if getattr(wanted, name) != getattr(DEFAULT, name)]
+        _require_in_graph(config, wanted, said)  # a plan itself says nothing of them
         return replanned(config, wanted.plans, model)
     if config.plans:
         raise GraphSettingError("plans", (), f"and this graph follows plans. {WAY_OUT}")

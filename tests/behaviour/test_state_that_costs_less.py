@@ -148,6 +148,9 @@ def test_they_are_part_of_the_graph_and_of_the_notation() -> None:
     planned = fxcache.transform(toy(), PLAN)
     with pytest.raises(GraphSettingError, match="history_dtype"):
         planned.configure(PLAN.replace(history_dtype="float8"))
+    other = fxcache.transform(toy(), PLAN.replace(history_dtype="float8"))
+    other.configure(CacheConfig.from_string("P10K6"))  # which says nothing of it
+    assert other.cache_config.history_dtype == "float8"
     for field, value in (("history_dtype", "int8"), ("history_offload", 1), ("signal_stride", 0)):
         with pytest.raises(ConfigError, match=field):
             CacheConfig(**{field: value})  # type: ignore[arg-type]
