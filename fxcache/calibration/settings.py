@@ -91,9 +91,13 @@ class _Trials:
             policy, ahead = config.policy.plain(), 0
         else:
             policy, ahead = Watch(what), 1  # type: ignore[arg-type]
-        free = {"max_cached_steps": None, "max_continuous_cached_steps": None, "steps_mask": None}
-        watching = config.replace(
-            policy=policy, residual_diff_threshold=0.0, max_warmup_steps=0, batch="mean", **free
+        watching = CacheConfig(  # every step is looked at, and computed
+            fn_compute_blocks=config.fn_compute_blocks,
+            bn_compute_blocks=config.bn_compute_blocks,
+            level=config.level,
+            policy=policy,
+            max_warmup_steps=0,
+            residual_diff_threshold=0.0,
         )
         (cached,) = self.cached({name: watching}).values()
         found = []
@@ -122,13 +126,15 @@ class _Trials:
             model.reset()
         if run < len(self._noise.states):
             self._noise.rewind(run)
-        with torch.no_grad():
-            self._sampler.draw(run, {**self._sampler.denoisers, **cached})
-        if run == len(self._noise.states) - 1:
-            self._noise.done()
-        self._noise.restore()
-        for hook in hooks:
-            hook.remove()
+        try:
+            with torch.no_grad():
+                self._sampler.draw(run, {**self._sampler.denoisers, **cached})
+            if run == len(self._noise.states) - 1:
+                self._noise.done()
+        finally:
+            self._noise.restore()
+            for hook in hooks:
+                hook.remove()
         return [c for model in cached.values() for c in model.stats().contexts.values()], len(calls)
 
 

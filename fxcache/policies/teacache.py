@@ -61,6 +61,8 @@ class TeaCache(Policy):
             for xs, ys in zip(seen.signal, seen.change, strict=True)
             for x, y in zip(xs, ys, strict=False)
         ]
+        if not pairs:  # runs of two steps
+            return self
         x, y = numpy.array(pairs).T
         return TeaCache(tuple(numpy.polyfit(x, y, min(DEGREE, len(pairs) - 1)).tolist()))
 

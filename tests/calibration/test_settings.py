@@ -13,6 +13,7 @@ import fxcache
 from fxcache import CacheConfig, DBCache, EasyCache, MagCache, Policy, TaylorSeer, TeaCache
 from fxcache.calibration.watch import Watch
 from fxcache.errors import CalibrationError, ConfigError
+from fxcache.policies import Seen
 from tests.behaviour.pipelines.build import WAN
 from tests.behaviour.zoo.draw import Draw
 from tests.toy import latents, timesteps, toy
@@ -82,6 +83,19 @@ def test_teacaches_polynomial_is_numpys_fit() -> None:
     x, y = numpy.array(pairs).T
     ours, best = (numpy.poly1d(c)(x) for c in (found.policy.coefficients, numpy.polyfit(x, y, 4)))
     assert ((ours - y) ** 2).sum() == pytest.approx(((best - y) ** 2).sum(), rel=1e-3)
+
+
+def test_limits_hide_nothing_from_the_fit() -> None:
+    limited = free(TeaCache(), last_compute_steps=2, steps=STEPS, start_percent=0.2, warmup_interval=1)
+    found, plain = (
+        fxcache.calibrate(toy(), run=run, runs=2, speedup=1.2, config=config, **QUIET)
+        for config in (limited, free(TeaCache()))
+    )
+    assert found.policy == plain.policy and found.last_compute_steps == 2
+
+
+def test_nothing_is_fitted_to_two_steps() -> None:
+    assert TeaCache((2.0, 1.0)).fitted(Seen(signal=[(0.1,)], change=[()])) == TeaCache((2.0, 1.0))
 
 
 def test_a_pipeline_with_two_denoisers_gets_two_settings() -> None:
