@@ -41,6 +41,7 @@ from fxcache import (
     TeaCache,
 )
 from fxcache.errors import CalibrationError
+from fxcache.runtime.stats import speedup
 
 WARMUP = 3
 TIMED = 10  # pictures of a round
@@ -99,10 +100,7 @@ def measure(bench: Bench, config: CacheConfig, rounds: int) -> tuple[float, Cell
     """Times fewer FLOPs, quality, and the time against the plain model's."""
     cached = fxcache.transform(bench.subject.model, config)
     cell = Cell.of(bench.compare(cached))
-    found = cached.stats().contexts.values()
-    done = sum(c.flops_done or 0 for c in found)
-    saved = sum(c.flops_saved or 0 for c in found)
-    return (done + saved) / done, cell, _slowness(bench, cached, rounds)
+    return speedup(cached.stats().contexts.values()), cell, _slowness(bench, cached, rounds)
 
 
 def _slowness(bench: Bench, cached: CachedTransformer, rounds: int) -> float:

@@ -62,7 +62,7 @@ def _front_and_rest(program: Program) -> dict[Node, int]:
     """Where the output is cached: what the front blocks need (0), and all else (1)."""
     (segment,) = program.segments
     front = {b.node for b in segment.blocks[: segment.fn]}
-    needed = front | ancestors(front) | set(_first_operands(program))
+    needed = front | set(_first_operands(program))
     needed |= ancestors(needed)
     regions: dict[Node, int] = {}
     for node in program.capture.graph.graph.nodes:

@@ -22,7 +22,7 @@ from ..ops.history import by_slot, latest, remember, restored, weighted_sum, wid
 from ..ops.memory import keep
 from ..ops.plan import own_weight, paid_weights, replay_weights
 from .insert_clock import sample_node
-from .measure_signal import memory_of
+from .measure_signal import memory_of, slot_weights
 
 
 def insert_forecast(program: Program) -> Program:
@@ -130,10 +130,8 @@ def _weights(builder: StageBuilder, method: Method, index: int, decided: Mapping
     if method.forecaster is None:
         row = ValueKey("row", index).name
         weights = builder.call(replay_weights, builder.input(row, decided[row]), named="latest_first")
-    else:
-        when = builder.call(times, position, method.forecaster.distance, named="when")
-        weights = builder.call(method.forecaster.weights, when, named="latest_first")
-    return builder.call(by_slot, weights, builder.call(computed_steps, position), named="weights")
+        return builder.call(by_slot, weights, builder.call(computed_steps, position), named="weights")
+    return slot_weights(builder, method.forecaster, position)
 
 
 def _feedback(

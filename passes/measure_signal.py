@@ -13,6 +13,7 @@ from torch import Tensor
 from torch.fx import Node
 
 from ..errors import ConfigError
+from ..forecasters import Forecaster
 from ..ir.keys import StateKey, ValueKey, ValueKind
 from ..ir.method import Method
 from ..ir.program import Middle, Program, Trunk
@@ -183,11 +184,9 @@ class _Measurement:
         assert forecaster is not None
         if forecaster.snapshots == 1:
             return builder.call(weighted_sum, history, named="expected")
-        when = builder.call(times, self.now, forecaster.distance, named="when_expected")
-        weights = builder.call(forecaster.weights, when, named="expected_latest_first")
-        computed = builder.call(computed_steps, self.now, named="computed_before")
-        slots = builder.call(by_slot, weights, computed, named="expected_weights")
-        return builder.call(weighted_sum, history, slots, named="expected")
+        return builder.call(
+            weighted_sum, history, slot_weights(builder, forecaster, self.now), named="expected"
+        )
 
     def _decide(self, change: Node | None) -> Node:
         """The policy's own number."""
@@ -226,6 +225,25 @@ class _Measurement:
         item = self.trunk.builder.call(operator.getitem, decision, place, named=kind)
         self.trunk.builder.outputs[key.name] = item
         builder.call(keep, builder.state(memory), builder.input(key.name, item))
+
+
+def slot_weights(builder: StageBuilder, forecaster: Forecaster, now: Node) -> Node:
+    """The forecaster's weights of what is remembered, by slot, at a step that begins with the clock's `now`.
+
+    Example:
+        >>> from fxcache.embedded import example_inputs, load_transformer
+        >>> import fxcache
+        >>> from fxcache.passes.measure_signal import slot_weights
+        >>> cached = fxcache.transform(
+        ...     load_transformer(), "F1B0_W4M0MC3_T1O1_R0.12", example_inputs=example_inputs(batch=1)
+        ... )
+        >>> builder, _ = cached.graph.program.partition.trunks[0].builder.copy()
+        >>> slot_weights(builder, fxcache.TaylorSeer(order=2), builder.outputs["now_0"]).meta["val"].shape
+        torch.Size([3])
+    """
+    when = builder.call(times, now, forecaster.distance, named="when")
+    weights = builder.call(forecaster.weights, when, named="latest_first")
+    return builder.call(by_slot, weights, builder.call(computed_steps, now), named="weights")
 
 
 def memory_of(program: Program, index: int) -> StateTensor | None:

@@ -18,7 +18,7 @@ from ..calibration.frontier import Frontier
 from ..calibration.results import MOST, pictures, psnr
 from ..config import CacheConfig, as_config
 from ..plans import Plan
-from ..runtime.cached_transformer import CachedTransformer
+from ..runtime.stats import speedup
 from .errors import BenchmarkError
 from .machine import command
 from .prompts import Prompt, expand, read_prompts
@@ -132,7 +132,8 @@ def _draw(
     difference = ((after - before).abs() * AMPLIFIED).clamp(max=1)
     figure = matplotlib.figure.Figure(figsize=(9, 3.4), layout="constrained")
     found = f"{decibels:.1f} dB" if decibels < MOST else "equal"
-    done = f"{_speedup(used, cached):.2f}x fewer FLOPs, {found}"
+    saved = used.speedup if isinstance(used, Plan) else speedup(cached.stats().contexts.values())
+    done = f"{saved:.2f}x fewer FLOPs, {found}"
     shown = {"every step computed": before, done: after, f"difference x {AMPLIFIED}": difference}
     for axis, (title, image) in zip(figure.subplots(1, 3), shown.items(), strict=True):
         axis.imshow(image, interpolation="nearest")
@@ -140,16 +141,6 @@ def _draw(
         axis.set_axis_off()
     figure.savefig(file.with_suffix(".png"), dpi=100)
     return file.with_suffix(".png")
-
-
-def _speedup(used: Plan | CacheConfig, cached: CachedTransformer) -> float:
-    """Times fewer FLOPs: as the plan says, or as the run had it."""
-    if isinstance(used, Plan):
-        return used.speedup
-    contexts = cached.stats().contexts.values()
-    done = sum(c.flops_done or c.steps - len(c.cached_steps) for c in contexts)
-    saved = sum(c.flops_saved or len(c.cached_steps) for c in contexts)
-    return (done + saved) / done
 
 
 def made_by(options: CalibrationOptions) -> str:

@@ -13,6 +13,7 @@ from ..errors import CalibrationError
 from ..policies.base import Seen
 from ..runtime.cached_transformer import CachedTransformer
 from ..runtime.stats import ContextStats
+from ..runtime.stats import speedup as speedup_of
 from .noise import Noise
 from .progress import Progress
 from .sampler import Sampler
@@ -148,18 +149,16 @@ def _threshold(
     def reached(threshold: float) -> float | None:
         """Times fewer FLOPs; None where a run went astray, so that the cache took it for several."""
         progress.say(f"threshold {threshold:g}")
-        done = saved = 0.0
+        seen: list[ContextStats] = []
         whole = True
         for model in cached.values():
             model.configure(residual_diff_threshold=threshold)
         for run in range(runs):
             found, calls = trials.draw(run, cached)
             whole = whole and sum(context.steps for context in found) == calls
-            for context in found:
-                work = _work(context)
-                done, saved = done + work[0], saved + work[1]
+            seen += found
             progress.add(1)
-        return (done + saved) / done if whole else None
+        return speedup_of(seen) if whole else None
 
     most = reached(MOST)
     if most is not None and most < NEAR * speedup:
@@ -184,10 +183,3 @@ def _threshold(
             "Ask for less, or take another policy or forecaster.",
         )
     return best
-
-
-def _work(context: ContextStats) -> tuple[float, float]:
-    """What was done, and what was saved: in FLOPs, or in steps where these are not known."""
-    if context.flops_done is None or context.flops_saved is None:
-        return context.steps - len(context.cached_steps), len(context.cached_steps)
-    return context.flops_done, context.flops_saved

@@ -204,6 +204,11 @@ class StageBuilder:
         Raises `GraphSpecError` where that fails on fake tensors.
         """
         node = self.graph.create_node("call_function", function, args, kwargs, name=named or None)
+        return self._described(node, function, args, kwargs)
+
+    def _described(
+        self, node: Node, function: Callable[..., Any], args: Sequence[Any], kwargs: Mapping[str, Any]
+    ) -> Node:
         try:
             node.meta["val"] = self.fakes.result(function, args, kwargs)
         except RuntimeError as error:
@@ -217,11 +222,7 @@ class StageBuilder:
         """
         self._modules[name] = module
         node = self.graph.create_node("call_module", name, tuple(args), {}, name=named)
-        try:
-            node.meta["val"] = self.fakes.result(module, args, {})
-        except RuntimeError as error:
-            raise GraphSpecError(self.name, f"'{node.name}' does not run on fake tensors: {error}") from error
-        return node
+        return self._described(node, module, args, {})
 
     def finish(self, root: nn.Module, inputs: Mapping[str, Node] | None = None) -> Stage:
         """The finished stage; `inputs` fixes which inputs it takes, in what order, and what each is like."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -10,6 +9,7 @@ import torch
 from torch import Tensor
 
 from .base import Decision, Policy, Progress, Signal
+from .finite import is_finite
 
 
 @dataclass(frozen=True)
@@ -48,8 +48,8 @@ class GrowingWindow(Policy):
     def __post_init__(self) -> None:
         for name, least in (("window", 2.0), ("growth", 0.0)):
             value = getattr(self, name)
-            fits = isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
-            self._require(fits and value >= least, name, f"must be a finite number of at least {least:g}")
+            fits = is_finite(value) and value >= least
+            self._require(fits, name, f"must be a finite number of at least {least:g}")
 
     def numbers(self) -> tuple[float, ...]:
         return (float(self.window), float(self.growth))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 import numpy
@@ -97,6 +97,27 @@ class ContextStats:
         diffs = [diff for diff in self.residual_diffs.values() if math.isfinite(diff)]
         found = numpy.percentile(diffs, PERCENTILES).tolist() if diffs else []
         return dict(zip(PERCENTILES, found, strict=False))
+
+
+def speedup(contexts: Iterable[ContextStats]) -> float:
+    """How many times less was done than without a cache: in FLOPs, or in steps where these are not known.
+
+    Example:
+        >>> from fxcache import ContextStats
+        >>> from fxcache.runtime.stats import SegmentStats, speedup
+        >>> segment = SegmentStats(hits=(False, True, True, False), residual_diffs={})
+        >>> counted, unknown = (ContextStats((segment,), *flops, 0) for flops in ((120, 180), (None, None)))
+        >>> speedup([counted]), speedup([unknown])
+        (2.5, 2.0)
+    """
+    done = saved = 0
+    for context in contexts:
+        if context.flops_done is None or context.flops_saved is None:
+            hits = len(context.cached_steps)
+            done, saved = done + context.steps - hits, saved + hits
+        else:
+            done, saved = done + context.flops_done, saved + context.flops_saved
+    return (done + saved) / done
 
 
 def context_stats(state: Mapping[str, torch.Tensor], segments: int, flops: StepFlops | None) -> ContextStats:
