@@ -74,9 +74,7 @@ class Contexts(PerCaller[Context]):
     def _look_at(self, context: Context) -> None:
         """Warn, once, of runs that were over without a hit."""
         ended, context.ended = context.ended, []
-        reasons = [
-            why_idle(_stats_of(state, False), config) for state, config in ended if not self._told_idle
-        ]
+        reasons = [why_idle(_stats_of(state), config) for state, config in ended if not self._told_idle]
         if context.alone >= LEAST_STEPS:
             reasons.append(LONE)
         self._tell_idle(next(filter(None, reasons), None))
@@ -133,7 +131,7 @@ def _advance(state: TrajectoryState, graph: Served, call: Call, config: CacheCon
         raise
 
 
-def _stats_of(state: TrajectoryState, count_flops: bool = True) -> ContextStats:
+def _stats_of(state: TrajectoryState) -> ContextStats:
     if state.graph is None:
         return ContextStats((SegmentStats((False,) * state.uncached_steps, {}),), None, None, 0)
-    return context_stats(state.state, state.graph.segments, state.flops() if count_flops else None)
+    return context_stats(state.state, state.graph.segments, state.flops_counter())

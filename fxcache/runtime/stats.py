@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, fields
+from typing import TYPE_CHECKING, Any
 
 import numpy
 import torch
@@ -44,7 +45,8 @@ class ContextStats:
 
     segments: the decisions of each segment.
     flops_done, flops_saved: FLOPs of all steps for the whole batch, a multiply-add as two; None where they
-        could not be counted.
+        could not be counted. Those of a model are counted when first asked for; until then, or until these
+        statistics go, its graph stays.
     state_bytes: bytes of memory held by this context now.
 
     Example:
@@ -62,6 +64,30 @@ class ContextStats:
     flops_done: int | None
     flops_saved: int | None
     state_bytes: int
+
+    @staticmethod
+    def _counting_later(
+        segments: tuple[SegmentStats, ...], count: Callable[[], StepFlops | None], state_bytes: int
+    ) -> ContextStats:
+        """With FLOPs to be counted by `count` when first asked for: it takes as long as many small steps."""
+        stats = object.__new__(ContextStats)
+        stats.__dict__.update(segments=segments, state_bytes=state_bytes, _count=count)
+        return stats
+
+    if not TYPE_CHECKING:  # the fields have their types
+
+        def __getattr__(self, name: str) -> Any:
+            """FLOPs that were not counted yet."""
+            if name in ("flops_done", "flops_saved"):
+                if count := self.__dict__.get("_count"):
+                    done, saved = _count_flops(self.segments, count())
+                    self.__dict__.update(flops_done=done, flops_saved=saved, _count=None)
+                if name in self.__dict__:  # now, or meanwhile by another thread
+                    return self.__dict__[name]
+            raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}")
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {field.name: getattr(self, field.name) for field in fields(self)}  # numbers, without a graph
 
     @property
     def hits(self) -> tuple[bool, ...]:
@@ -120,14 +146,16 @@ def speedup(contexts: Iterable[ContextStats]) -> float:
     return (done + saved) / done
 
 
-def context_stats(state: Mapping[str, torch.Tensor], segments: int, flops: StepFlops | None) -> ContextStats:
+def context_stats(
+    state: Mapping[str, torch.Tensor], segments: int, flops: Callable[[], StepFlops | None]
+) -> ContextStats:
     """Read a context's record out of its state tensors, which waits for the device.
 
     Args:
         state: by name; `clock_i` [4, WIDTH] and `log_i` [2, capacity] of segment i are read, of the others
             the size.
         segments: how many decisions a step makes.
-        flops: of a step, or None where they are not known.
+        flops: returns those of a step, or None where they are not known.
 
     Example:
         >>> import torch
@@ -137,14 +165,14 @@ def context_stats(state: Mapping[str, torch.Tensor], segments: int, flops: StepF
         >>> clock = torch.tensor(initial_clock(), dtype=torch.float64)
         >>> clock[LIVE, STEP] = 2
         >>> state = {"clock_0": clock, "log_0": torch.tensor([[0.0, 1.0], [float("nan"), 0.05]])}
-        >>> stats = context_stats(state, segments=1, flops=StepFlops(trunk=10, compute=(90,), skip=(5,)))
+        >>> step = StepFlops(trunk=10, compute=(90,), skip=(5,))
+        >>> stats = context_stats(state, segments=1, flops=lambda: step)
         >>> stats.cached_steps, stats.flops_done, stats.flops_saved
         ((1,), 115, 85)
     """
     found = tuple(_segment_stats(state, i) for i in range(segments))
-    done, saved = _count_flops(found, flops)
     size = sum(t.numel() * t.element_size() for t in state.values())
-    return ContextStats(found, done, saved, size)
+    return ContextStats._counting_later(found, flops, size)
 
 
 def _segment_stats(state: Mapping[str, torch.Tensor], index: int) -> SegmentStats:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -43,9 +44,10 @@ class TrajectoryState:
             self.graph, self.call_key = graph, call.key
         return list(self.state.values())
 
-    def flops(self) -> StepFlops | None:
-        """FLOPs of a step of the last trajectory."""
-        return self._measured[0].flops(self._measured[1]) if self._measured else None
+    def flops_counter(self) -> Callable[[], StepFlops | None]:
+        """What counts the FLOPs of a step of the last trajectory, also when another has begun."""
+        measured = self._measured
+        return lambda: measured[0].flops(measured[1]) if measured else None
 
     def forget(self) -> None:
         """Drop the state, the record of the trajectory included."""

@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import copy
+import pickle
+from typing import Any
+
 import pytest
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
 from fxcache import CacheConfig, embedded, explain, transform
 from fxcache.benchmark.document import Derivation, derive, most_hits, read_document, table
-from fxcache.runtime.flops import CPU_ATTENTION
+from fxcache.runtime.flops import CPU_ATTENTION, StepFlops, count_step
 from tests.sweep import sweep
+from tests.toy import latents, timesteps, toy
 
 
 @pytest.fixture(scope="module")
@@ -86,6 +91,34 @@ def test_saved_flops_are_the_rest_of_the_plain_run() -> None:
     stats = cached.stats()["cond"]
     assert stats.flops_done is not None and stats.flops_saved is not None and stats.flops_saved > 0
     assert stats.flops_done + stats.flops_saved == counter.get_total_flops()
+
+
+def test_they_are_counted_when_first_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    counted = []
+
+    def count(*args: Any) -> StepFlops | None:
+        counted.append(args)
+        return count_step(*args)
+
+    monkeypatch.setattr("fxcache.runtime.specialization.count_step", count)
+    cached = transform(toy(), "F1B0_W2M0MC0_T0O1_R9")
+    with torch.no_grad():
+        for x, t in zip(latents(4, 0), timesteps(4), strict=True):
+            cached(x, t)
+    stats = cached.stats()["default"]
+    assert stats.cached_steps == (2, 3) and not counted
+    cached.reset()
+    with torch.no_grad():
+        cached(latents(1, 1)[0], timesteps(1)[0])  # another run changes nothing of what is asked for
+    block, outside = 2 * 5 * 8 * 8, 2 * (2 * 5 * 8 * 8)
+    assert (stats.flops_done, stats.flops_saved) == (4 * outside + (2 * 4 + 2 * 1) * block, 2 * 3 * block)
+    assert len(counted) == 1
+    later = cached.stats()["default"]
+    for other in (copy.copy(later), copy.deepcopy(later), pickle.loads(pickle.dumps(later))):
+        assert other == later and other.flops_done == outside + 4 * block
+    assert len(counted) == 1
+    with pytest.raises(AttributeError, match="flops_left"):
+        stats.flops_left  # type: ignore[attr-defined]  # noqa: B018
 
 
 def test_explain_counts_without_computing() -> None:
