@@ -78,23 +78,22 @@ class CachedGraph:
             PosixPath('encoder.dot')
         """
         target = Path(path)
-        flops, size = self.measure()
-        work = {name: f"{amount(count)}FLOPs" for name, count in flops.items()}
-        memory = "of unknown size" if size is None else f"{size / 2**20:.2f} MiB a context"
+        kind = target.suffix.removeprefix(".")
         try:
-            drawing = draw(self.program, work, memory)
+            from graphviz import FORMATS, ExecutableNotFound
         except ImportError as error:
             raise DrawingError("the Python package 'graphviz' is not installed") from error
-        kind = target.suffix.removeprefix(".")
-        if kind in ("dot", "gv"):
-            target.write_text(drawing.source)
-            return target
-        from graphviz import FORMATS, ExecutableNotFound  # optional; `draw` found it
-
-        if kind not in FORMATS:
+        if kind not in ("dot", "gv", *FORMATS):
             raise DrawingError(
                 f"{target.name!r} is no kind of picture that it draws", "name it .svg, .png or .pdf"
             )
+        flops, size = self.measure()
+        work = {name: f"{amount(count)}FLOPs" for name, count in flops.items()}
+        memory = "of unknown size" if size is None else f"{size / 2**20:.2f} MiB a context"
+        drawing = draw(self.program, work, memory)
+        if kind in ("dot", "gv"):
+            target.write_text(drawing.source)
+            return target
         try:
             target.write_bytes(drawing.pipe(format=kind))
         except ExecutableNotFound as error:

@@ -71,6 +71,7 @@ class Specialization:
     _inputs: dict[tuple[Any, ...], tuple[Described, ...]] = field(default_factory=dict)
     _kinds: dict[tuple[Any, ...], StateKind | None] = field(default_factory=dict)
     _flops: dict[tuple[Any, ...], StepFlops | None] = field(default_factory=dict)
+    _stages: dict[str, int] | None = None
 
     @staticmethod
     def of(program: Program, run: Callable[..., tuple[Any, ...]], call: Call) -> Specialization:
@@ -182,8 +183,9 @@ class Specialization:
         if self.key not in self._inputs:
             return {}, None
         inputs, symbols = self._inputs[self.key], self.symbols[self.key]
-        stages = count_stages(self.program, inputs, symbols) or {}
-        return stages, sum(s.bytes(symbols) for s in self.program.state)
+        if self._stages is None:
+            self._stages = count_stages(self.program, inputs, symbols) or {}
+        return self._stages, sum(s.bytes(symbols) for s in self.program.state)
 
     def flops(self, call_key: tuple[Any, ...]) -> StepFlops | None:
         """FLOPs of a step at the sizes of a call that was accepted, counted when first asked for.
