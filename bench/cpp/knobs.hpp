@@ -2,7 +2,7 @@
 // the notation: F8B0_W4M0MC4_T1O1_R0.2, and then _I2, _A0.5, _S1101d or _S1101s, _N28, _K1, _Z0.15-0.95.
 #pragma once
 
-#include <torch/torch.h>
+#include <ATen/ATen.h>
 
 #include <algorithm>
 #include <regex>

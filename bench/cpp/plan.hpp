@@ -2,7 +2,7 @@
 // files that Plan.save() writes.
 #pragma once
 
-#include <torch/torch.h>
+#include <ATen/ATen.h>
 
 #include <cctype>
 #include <fstream>

@@ -8,7 +8,7 @@
 //
 // The package is one exported from a model of the inputs (hidden_states [batch, tokens, width],
 // timestep [batch]) that predicts a velocity shaped like hidden_states.
-#include <torch/torch.h>
+#include <ATen/ATen.h>
 #include <torch/csrc/inductor/aoti_package/model_package_loader.h>
 
 #include "knobs.hpp"

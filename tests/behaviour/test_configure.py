@@ -1,11 +1,10 @@
-"""Settings are state: one graph, compiled or packaged, does as any of them says."""
+"""Settings are state: one graph, compiled or not, does as any of them says."""
 
 from __future__ import annotations
 
 import copy
 import pickle
 from collections.abc import Callable, Iterator
-from pathlib import Path
 
 import pytest
 import torch
@@ -13,8 +12,8 @@ from hypothesis import given, settings
 from torch import Tensor
 
 import fxcache
-from fxcache import CacheConfig, CachedTransformer, PackagedTransformer, TaylorSeer
-from fxcache.errors import ConfigError, GraphSettingError, PackageUseError, PlanError, UnknownOptionError
+from fxcache import CacheConfig, CachedTransformer, TaylorSeer
+from fxcache.errors import ConfigError, GraphSettingError, PlanError, UnknownOptionError
 from tests import strategies
 from tests.sweep import sweep
 from tests.toy import latents, timesteps, toy
@@ -47,11 +46,12 @@ def same(got: list[Tensor], want: list[Tensor]) -> bool:
     return all(map(torch.equal, got, want))
 
 
-def test_a_graph_does_as_any_settings_say() -> None:
+@pytest.mark.parametrize("examples", sweep((3, 20), (3,)))
+def test_a_graph_does_as_any_settings_say(examples: int) -> None:
     cached = fxcache.transform(toy(), MADE_WITH)
 
     @given(others, others)
-    @settings(max_examples=8, deadline=None)
+    @settings(max_examples=examples, deadline=None)
     def check(first: CacheConfig, second: CacheConfig) -> None:
         wanted = {config: alone(config) for config in (first, second)}
         for config in (first, second, first):
@@ -173,7 +173,7 @@ def test_two_requests_with_settings_of_their_own_equal_each_alone() -> None:
     _interleaved_as_alone(cached, requests)
 
 
-def _interleaved_as_alone(model: CachedTransformer | PackagedTransformer, requests: dict[str, str]) -> None:
+def _interleaved_as_alone(model: CachedTransformer, requests: dict[str, str]) -> None:
     steps = {n: list(zip(latents(STEPS, i), timesteps(STEPS), strict=True)) for i, n in enumerate(requests)}
     found: dict[str, list[Tensor]] = {name: [] for name in requests}
     for step in range(STEPS):
@@ -202,7 +202,7 @@ def test_settings_hold_in_the_contexts_of_a_pipeline_that_is_called_within() -> 
     assert cached.stats()["cond"].hits == alone(MADE_WITH, seed=2)[1]
 
 
-# ------------------------------------------------------------------ copies, compiled, packaged
+# ------------------------------------------------------------------ copies, compiled; tests/package: packaged
 
 
 def test_settings_go_with_copies_and_pickles() -> None:
@@ -226,53 +226,3 @@ def test_compiled_it_is_not_compiled_again(mode: str | None) -> None:
             for got, expected in zip(run(fast), want, strict=True):
                 torch.testing.assert_close(got, expected, rtol=1e-4, atol=1e-4)
             assert fast.stats()["default"].hits == hits
-
-
-@pytest.fixture(scope="module")
-def package_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    cached = fxcache.transform(toy(), MADE_WITH)
-    cached.configure(max_warmup_steps=5)
-    example = {"hidden_states": latents(1, 0)[0], "timestep": timesteps(1)[0]}
-    return fxcache.export(cached, tmp_path_factory.mktemp("package") / "toy.pt2", example)
-
-
-def test_one_package_serves_every_setting(package_file: Path) -> None:
-    package = fxcache.load(package_file)
-    assert package.cache_config == MADE_WITH.replace(max_warmup_steps=5)  # those in force at export
-    for text in ("F1B1_W4M3MC1_T1O1_R1000_A2", "F1B1_W0M0MC0_T1O1_R0.01_S1101s", ALWAYS, "C0_Q0_NONE"):
-        package.configure(text)
-        want, hits = alone(text)
-        for got, expected in zip(run(package), want, strict=True):
-            torch.testing.assert_close(got, expected, rtol=1e-4, atol=1e-4)
-        assert package.stats()["default"].hits == hits
-    package.configure(ALWAYS)
-    for other in (copy.copy(package), copy.deepcopy(package), pickle.loads(pickle.dumps(package))):
-        assert str(other.cache_config) == ALWAYS
-        run(other)
-        assert other.stats()["default"].cached_steps == tuple(range(2, STEPS))
-    with pytest.raises(GraphSettingError, match="fn_compute_blocks"):
-        package.configure(fn_compute_blocks=2)
-
-
-def test_requests_through_one_package_have_settings_of_their_own(package_file: Path) -> None:
-    package = fxcache.load(package_file)
-    _interleaved_as_alone(package, {"a": ALWAYS, "b": "F1B1_W4M0MC1_T1O1_R1000", "c": "C0_Q0_NONE"})
-
-
-def test_who_keeps_the_state_himself_finds_the_settings_in_it(package_file: Path) -> None:
-    package = fxcache.load(package_file)
-    package.configure(ALWAYS)
-    state = package.new_state(package.input_sizes(latents(1, 0)[0], timesteps(1)[0]))
-    for x, t in zip(latents(4, 0), timesteps(4), strict=True):
-        package.run(x, t, *state.values())
-    assert int(state["clock_0"][0, 3]) == 2  # hits
-
-
-def test_a_package_that_has_no_settings_says_so(package_file: Path) -> None:
-    import dataclasses
-
-    old = fxcache.load(package_file)
-    state = tuple(dataclasses.replace(e, name=e.name.replace("knobs", "mask")) for e in old.manifest.state)
-    older = PackagedTransformer(dataclasses.replace(old.manifest, state=state), old.run)
-    with pytest.raises(PackageUseError, match="export it again"):
-        older.configure(ALWAYS)

@@ -10,7 +10,6 @@ from pathlib import Path
 import pytest
 import torch
 from hypothesis import given, settings
-from hypothesis import strategies as st
 from torch import Tensor, nn
 
 import fxcache
@@ -50,17 +49,24 @@ def expected(plan: Plan, seed: int = 0) -> list[Tensor]:
     return follow(plan, [lambda i=i: model(*inputs[i]) for i in range(plan.steps)])
 
 
-@given(plans(unit=True))
-@settings(max_examples=8, deadline=None)
-def test_where_every_step_is_computed_the_model_is_the_models_own(plan: Plan) -> None:
+@pytest.mark.parametrize("examples", sweep((3, 20), (3,)))
+def test_where_every_step_is_computed_the_model_is_the_models_own(examples: int) -> None:
+    check = given(plans(unit=True))(_is_the_models_own)
+    settings(max_examples=examples, deadline=None)(check)()
+
+
+def _is_the_models_own(plan: Plan) -> None:
     model = toy()
     for got, want in zip(run(fxcache.transform(model, plan), plan), run(model, plan), strict=True):
         assert torch.equal(got, want)
 
 
-@given(plans())
-@settings(max_examples=12, deadline=None)
-def test_any_plan_is_its_sum(plan: Plan) -> None:
+@pytest.mark.parametrize("examples", sweep((5, 40), (5,)))
+def test_any_plan_is_its_sum(examples: int) -> None:
+    settings(max_examples=examples, deadline=None)(given(plans())(_is_its_sum))()
+
+
+def _is_its_sum(plan: Plan) -> None:
     cached = fxcache.transform(toy(), plan)
     for got, want in zip(run(cached, plan), expected(plan), strict=True):
         torch.testing.assert_close(got.double(), want, rtol=1e-4, atol=1e-4)
@@ -253,7 +259,7 @@ def test_the_plan_goes_with_copies_and_pickles_and_files(tmp_path: Path) -> None
     assert CacheConfig.from_dict(cached.cache_config.to_dict()) == cached.cache_config
 
 
-# ------------------------------------------------------------------ compiled, exported
+# ------------------------------------------------------------------ compiled; tests/package: packaged
 
 
 @pytest.mark.parametrize("mode", sweep((None, "single", "staged"), (None,)))
@@ -266,20 +272,6 @@ def test_compiled_it_follows_the_plan(mode: str | None) -> None:
         for got, want in zip(run(fast, plan), expected(plan), strict=True):
             torch.testing.assert_close(got.double(), want, rtol=1e-4, atol=1e-4)
         assert fast.stats()["default"].cached_steps == plan.hits
-
-
-def test_one_package_serves_every_plan(tmp_path: Path) -> None:
-    cached = fxcache.transform(toy(), LINE)
-    inputs = {"hidden_states": latents(1, 0)[0], "timestep": torch.tensor([1000.0])}
-    package = fxcache.load(fxcache.export(cached, tmp_path / "toy.pt2", inputs))
-    other = LINE.replace(computed=(0, 5), weights=((1, 0), *[(0, 1)] * 4, (1, 0)))
-    for plan in (LINE, other, LINE):
-        package.use(plan)
-        for got, want in zip(run(package, plan), expected(plan), strict=True):
-            torch.testing.assert_close(got.double(), want, rtol=1e-4, atol=1e-4)
-        assert package.stats()["default"].cached_steps == plan.hits
-    with pytest.raises(PlanError, match="caches the output"):
-        package.use(LINE.replace(level="residual"))
 
 
 # ------------------------------------------------------------------ feedback
@@ -365,10 +357,13 @@ def test_state_is_a_few_outputs() -> None:
     assert names == {"clock_0", "log_0", "sample_0", "plan_0", "fits_0", "head_history"}
 
 
-@given(st.data())
-@settings(max_examples=10, deadline=None)
-def test_two_interleaved_runs_follow_their_plans(data: st.DataObject) -> None:
-    plan = data.draw(plans(least=2))
+@pytest.mark.parametrize("examples", sweep((3, 20), (3,)))
+def test_two_interleaved_runs_follow_their_plans(examples: int) -> None:
+    check = given(plans(least=2))(_interleaved_follow_their_plans)
+    settings(max_examples=examples, deadline=None)(check)()
+
+
+def _interleaved_follow_their_plans(plan: Plan) -> None:
     cached = fxcache.transform(toy(), plan)
     seeds = (0, 5)
     got: dict[int, list[Tensor]] = {seed: [] for seed in seeds}
