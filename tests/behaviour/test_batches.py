@@ -13,6 +13,7 @@ from torch import Tensor
 import fxcache
 from fxcache import CacheConfig
 from fxcache.errors import ConfigError, GraphSettingError
+from tests.sweep import sweep
 from tests.toy import toy
 
 CONFIG = CacheConfig(fn_compute_blocks=1, max_warmup_steps=1, batch="every")
@@ -41,9 +42,13 @@ def diff(config: CacheConfig, samples: list[Tensor]) -> float:
     return cached.stats()["default"].residual_diffs[1]
 
 
-@given(st.lists(st.floats(0.0, 0.3), min_size=1, max_size=4))
-@settings(max_examples=4, deadline=None)
-def test_a_batch_is_decided_by_the_row_that_moved_most(moves: list[float]) -> None:
+@pytest.mark.parametrize(("examples", "rows"), sweep(((2, 3), (15, 4)), ((2, 3),)))
+def test_a_batch_is_decided_by_the_row_that_moved_most(examples: int, rows: int) -> None:
+    moves = st.lists(st.floats(0.0, 0.3), min_size=1, max_size=rows)
+    settings(max_examples=examples, deadline=None)(given(moves)(_is_decided_by_the_most))()
+
+
+def _is_decided_by_the_most(moves: list[float]) -> None:
     together = steps(tuple(moves))
     alone = [diff(CONFIG, [x[i : i + 1] for x in together]) for i in range(len(moves))]
     assert diff(CONFIG, together) == pytest.approx(max(alone), rel=1e-5)

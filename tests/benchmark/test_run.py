@@ -10,6 +10,7 @@ import sys
 import time
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -27,6 +28,7 @@ from fxcache.benchmark.runner import Runner
 from fxcache.benchmark.sharing import Share
 from fxcache.benchmark.sweep import load_sweep
 from fxcache.cli import main
+from tests.sweep import sweep
 
 CACHED = "F1B0_W2M0MC2_T0O1_R0.6"
 STEPS = 4
@@ -177,6 +179,37 @@ def test_a_picture_that_is_gone_is_drawn_again(done: RunFolder, tmp_path: Path) 
     assert len((folder.record_folder / "0.jsonl").read_text().splitlines()) == len(done.records()) + 5
 
 
+class Apart(Share):
+    """One of several that do not wait for each other."""
+
+    def exchange(self, value: Any) -> list[Any]:
+        return [value]
+
+
+@pytest.mark.parametrize("rank", sweep((0, 1), (1,)))
+def test_a_share_is_every_other_batch_of_the_whole(rank: int, done: RunFolder, tmp_path: Path) -> None:
+    folder = RunFolder(tmp_path / "run")
+    shutil.copytree(done.root, folder.root, ignore=shutil.ignore_patterns("records", "images"))
+    subject = EmbeddedSubject(torch.device("cpu"), None, {})
+    settings = load_sweep(str(done.root.parent / "small.yaml"))
+    prompts, watcher = done.prompts()[:10], Interrupting(-1)
+    Runner(subject, settings, prompts, STEPS, 5, folder, Apart(rank, 2), watcher).run()
+    batch = range(5 * rank, 5 * rank + 5)
+    assert list(folder.record_folder.iterdir()) == [folder.record_folder / f"{rank}.jsonl"]
+    assert _told(folder.records()) == _told({k: r for k, r in done.records().items() if k[1] in batch})
+    for name, index in folder.records():
+        assert folder.picture(name, index).read_bytes() == done.picture(name, index).read_bytes()
+
+
+def test_torchrun_numbers_the_shares(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert Share.of_environment() == Share(0, 1, 0)
+    for name, value in (("RANK", "3"), ("WORLD_SIZE", "4"), ("LOCAL_RANK", "1")):
+        monkeypatch.setenv(name, value)
+    assert Share.of_environment() == Share(3, 4, 1)
+    assert Share.of_environment().of(range(10)) == [3, 7]
+
+
+@pytest.mark.full
 def test_two_processes_share_a_run(done: RunFolder, tmp_path: Path) -> None:
     folder = RunFolder(tmp_path / "run")
     torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]

@@ -66,7 +66,7 @@ def test_nothing_is_left_out_and_no_line_is_too_long(case: str, scope: str) -> N
 
 
 def test_every_state_tensor_is_told_and_written() -> None:
-    printed = graph("FluxTransformer2DModel", "F1B0_W4M0MC3_T0O1_R0.12", "list")
+    printed = graph("FluxTransformer2DModel", "F1B0_W4M0MC3_T1O1_R0.12", "list")
     text = str(printed)
     for tensor in printed.program.state:
         name = re.sub(r".+_history", "history_", tensor.name)
@@ -78,13 +78,13 @@ def test_every_state_tensor_is_told_and_written() -> None:
 
 
 def test_dynamic_sizes_have_short_names_and_shapes_stand_beside() -> None:
-    text = str(graph("FluxTransformer2DModel", "F1B0_W4M0MC3_T0O1_R0.12"))
+    text = str(graph("FluxTransformer2DModel", "F1B0_W4M0MC3_T1O1_R0.12"))
     assert "hidden_states: f32[s0, s1, 4]" in text
     assert re.search(r"x_embedder = self\.x_embedder\(hidden_states\) +# f32\[s0, s1, 32\]", text)
 
 
 def test_what_the_model_would_take_anyway_is_not_printed() -> None:
-    text = str(graph("FluxTransformer2DModel", "F1B0_W4M0MC0_T0O1_R0.12"))
+    text = str(graph("FluxTransformer2DModel", "F1B0_W4M0MC3_T1O1_R0.12"))
     assert "joint_attention_kwargs" not in text
     assert "cache_check(now_0, residual_diff(residual_0, state.previous_0), state.knobs_0)" in text
 

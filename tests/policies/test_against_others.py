@@ -17,6 +17,7 @@ import fxcache
 from fxcache import CacheConfig, MagCache, SeaCache, TeaCache
 from fxcache.policies import Progress
 from tests.behaviour.zoo import find
+from tests.sweep import sweep
 
 STEPS = 12
 FLUX = find("FluxTransformer2DModel")
@@ -36,7 +37,7 @@ def steps(inputs: dict[str, Any]) -> list[dict[str, Any]]:
     ]
 
 
-@pytest.mark.parametrize(("threshold", "most"), [(0.06, 3), (0.2, 2), (0.5, 5)])
+@pytest.mark.parametrize(("threshold", "most"), sweep([(0.06, 3), (0.2, 2), (0.5, 5)], [(0.2, 2), (0.06, 3)]))
 def test_magcache_has_the_hits_and_outputs_of_diffusers(threshold: float, most: int) -> None:
     ratios = [1.0, 1.02, 0.99, 0.97, 0.98, 0.96, 0.95, 0.97, 0.9, 0.95, 0.92, 0.9, 0.85]
     model, inputs = FLUX.build()

@@ -140,9 +140,10 @@ def test_another_policy_is_another_graph(other: Any) -> None:
 FLUX = find("FluxTransformer2DModel")
 
 
-@pytest.mark.parametrize(
-    "policy", [TeaCache((0.5, 0.0)), MagCache((1, 0.9)), SeaCache(full_noise=1.0, grid=(3, 2))]
-)
+EACH = [TeaCache((0.5, 0.0)), MagCache((1, 0.9)), SeaCache(full_noise=1.0, grid=(3, 2))]
+
+
+@pytest.mark.parametrize("policy", sweep(EACH, EACH[1:], ids=lambda p: type(p).__name__))
 def test_each_segment_decides(policy: Any) -> None:
     model, inputs = FLUX.build()
     grid = inputs["hidden_states"].shape[1]

@@ -13,6 +13,7 @@ import fxcache
 from fxcache.ir.program import Program
 from tests.behaviour.zoo import find
 from tests.toy import ToyDiT
+from tests.toy import toy as small
 
 CONFIG = "F1B1_W2M0MC3_T1O1_R0.12"  # every stage holds blocks but skip
 STAGES = ("front", "skip", "compute", "back")
@@ -35,7 +36,13 @@ def flux(batch: int = 2) -> tuple[nn.Module, dict[str, Any]]:
     }
 
 
+def toy() -> tuple[nn.Module, dict[str, Any]]:
+    x, timestep = torch.randn(2, 5, 8, generator=torch.Generator().manual_seed(0)), torch.full((2,), 0.7)
+    return small(), {"hidden_states": x, "timestep": timestep}
+
+
 BUILDERS: dict[str, Callable[[], tuple[nn.Module, dict[str, Any]]]] = {
+    "toy": toy,
     "flux": flux,
     "sd3": find("SD3Transformer2DModel").build,
     "wan": find("WanTransformer3DModel").build,

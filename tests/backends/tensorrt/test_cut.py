@@ -28,7 +28,8 @@ from fxcache.errors import (
 )
 from fxcache.runtime.cached_transformer import CachedTransformer
 from tests.backends.tensorrt.models import Scaled, build, program
-from tests.toy import ToyDiT
+from tests.sweep import sweep
+from tests.toy import ToyDiT, latents, timesteps, toy
 
 ORDER_TWO = "F1B1_W2M0MC2_T1O2_R0.5"
 EAGER = Lowered(TensorRTOptions(), eager=True)
@@ -46,28 +47,27 @@ def _steps(inputs: dict[str, Any], latent: str, count: int) -> list[dict[str, An
 
 
 def _first(output: Any) -> torch.Tensor:
+    if isinstance(output, torch.Tensor):
+        return output
     return output[0] if isinstance(output, tuple) else output.sample
 
 
 def test_a_plan_is_followed_by_stages() -> None:
     """Nothing of the model is in the stage of a hit; its few sums need no engine."""
-    model, inputs = build("pixart", torch.float32)
-    cached = fxcache.transform(model, fxcache.plan(steps=6, speedup=2))
+    cached = fxcache.transform(toy(), fxcache.plan(steps=6, speedup=2))
     cut = cached.lowered(EAGER)
     with torch.no_grad():
-        for step in _steps(inputs, "hidden_states", 6):
-            torch.testing.assert_close(_first(cut(**step)), _first(cached(**step)))
+        for x, t in zip(latents(6, 0), timesteps(6), strict=True):
+            torch.testing.assert_close(cut(x, t), cached(x, t))
     assert cut.stats()["default"].cached_steps == cached.stats()["default"].cached_steps != ()
 
 
 @pytest.mark.parametrize(
     ("name", "scope"),
-    [
-        ("pixart", "model"),
-        pytest.param("flux", "model", marks=pytest.mark.full),
-        pytest.param("flux", "list", marks=pytest.mark.full),
-        pytest.param("wan", "model", marks=pytest.mark.full),
-    ],
+    sweep(
+        [(name, "model") for name in ("toy", "pixart", "flux", "wan")] + [("flux", "list")],
+        [("toy", "model")],
+    ),
 )
 def test_a_trajectory_of_cut_stages_is_that_of_the_graph(name: str, scope: str) -> None:
     model, inputs = build(name, torch.float32)

@@ -186,7 +186,7 @@ def test_b11_an_object_that_hides_tensors_is_refused() -> None:
             fxcache.transform(build(kind), EAGER)(*sample()[0])
 
 
-@pytest.mark.parametrize("mode", sweep(("fused", "single", "staged"), ("fused", "single")))
+@pytest.mark.parametrize("mode", sweep(("fused", "single", "staged"), ("single",)))
 @pytest.mark.parametrize("name", sweep(("dict", "taking"), ("taking",)))
 def test_b11_compiled(name: str, mode: Any) -> None:
     cached = fxcache.transform(MODELS[name], EAGER)

@@ -722,7 +722,7 @@ def test_b14_linked_blocks_keep_their_paths() -> None:
     assert found.segments[0].blocks == tuple(f"head{'.next' * i}.block" for i in range(8))
 
 
-@pytest.mark.parametrize("mode", ["fused", "staged"])
+@pytest.mark.parametrize("mode", sweep(("fused", "staged"), ("staged",)))
 @pytest.mark.parametrize("kind", sweep((InPlainList, InDeque), (InDeque,), ids=lambda k: k.__name__))
 def test_b14_compiled(kind: type[nn.Module], mode: Any) -> None:
     model, calls = frozen(kind), sample()

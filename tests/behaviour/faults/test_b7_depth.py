@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import sys
 import time
+from collections.abc import Iterator
 
 import pytest
 import torch
@@ -14,6 +16,16 @@ from tests.sweep import sweep
 from .base import EAGER, Base, Block, build, equal_uncached, sample
 
 DEEP = 300  # blocks; with ten operators between, three times Python's recursion limit
+BEYOND = 110  # the same are more than it
+
+
+@pytest.fixture(autouse=True)
+def usual_limit() -> Iterator[None]:
+    """Python's own, whatever other tests and libraries have set."""
+    before = sys.getrecursionlimit()
+    sys.setrecursionlimit(1000)
+    yield
+    sys.setrecursionlimit(before)
 
 
 def glue(x: Tensor, count: int) -> Tensor:
@@ -86,9 +98,12 @@ class Kept(Base):
 DEEP_ONES = (Between, Before, Behind, Beside, InPlace, Kept)
 
 
-@pytest.mark.parametrize("kind", sweep(DEEP_ONES, [Between], ids=lambda k: k.__name__))
-def test_b7_many_blocks_with_glue(kind: type[Base]) -> None:
-    model, calls = build(lambda: kind(DEEP)), sample()
+WAYS = [(Between, BEYOND), *((kind, DEEP) for kind in DEEP_ONES)]
+
+
+@pytest.mark.parametrize(("kind", "blocks"), sweep(WAYS, WAYS[:1], ids=lambda w: f"{w[0].__name__}-{w[1]}"))
+def test_b7_many_blocks_with_glue(kind: type[Base], blocks: int) -> None:
+    model, calls = build(lambda: kind(blocks)), sample()
     started = time.process_time()
     equal_uncached(model, calls)
     cached = fxcache.transform(model, EAGER)

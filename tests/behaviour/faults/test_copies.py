@@ -34,10 +34,7 @@ def hits(pipe: Any, name: str = "transformer") -> dict[str, tuple[bool, ...]]:
 
 
 WAYS = [(case, way, state) for case in (FLUX, SD3, WAN) for way in COPIES for state in STATES]
-FEW_WAYS = (
-    (SD3, "pickle", "used"),
-    (WAN, "deepcopy", "used"),  # two denoisers
-)
+FEW_WAYS = ((WAN, "pickle", "used"),)  # two denoisers; single models are copied in every way below
 
 
 @pytest.mark.parametrize(

@@ -14,6 +14,7 @@ from tests.behaviour.zoo.running import Captured, Run, bit_equal, captured, run_
 from tests.behaviour.zoo.tiers import FAST, REFUSED, over
 from tests.behaviour.zoo.trajectory import trajectory
 from tests.plans.reference import follow
+from tests.sweep import sweep
 
 PLAN = Plan(
     steps=5,
@@ -41,7 +42,8 @@ def _check(case: ZooCase, found: Captured) -> None:
             assert relative_error(got[step], used[step]) < 1e-5, f"output {place}, step {step}"
 
 
-@pytest.mark.parametrize("name", FAST)
+# A plan caches outputs, whatever made them: the last two differ in how they are captured.
+@pytest.mark.parametrize("name", sweep(FAST, FAST[-2:]))
 def test_a_plan_is_its_sum(name: str) -> None:
     _check(find(name), captured(find(name)))
 
