@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import operator
+from collections.abc import Collection
 
 from torch import nn
 from torch.fx import Graph, GraphModule, Node
@@ -11,6 +12,7 @@ from ..ir.keys import ValueKey
 from ..ir.program import Middle, Program, Trunk
 from ..ir.stage import Stage
 from ..ops.cond import conditional, materialize
+from ..torch_private import rename
 
 
 def insert_conditional(program: Program) -> Program:
@@ -63,7 +65,7 @@ def insert_conditional(program: Program) -> Program:
         skip = middle.skip.finish(root, operands)
         compute = middle.compute.finish(root, operands)
         stages[skip.name], stages[compute.name] = skip, compute
-        _branch(graph, values, ValueKey("hit", index).name, skip, compute)
+        _branch(graph, values, ValueKey("hit", index).name, skip, compute, {t.name for t in program.state})
     graph.output(tuple(values[name] for name in stages["back"].outputs))
     holder = nn.Module()
     for stage in stages.values():
@@ -87,11 +89,15 @@ def _call(graph: Graph, stage: Stage, values: dict[str, Node]) -> None:
     _unpack(graph, call, stage, values)
 
 
-def _branch(graph: Graph, values: dict[str, Node], hit: str, skip: Stage, compute: Stage) -> None:
+def _branch(
+    graph: Graph, values: dict[str, Node], hit: str, skip: Stage, compute: Stage, state: Collection[str]
+) -> None:
     branches = [graph.get_attr(stage.name) for stage in (skip, compute)]
     operands = tuple(values[name] for name in skip.inputs)
     intermediate_operands = tuple(i for i, operand in enumerate(operands) if operand.op != "placeholder")
-    call = graph.call_function(conditional, (values[hit], *branches, operands, intermediate_operands))
+    state_operands = tuple(i for i, operand in enumerate(operands) if operand.name in state)
+    positions = (intermediate_operands, state_operands)
+    call = graph.call_function(conditional, (values[hit], *branches, operands, *positions))
     _unpack(graph, call, compute, values)
 
 
@@ -100,6 +106,6 @@ def _unpack(graph: Graph, call: Node, stage: Stage, values: dict[str, Node]) -> 
     call.meta["val"] = tuple(stage.returned())
     for i, name in enumerate(stage.outputs):
         item = graph.call_function(operator.getitem, (call, i))
-        item._rename(name)
+        rename(item, name)
         item.meta["val"] = call.meta["val"][i]
         values[name] = item

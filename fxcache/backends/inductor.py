@@ -21,6 +21,7 @@ from ..torch_private import (
     Unsupported,
     UserError,
     capturing_scalars,
+    is_marked,
     mark_static,
     maybe_mark_dynamic,
 )
@@ -126,9 +127,9 @@ class Inductor:
 
         def marking(*values: Any) -> tuple[Any, ...]:
             for value, dims in zip(values, open_sizes, strict=True):
-                if dims and not hasattr(value, "_dynamo_weak_dynamic_indices"):
+                if dims and not is_marked(value, dynamic=True):
                     maybe_mark_dynamic(value, dims)
-                elif not dims and not hasattr(value, "_dynamo_static_indices"):
+                elif not dims and not is_marked(value, dynamic=False):
                     mark_static(value)
             return run(*values)
 

@@ -13,9 +13,8 @@ from typing import Any
 
 import torch
 from torch.fx import GraphModule, Node
-from torch.fx.experimental.proxy_tensor import make_fx
 
-from ..torch_private import HigherOrderOperator, TracingContext, inductor, inductor_mode
+from ..torch_private import HigherOrderOperator, TracingContext, inductor, inductor_mode, make_fx
 
 
 def inductor_open_sizes(

@@ -12,6 +12,7 @@ from ..errors import BackendError
 from ..spelling import require_known
 from ..torch_private import inductor_mode
 from .inductor import Inductor, Mode
+from .recompilation import HAS_LIMIT
 
 # Modes of `torch.compile` by other names. The decision is on the host: CUDA graphs are a mode of their own.
 TORCHS = ("default", "max-autotune", "max-autotune-no-cudagraphs")
@@ -26,6 +27,11 @@ def lowering(
     """
     if backend != "inductor":
         options = {**options, "backend": torch_backend(backend)}
+    if "recompile_limit" in options and not HAS_LIMIT:
+        raise BackendError(
+            f"recompile_limit={options['recompile_limit']!r} of fxcache.compile()",
+            "be left out: it needs torch 2.12 or later. Or set torch._dynamo.config.recompile_limit",
+        )
     own = {"backend", "mode", "dynamic"}
     known = [n for n in inspect.signature(torch.compile).parameters if n not in {"model", *own}]
     require_known("fxcache.compile()", {n: v for n, v in options.items() if n not in own}, (*known, *own))

@@ -6,6 +6,7 @@ compile whole then fails, where `torch.compile` of the model would go on without
 
 from __future__ import annotations
 
+import inspect
 import logging
 from collections.abc import Callable
 from typing import Any
@@ -16,6 +17,7 @@ from ..torch_private import FailOnRecompileLimitHit, forget_compiled
 from .host.dispatch import Runner
 
 LIMIT = 32  # states of a model for which code is kept
+HAS_LIMIT = "recompile_limit" in inspect.signature(torch.compile).parameters  # since torch 2.12
 RESTARTS = 8  # times that all code is dropped and compiling starts over, before it is given up
 
 log = logging.getLogger("fxcache")
@@ -24,9 +26,10 @@ log = logging.getLogger("fxcache")
 def compiled(function: Callable[..., Any], options: dict[str, Any]) -> Runner:
     """`torch.compile(function, **options)` that starts over at the limit, and in the end runs `function`.
 
-    Nothing has run when the compiler meets the limit: the call is simply made again.
+    Nothing has run when the compiler meets the limit: the call is simply made again. With torch 2.11 the
+    limit is the compiler's own, 8 unless it was told otherwise.
     """
-    options = options if "recompile_limit" in options else {"recompile_limit": LIMIT, **options}
+    options = {"recompile_limit": LIMIT, **options} if HAS_LIMIT else options
     run: Runner = torch.compile(function, **options)
     restarts = 0
 

@@ -19,11 +19,6 @@ from typing import Any
 import sympy
 import torch
 from torch import nn
-from torch.fx.experimental.symbolic_shapes import (
-    DimDynamic,
-    GuardOnDataDependentSymNode,
-    StatelessSymbolicContext,
-)
 
 from ..environment.ambient_settings import without_observers
 from ..environment.profilers import cannot_share
@@ -33,7 +28,15 @@ from ..errors import BlockMutationError, CaptureError, DefectError
 from ..ir.captured import Capture
 from ..ir.guards import ShapeGuards
 from ..ir.module_lists import USUAL, Way, find_leaves, find_lists
-from ..torch_private import FAKE_TENSOR_LOG, ConstantSource, FakeTensorMode, compile_lock
+from ..torch_private import (
+    FAKE_TENSOR_LOG,
+    ConstantSource,
+    DimDynamic,
+    FakeTensorMode,
+    GuardOnDataDependentSymNode,
+    StatelessSymbolicContext,
+    compile_lock,
+)
 from .call_signature import arguments_structure, tensor_names
 from .extract_value_guards import separate_reads
 from .forward_inputs import ForwardInputs

@@ -13,12 +13,11 @@ from typing import Any
 import torch
 from torch import nn
 from torch.fx import GraphModule
-from torch.fx.experimental.proxy_tensor import make_fx
 from torch.utils.weak import WeakIdKeyDictionary
 
 from ..environment.trace_sandbox import pristine
 from ..errors import FxcacheError
-from ..torch_private import TorchDispatchMode, pytree
+from ..torch_private import TorchDispatchMode, make_fx, pytree
 from .trace_lock import LOCK
 from .uncompiled_functions import uncompiled
 

@@ -9,18 +9,15 @@ from __future__ import annotations
 
 from typing import Any, Protocol
 
-from torch.fx.experimental.proxy_tensor import (
-    ProxyTorchDispatchMode,
-    disable_proxy_modes_tracing,
-    track_tensor_tree,
-)
-
 from ..torch_private import (
     DispatchKey,
     FakeTensorMode,
     HigherOrderOperator,
+    ProxyTorchDispatchMode,
     below_autograd,
+    disable_proxy_modes_tracing,
     pytree,
+    track_tensor_tree,
 )
 
 

@@ -14,7 +14,7 @@ from ..environment.opaque_objects import is_opaque
 from ..environment.refused_trace import RefusedTrace
 from ..environment.structure import Slot, Structure
 from ..ir.names import attribute, attribute_names, avoid_reserved, identifier, node_name
-from ..torch_private import FakeTensor
+from ..torch_private import FakeTensor, rename
 from .leaf_adapter import Flat, LeafAdapter, Path, places_of
 from .leaf_call import leaf_call
 from .record_leaves import LeafRecord
@@ -36,7 +36,7 @@ def finish_graph(
             node.target = torch.numel  # Dynamo takes no operator that gives a number
     _name_attributes(graph, traced, model, holder)
     for node, name in zip(graph.find_nodes(op="placeholder"), names, strict=True):
-        node._rename(identifier(name))
+        rename(node, identifier(name))
         node.target = node.name
     avoid_reserved(graph)
     owned = Graph()  # a graph belongs to one module: the trace's stays with the trace
@@ -59,7 +59,7 @@ def _insert_module_call(graph: Graph, node: Node, record: LeafRecord, holder: nn
     label = node_name(record.name)
     if flat is not None:
         node.op, node.target, node.args = "call_module", name, node.args[1:]
-        node._rename(label)
+        rename(node, label)
         return
     constants = [_as_argument(c, holder, graph, node) for c in arguments.constants]
     args, kwargs = Structure(constants, arguments.spec).fill(node.args[1:])
@@ -157,7 +157,7 @@ def _name_attributes(graph: Graph, traced: GraphModule, model: nn.Module, holder
             name = attribute(own[id(value)][0], taken)
             put_tensor(holder, name, value)
             node.target = name
-            node._rename(node_name(name))
+            rename(node, node_name(name))
         else:
             setattr(holder, str(node.target), value)
 

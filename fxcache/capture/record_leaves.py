@@ -13,10 +13,6 @@ from typing import Any
 
 import torch
 from torch import nn
-from torch.fx.experimental.proxy_tensor import (
-    get_proxy_mode,
-    get_proxy_slot,
-)
 
 from ..environment.ambient_settings import Ambient, Change, changes, entered, snapshot
 from ..environment.executed_code import ExecutedCode
@@ -27,9 +23,7 @@ from ..environment.refused_trace import RefusedTrace
 from ..environment.structure import Structure
 from ..environment.values import UntellableError
 from ..errors import BlockMutationError
-from ..torch_private import (
-    FakeTensor,
-)
+from ..torch_private import FakeTensor, get_proxy_mode, get_proxy_slot
 from . import trace_lock as tracelock
 from .fake_memo import call_key
 from .glue_watch import GlueWatch

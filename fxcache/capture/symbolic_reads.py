@@ -17,13 +17,22 @@ from typing import Any
 import sympy
 import torch
 from torch.fx import GraphModule, Node
-from torch.fx.experimental.proxy_tensor import get_proxy_mode, get_proxy_slot, track_tensor_tree
-from torch.fx.experimental.symbolic_shapes import DimDynamic, ShapeEnv
 from torch.overrides import TorchFunctionMode
 
 from ..environment.refused_trace import RefusedTrace
 from ..ir.dataflow import ancestors
-from ..torch_private import ConstantSource, FakeTensor, TorchDispatchMode, pytree, without_dispatch_modes
+from ..torch_private import (
+    ConstantSource,
+    DimDynamic,
+    FakeTensor,
+    ShapeEnv,
+    TorchDispatchMode,
+    get_proxy_mode,
+    get_proxy_slot,
+    pytree,
+    track_tensor_tree,
+    without_dispatch_modes,
+)
 from .partial_evaluation import PartialEvaluation
 from .traced_numbers import is_traced_number, traced_number
 

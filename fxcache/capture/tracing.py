@@ -15,7 +15,6 @@ from typing import Any
 import torch
 from torch import nn
 from torch.fx import GraphModule
-from torch.fx.experimental.proxy_tensor import make_fx
 
 from ..environment.ambient_settings import Change, autocast, changes, without_autocast_cache
 from ..environment.executed_code import ExecutedCode
@@ -25,7 +24,7 @@ from ..environment.opaque_objects import is_opaque, tensors_within
 from ..environment.refused_trace import RefusedTrace
 from ..environment.structure import Structure
 from ..environment.trace_sandbox import Sandbox
-from ..torch_private import deny_fx_tracing, enable_python_dispatcher
+from ..torch_private import deny_fx_tracing, enable_python_dispatcher, make_fx
 from .cut_final_writes import cut_finals
 from .glue_watch import AliasWritten, Calls, GlueWatch
 from .record_leaves import LeafRecord, Recording, is_traced, recording

@@ -11,7 +11,7 @@ import threading
 from collections.abc import Iterator
 from typing import Any
 
-from ..torch_private import eval_frame, frame_counts
+from ..torch_private import count_compiled_frames, eval_frame
 
 
 class _Here(threading.local):
@@ -37,11 +37,11 @@ def uncompiled() -> Iterator[None]:
             eval_frame._callback_from_stance = _callback
     _here.depth += 1
     # What was compiled with `fullgraph=True` insists on compiled frames unless they are counted outside.
-    counting = frame_counts.set_fullgraph_compiled_frame_count(0)
+    counting = count_compiled_frames(0)
     try:
         yield
     finally:
-        frame_counts.set_fullgraph_compiled_frame_count(counting)
+        count_compiled_frames(counting)
         _here.depth -= 1
         with _lock:
             original = _inside[0]

@@ -10,16 +10,18 @@ from typing import Any
 
 import torch
 from torch import nn
-from torch.fx.experimental.proxy_tensor import (
-    PythonKeyTracer,
-    disable_proxy_modes_tracing,
-    get_proxy_mode,
-    get_proxy_slot,
-)
 from torch.overrides import TorchFunctionMode
 
 from ..environment.refused_trace import RefusedTrace
-from ..torch_private import OpOverload, TorchDispatchMode, pytree
+from ..torch_private import (
+    OpOverload,
+    PythonKeyTracer,
+    TorchDispatchMode,
+    disable_proxy_modes_tracing,
+    get_proxy_mode,
+    get_proxy_slot,
+    pytree,
+)
 
 READ = torch.Tag.data_dependent_output  # a number leaves the graph
 SHAPED = torch.Tag.dynamic_output_shape  # values decide the shape of a result

@@ -24,6 +24,7 @@ from ..torch_private import (
     dispatch_modes,
     function_modes,
     has_function_modes,
+    is_of_torch,
     library_kernels,
     matmul_precision,
     set_attention_kernels,
@@ -181,7 +182,7 @@ def without_observers() -> Iterator[None]:
     Such as torch's FLOP counter, which knows nothing of the operator that stands for a leaf.
     """
     modes = dispatch_modes()
-    theirs = bool(modes) and all(getattr(mode, "_mode_key", None) is None for mode in modes)
+    theirs = bool(modes) and not any(map(is_of_torch, modes))
     with without_dispatch_modes() if theirs else contextlib.nullcontext():
         yield
 

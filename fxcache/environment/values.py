@@ -38,7 +38,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from ..torch_private import OperatorBase, OpOverloadPacket
+from ..torch_private import OperatorBase, OpOverloadPacket, before_compiling
 
 # Kinds whose own equality is right and complete.
 CONSTANTS = frozenset((
@@ -192,8 +192,9 @@ def _class(value: type) -> Parts:
 
 def _function(value: FunctionType) -> Parts:
     code = value.__code__
-    if "_torchdynamo_orig_callable" in value.__dict__:  # the wrapper is `torch.compile`'s
-        return Held(value), [value.__dict__["_torchdynamo_orig_callable"]]
+    original = before_compiling(value)
+    if original is not None:  # the wrapper is `torch.compile`'s
+        return Held(value), [original]
     parts = [value.__defaults__, value.__kwdefaults__, *map(filled, value.__closure__ or ())]
     if value.__dict__:
         parts.append(dict(value.__dict__))

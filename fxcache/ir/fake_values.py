@@ -14,12 +14,11 @@ from typing import Any
 import sympy
 import torch
 from torch.fx import GraphModule, Node
-from torch.fx.experimental.symbolic_shapes import ShapeEnv
 from torch.fx.node import map_arg
 
 from ..environment.ambient_settings import without_observers
 from ..errors import GraphSpecError
-from ..torch_private import FakeTensor, FakeTensorMode, pytree, size_facts
+from ..torch_private import FakeTensor, FakeTensorMode, ShapeEnv, backed_symbols, pytree, size_facts
 from .dataflow import attribute_of
 from .fake_results import RESULTS, FakeResults, Fresh, call_key, result_of
 from .state import StateTensor
@@ -37,7 +36,7 @@ class FakeValues:
         self._results = results
         self._states: dict[Any, torch.Tensor] = {}
         env: ShapeEnv | None = self._mode.shape_env
-        self._symbols = frozenset(env.backed_var_to_val) if env is not None else frozenset()
+        self._symbols = backed_symbols(env) if env is not None else frozenset()
         # Nothing that runs here adds to what the environment knows of these.
         self._known = results.known(size_facts(env)) if env is not None else None
 

@@ -11,9 +11,9 @@ from typing import Any
 import sympy
 import torch
 from torch.fx import GraphModule
-from torch.fx.experimental.symbolic_shapes import ShapeEnv
 
 from ..environment.values import exact
+from ..torch_private import ShapeEnv
 
 
 @dataclass(frozen=True)

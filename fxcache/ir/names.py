@@ -13,6 +13,7 @@ import re
 from torch import nn
 from torch.fx import Graph, GraphModule
 
+from ..torch_private import rename
 from .keys import NUMBERED
 
 NUMBERED_STAGES = "front|skip|compute|miss|_object"
@@ -36,7 +37,7 @@ def avoid_reserved(graph: Graph) -> None:
     for node in graph.nodes:
         if node.op == "output" or not RESERVED.fullmatch(node.name):
             continue
-        node._rename(f"{node.name}_of_model")
+        rename(node, f"{node.name}_of_model")
         if node.op == "placeholder":
             node.target = node.name
 

@@ -10,9 +10,9 @@ from typing import Any
 import torch
 from torch import nn
 from torch.fx import Graph, GraphModule, Node
-from torch.fx.experimental.symbolic_shapes import GuardOnDataDependentSymNode
 
 from ..errors import GraphSpecError
+from ..torch_private import GuardOnDataDependentSymNode
 from .blocks import Block
 from .dataflow import same_layout
 from .fake_values import FakeValues

@@ -8,13 +8,19 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from ..torch_private import BRANCHES_MAY_WRITE
 from .known_decision import is_hit
 
 Branch = Callable[..., tuple[Any, ...]]
 
 
 def conditional(
-    hit: Tensor, skip: Branch, compute: Branch, operands: Sequence[Any], intermediate_operands: Sequence[int]
+    hit: Tensor,
+    skip: Branch,
+    compute: Branch,
+    operands: Sequence[Any],
+    intermediate_operands: Sequence[int],
+    state_operands: Sequence[int] = (),
 ) -> tuple[Any, ...]:
     """`skip(*operands)` on a hit, else `compute(*operands)`.
 
@@ -25,8 +31,8 @@ def conditional(
         hit: 0-dim bool.
         skip, compute: take all operands; return tensors alike in number, shape and dtype.
         operands: what the branches take.
-        intermediate_operands: positions of the operands that the graph computes; the others are its inputs,
-            which branches may update in place.
+        intermediate_operands: positions of the operands that the graph computes; the others are its inputs.
+        state_operands: positions of the inputs that branches may update in place.
 
     Example:
         >>> import torch
@@ -42,7 +48,13 @@ def conditional(
     if complex_ones:
         skip, compute = (_taking_reals(branch, complex_ones) for branch in (skip, compute))
     given = [_handed_over(v) if i in intermediate_operands else v for i, v in enumerate(operands)]
-    return torch.ops.higher_order.cond(hit, skip, compute, tuple(given))  # type: ignore[no-any-return]
+    written = () if BRANCHES_MAY_WRITE else tuple(state_operands)
+    if written:
+        skip, compute = (_returning(branch, written) for branch in (skip, compute))
+    results = torch.ops.higher_order.cond(hit, skip, compute, tuple(given))
+    for position, value in zip(written, results[len(results) - len(written) :], strict=True):
+        operands[position].copy_(value)
+    return results[: len(results) - len(written)]  # type: ignore[no-any-return]
 
 
 def _handed_over(value: Tensor) -> Tensor:
@@ -58,6 +70,16 @@ def _handed_over(value: Tensor) -> Tensor:
 def _taking_reals(branch: Branch, positions: Sequence[int]) -> Branch:
     def run(*values: Any) -> tuple[Any, ...]:
         return branch(*(torch.view_as_complex(v) if i in positions else v for i, v in enumerate(values)))
+
+    return run
+
+
+def _returning(branch: Branch, written: Sequence[int]) -> Branch:
+    """`branch` for compilers that let it write nothing: it updates copies of operands, and returns them."""
+
+    def run(*values: Any) -> tuple[Any, ...]:
+        own = [v.clone() if i in written else v for i, v in enumerate(values)]
+        return (*branch(*own), *(own[i] for i in written))
 
     return run
 

@@ -12,8 +12,6 @@ from typing import Any
 
 import torch
 from torch.fx import Graph, GraphModule
-from torch.fx.experimental.proxy_tensor import make_fx
-from torch.fx.experimental.symbolic_shapes import ShapeEnv
 
 from ..capture.capture import fake_input
 from ..capture.trace_lock import LOCK
@@ -23,7 +21,7 @@ from ..environment.trace_sandbox import pristine
 from ..ir.interpret import StageInterpreter
 from ..ir.program import Program
 from ..ir.stage import Stage
-from ..torch_private import FakeTensorMode, as_if_compiling, compile_lock
+from ..torch_private import FakeTensorMode, ShapeEnv, as_if_compiling, compile_lock, make_fx
 
 
 def flat_graph(program: Program, values: Sequence[torch.Tensor], dynamic: bool) -> GraphModule:

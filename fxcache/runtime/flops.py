@@ -8,7 +8,6 @@ from typing import Any
 
 import sympy
 import torch
-from torch.fx.experimental.symbolic_shapes import ShapeEnv
 from torch.utils.flop_counter import FlopCounterMode, sdpa_flop_count
 
 from ..capture.trace_lock import LOCK
@@ -19,7 +18,7 @@ from ..ir.interpret import StageInterpreter
 from ..ir.keys import stage_names
 from ..ir.program import Program
 from ..ir.stage import Stage
-from ..torch_private import FakeTensorMode
+from ..torch_private import FakeTensorMode, ShapeEnv
 
 Described = tuple[tuple[int, ...], torch.dtype, torch.device]
 

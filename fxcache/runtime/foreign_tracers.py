@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import torch
-from torch.fx.experimental.proxy_tensor import get_proxy_mode
 
 from ..capture.trace_lock import LOCK
 from ..errors import TracingError
-from ..torch_private import TracingContext, has_dispatch_modes, symbolic_trace
+from ..torch_private import TracingContext, get_proxy_mode, has_dispatch_modes, symbolic_trace
 
 COMPILE = "fxcache.compile(cached, ...), or cached.compile(...)"
 EXPORT = "fxcache.export(cached, path, example_inputs)"

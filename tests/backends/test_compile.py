@@ -16,6 +16,7 @@ from fxcache import CachedTransformer
 from fxcache.backends.host.stage_fusion import host_path
 from fxcache.backends.inductor import Inductor, Mode
 from fxcache.errors import BackendError, CompilationError
+from fxcache.ops import cond
 from tests.behaviour.zoo import ZooCase, find
 from tests.behaviour.zoo.case import Blueprint
 from tests.behaviour.zoo.draw import Draw
@@ -70,6 +71,19 @@ def test_graphs_breaks_and_recompilations(mode: str, expected: int) -> None:
     assert compiled.stats()["uncond"].hits == eager.stats()["uncond"].hits
     assert graphs() == expected
     assert not counters["graph_break"]
+
+
+def test_the_single_graph_where_branches_may_not_write(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As with torch 2.11: they return the new state, and the graph writes it."""
+    monkeypatch.setattr(cond, "BRANCHES_MAY_WRITE", False)
+    eager = fxcache.transform(toy(), SETTING)
+    compiled = fxcache.compile(eager, mode="single", backend="aot_eager", dynamic=False)
+    assert_alike(compiled, eager)
+    assert_alike(compiled, eager, seed=1)
+    left, wanted = (model._contexts.last_state().state for model in (compiled, eager))
+    assert left.keys() == wanted.keys()
+    for name, value in wanted.items():
+        torch.testing.assert_close(left[name], value, rtol=1e-4, atol=1e-4, equal_nan=True)
 
 
 DEEP = 24  # blocks: the head is so small a part that a cached step is started before the decision

@@ -202,6 +202,8 @@ def test_a_program_without_python_gives_the_same_checksum(
     configure.append(f"-DCMAKE_PREFIX_PATH={torch.utils.cmake_prefix_path}")
     for command in (configure, ["cmake", "--build", str(tmp_path)]):
         done = subprocess.run(command, capture_output=True, text=True)
+        if torch.version.cuda and "CUDA cannot be found" in done.stderr:
+            pytest.skip("CMake takes a CUDA build of torch beside a CUDA toolkit only, and finds none")
         assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
 
     def sampled(package: Path, steps: int, *settings: Path | str) -> tuple[float, int]:

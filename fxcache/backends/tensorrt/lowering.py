@@ -22,6 +22,7 @@ from .split_float64 import in_double, operator_name, operators_of
 
 NO_CONVERTER = "torch-tensorrt has no converter for it, with these types and sizes"
 DOUBLE = "TensorRT has no float64"
+ENGINE = "_run_on_acc"  # in the names that torch-tensorrt (2.13, 2.14) gives engines: it has no other mark
 BESIDE_DOUBLE = "it is used with float64 too, and torch-tensorrt takes all uses of an operator or none"
 
 
@@ -134,7 +135,7 @@ def with_repeated(stages: Sequence[Prepared], coverage: Sequence[Coverage]) -> t
 
 def engines_in(module: nn.Module | None) -> dict[str, nn.Module]:
     """The parts that are, or in a dry run would be, engines."""
-    return {n: m for n, m in (module.named_children() if module is not None else ()) if "_run_on_acc" in n}
+    return {n: m for n, m in (module.named_children() if module is not None else ()) if ENGINE in n}
 
 
 def _coverage(stage: Prepared, lowered: GraphModule | None, kept: Collection[Any] = ()) -> Coverage:

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 import fxcache
-from fxcache.backends.recompilation import LIMIT, RESTARTS
+from fxcache.backends.recompilation import HAS_LIMIT, LIMIT, RESTARTS
 
 from .base import WIDTH, Base, Block, build, sample
 
@@ -87,6 +87,7 @@ def test_b10_adapters_swapped_a_dozen_times() -> None:
     close_after_changes(build(WithAdapters), [swap(i) for i in range(14)], {"backend": "eager"})
 
 
+@pytest.mark.skipif(not HAS_LIMIT, reason="torch 2.11 has no limit for one function")
 def test_b10_compiling_starts_over_and_is_given_up(caplog: pytest.LogCaptureFixture) -> None:
     def repeat(times: int) -> object:
         return lambda layer: layer.active.append("first") if times else None
@@ -107,3 +108,9 @@ def test_b10_inductor() -> None:
         return lambda layer: layer.scaling.update(first=scale)
 
     close_after_changes(build(WithAdapters), [set_to(0.1 * i) for i in range(12)], {})
+
+
+@pytest.mark.skipif(HAS_LIMIT, reason="since torch 2.12 there is one")
+def test_b10_a_limit_that_this_torch_does_not_know_is_refused() -> None:
+    with pytest.raises(fxcache.errors.BackendError, match=r"recompile_limit=2 .* needs torch 2\.12"):
+        fxcache.compile(fxcache.transform(build(WithAdapters), OFTEN), recompile_limit=2)
