@@ -1,5 +1,6 @@
 #!/usr/bin/env bash
-# The TensorRT suite in a fresh environment: torch-tensorrt-rtx beside the CPU torch, no GPU needed.
+# The TensorRT suite in a fresh environment: torch-tensorrt-rtx beside torch (2.13.0, or the version that is
+# given), no GPU needed.
 set -euo pipefail
 cd "$(dirname "$0")/../../.."
 export HF_HUB_OFFLINE=1 OMP_NUM_THREADS=1
@@ -10,8 +11,8 @@ python3 -m venv "$venv"
 # shellcheck disable=SC1091
 . "$venv/bin/activate"
 
-pip install -q 'torch>=2.13,<2.14' # first and alone: the CPU build, where one is offered
-pip install -q -e '.[tensorrt-rtx]' 'pytest>=8' 'hypothesis>=6.100' 'diffusers==0.42.1'
+# By its number: the CPU build, where one is offered, and the torch-tensorrt-rtx that fits.
+pip install -q "torch==${1:-2.13.0}" -e '.[tensorrt-rtx]' 'pytest>=8' 'hypothesis>=6.100' 'diffusers==0.42.1'
 
 # Two processes of about equal length, as the gate has two cores. Log capture is off: tracing logs a lot.
 run() {

@@ -2,7 +2,6 @@
 
 import torch
 from diffusers.models import transformers
-from diffusers.models.transformers import transformer_anyflow_far
 
 from .case import BLOCKS, Blueprint, Config, Inputs, ZooCase, with_sizes
 from .draw import Draw
@@ -60,7 +59,7 @@ def _any_flow_far(draw: Draw) -> Blueprint:
 
 def _any_flow_far_prebuilt(draw: Draw) -> Blueprint:
     """The same block mask, built beforehand and passed as an input."""
-    mask = transformer_anyflow_far._build_anyflow_far_causal_block_mask(
+    mask = transformers.transformer_anyflow_far._build_anyflow_far_causal_block_mask(
         chunk_partition=[2, 2],
         height=16,
         width=16,

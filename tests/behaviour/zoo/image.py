@@ -2,7 +2,6 @@
 
 import torch
 from diffusers.models import transformers
-from diffusers.models.transformers import transformer_ideogram4
 
 from .case import BLOCKS, Blueprint, Inputs, ZooCase, with_sizes
 from .draw import Draw
@@ -68,9 +67,9 @@ def _ideogram4(draw: Draw) -> Blueprint:
     rows_and_columns = torch.tensor([[0, 0, 0], [0, 0, 1], [0, 1, 0], [0, 1, 1]])
     positions = torch.zeros(1, text + image, 3, dtype=torch.long)
     positions[:, :text] = torch.arange(text)[:, None]
-    positions[:, text:] = transformer_ideogram4.IMAGE_POSITION_OFFSET + rows_and_columns
-    indicator = torch.full((1, text + image), transformer_ideogram4.OUTPUT_IMAGE_INDICATOR)
-    indicator[:, :text] = transformer_ideogram4.LLM_TOKEN_INDICATOR
+    positions[:, text:] = transformers.transformer_ideogram4.IMAGE_POSITION_OFFSET + rows_and_columns
+    indicator = torch.full((1, text + image), transformers.transformer_ideogram4.OUTPUT_IMAGE_INDICATOR)
+    indicator[:, :text] = transformers.transformer_ideogram4.LLM_TOKEN_INDICATOR
     config = {
         "in_channels": 16,
         "num_layers": BLOCKS,

@@ -4,7 +4,6 @@ from typing import Any
 
 import torch
 from diffusers.models import transformers
-from diffusers.models.transformers.transformer_wan_animate_2 import WanAnimate2KVCache
 from torch import nn
 
 from .case import BLOCKS, Blueprint, Config, Inputs, ZooCase
@@ -73,7 +72,7 @@ def _animate2_config() -> Config:
     }
 
 
-def _animate2_inputs(draw: Draw, frames: int, kv_cache: WanAnimate2KVCache) -> Inputs:
+def _animate2_inputs(draw: Draw, frames: int, kv_cache: Any) -> Inputs:
     """A video of ``frames`` 4x4 latent frames in 2x2 patches."""
     return {
         "hidden_states": [draw.normal(16, frames, 4, 4)],
@@ -88,16 +87,18 @@ def _animate2_inputs(draw: Draw, frames: int, kv_cache: WanAnimate2KVCache) -> I
 
 def _animate2_extract(draw: Draw) -> Blueprint:
     """The reference pass: each block writes its keys and values to the cache."""
-    inputs = _animate2_inputs(draw, CACHED_FRAMES, WanAnimate2KVCache(BLOCKS)) | {
+    inputs = _animate2_inputs(
+        draw, CACHED_FRAMES, transformers.transformer_wan_animate_2.WanAnimate2KVCache(BLOCKS)
+    ) | {
         "kv_cache_mode": "extract",
         "offset_grid_sizes": torch.tensor([[CACHED_FRAMES, 2, 2]]),
     }
     return Blueprint(transformers.WanAnimate2Transformer3DModel, _animate2_config(), inputs)
 
 
-def filled_cache(draw: Draw) -> WanAnimate2KVCache:
+def filled_cache(draw: Draw) -> Any:
     """A cache as the reference pass leaves it: (batch, tokens, heads, head_dim) in each block."""
-    cache = WanAnimate2KVCache(BLOCKS)
+    cache = transformers.transformer_wan_animate_2.WanAnimate2KVCache(BLOCKS)
     shape = (1, CACHED_FRAMES * FRAME_TOKENS, 4, 32)
     for layer in cache.layer_caches:
         layer.store(draw.normal(*shape), draw.normal(*shape))

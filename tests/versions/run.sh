@@ -1,0 +1,40 @@
+#!/usr/bin/env bash
+# The tests of the mechanisms with other versions, in a fresh environment:
+#
+#   tests/versions/run.sh TORCH [DIFFUSERS] [more for pip ...]
+#   tests/versions/run.sh 2.15 0.40 'transformers<5'
+#   PYTHON=python3.13 tests/versions/run.sh 2.13.0
+#
+# Where torch is a CUDA build, the environment takes 6 GB. Prints one line of result; fails where a test does.
+set -euo pipefail
+cd "$(dirname "$0")/../.."
+export HF_HUB_OFFLINE=1 OMP_NUM_THREADS=1
+
+exactly() { [[ $1 == *.*.* ]] && echo "==$1" || echo "==$1.*"; }
+torch=torch$(exactly "${1:?which torch}")
+diffusers=diffusers$(exactly "${2:-0.42}")
+
+folder=$(mktemp -d)
+trap 'rm -rf "$folder"' EXIT
+export TORCHINDUCTOR_CACHE_DIR=$folder/inductor
+"${PYTHON:-python3}" -m venv "$folder/venv"
+# shellcheck disable=SC1091
+. "$folder/venv/bin/activate"
+pip install -q "$torch" "$diffusers" "${@:3}" -e . 'pytest>=8' 'pytest-xdist>=3.6' 'hypothesis>=6.100' \
+  'peft>=0.17' 'setuptools>=77'
+
+tiers=(
+  tests/test_torch_private.py tests/test_layers.py                                               # names
+  tests/{capture,environment,ir,ops,passes,forecasters} tests/policies/test_decisions.py         # parts
+  tests/behaviour/test_{semantics,trajectories,contexts,plans,configure}.py                      # eager
+  tests/backends/test_compile.py                                                                 # compile
+  tests/package                                                                                  # export
+  tests/behaviour/zoo/test_uncached.py tests/behaviour/zoo/test_hits.py                          # structures
+)
+status=0
+pytest -p no:cacheprovider --color=no "${tiers[@]}" | tee "$folder/report" || status=$?
+versions=$(python -c 'import platform, diffusers, torch, transformers as t
+print(f"torch {torch.__version__}, diffusers {diffusers.__version__}, transformers {t.__version__}, "
+      f"Python {platform.python_version()}")' 2>/dev/null)
+echo "$versions: $(grep -E '^[0-9]+ (passed|failed)|(passed|failed|error).* in ' "$folder/report" | tail -1)"
+exit "$status"
