@@ -23,8 +23,8 @@ def insert_cache_check(program: Program) -> Program:
     """Each front also returns `hit`, `record` and the residual; adds the state that needs.
 
     Takes clocks and measured signals, and adds to a copy of the partition. Ensures that every segment has a
-    decision, a 0-dim bool. The state: `knobs_i` [1028] float64; of plans `plan_i` [4, 257, 3 + k] and
-    `fits_i` [4], both float64, instead. What is in `knobs_i` and `plan_i` may be exchanged between runs.
+    decision, a 0-dim bool. The state: `knobs_i` [1028] float32; of plans `plan_i` [4, 257, 3 + k] and
+    `fits_i` [4], both float32, instead. What is in `knobs_i` and `plan_i` may be exchanged between runs.
 
     Example:
         >>> import torch
@@ -61,8 +61,8 @@ def _by_plan(
 ) -> list[StateTensor]:
     """The decision of plans: no look at what the model computes."""
     builder, shape = trunk.builder, (PLANS, ROWS, FIRST + config.values)
-    plan = StateTensor(StateKey("plan", index).name, shape, torch.float64, device, settings_rows(config))
-    fits = StateTensor(StateKey("fits", index).name, (PLANS,), torch.float64, device)
+    plan = StateTensor(StateKey("plan", index).name, shape, torch.float32, device, settings_rows(config))
+    fits = StateTensor(StateKey("fits", index).name, (PLANS,), torch.float32, device)
     followed = builder.call(follow_plan, now, builder.state(fits), builder.state(plan))
     for place, kind in enumerate(FOLLOWED):
         item = builder.call(operator.getitem, followed, place, named=kind)
@@ -76,7 +76,7 @@ def _by_number(
     """The decision of a policy, by its number, within the limits that the knobs set."""
     builder = trunk.builder
     name, shape = StateKey("knobs", index).name, (KNOBS,)
-    knobs = StateTensor(name, shape, torch.float64, device, settings_rows(config))
+    knobs = StateTensor(name, shape, torch.float32, device, settings_rows(config))
     check = builder.call(cache_check, now, trunk.number, builder.state(knobs))
     builder.outputs[ValueKey("hit", index).name] = builder.call(operator.getitem, check, 0, named="hit")
     builder.outputs[ValueKey("record", index).name] = builder.call(operator.getitem, check, 1, named="record")

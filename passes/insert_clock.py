@@ -23,7 +23,7 @@ def insert_clock(program: Program) -> Program:
 
     Takes a partition, and adds to a copy of it. Ensures that every segment knows its step, and that the
     sample is remembered. The state:
-    `clock_i` [4, WIDTH] float64, `log_i` [2, 1024] float32, and `sample_0` like the sample.
+    `clock_i` [4, WIDTH] float32, `log_i` [2, 1024] float32, and `sample_0` like the sample.
 
     Example:
         >>> import torch
@@ -75,7 +75,7 @@ def _insert(program: Program, trunk: Trunk, index: int, sample: Node | None) -> 
     device = program.main_value.device  # state lives where the blocks run
     height = len(initial_clock())
     name = StateKey("clock", index).name
-    clock = StateTensor(name, (height, WIDTH), torch.float64, device, initial_clock())
+    clock = StateTensor(name, (height, WIDTH), torch.float32, device, initial_clock())
     log = StateTensor(StateKey("log", index).name, (2, LOG_CAPACITY), torch.float32, device)
     state = [clock, log]
 

@@ -12,9 +12,9 @@
 namespace knobs {
 
 constexpr int kThreshold = 0, kMaxCached = 1, kMaxContinuous = 2, kMaxAccumulated = 3, kSteps = 4;
-constexpr double kCheck = 0, kCompute = 1, kReplay = 2, kNoLimit = 1e300;
+constexpr double kCheck = 0, kCompute = 1, kReplay = 2, kNoLimit = 1e30;
 
-// Writes the settings in `text` into `state`, [1028] float64; C0_Q0_NONE computes every step. F, B, T, O and
+// Writes the settings in `text` into `state`, [1028]; C0_Q0_NONE computes every step. F, B, T, O and
 // what follows a mask are part of the graph: they are not looked at, and must be those that the package was
 // exported with.
 inline void configure(at::Tensor state, const std::string& text) {
@@ -29,7 +29,7 @@ inline void configure(at::Tensor state, const std::string& text) {
       "(?:_H[a-z]\\w*?)?(?:_HO)?(?:_G\\d+)?(?:_D\\{.*\\})?");
   std::smatch part;
   if (!std::regex_match(text, part, pattern)) throw std::runtime_error("no setting of a package: " + text);
-  auto row = state.accessor<double, 1>();
+  auto row = state.accessor<float, 1>();
   const int64_t steps = row.size(0) - kSteps;
   const std::string mask = part[7];
   if (static_cast<int64_t>(mask.size()) > steps) throw std::runtime_error("the steps mask is too long");

@@ -94,12 +94,12 @@ class Reader {
   size_t at_ = 0;
 };
 
-constexpr double kAny = 1e300, kReplay = 0, kCompute = 1, kEnd = 2;
+constexpr double kAny = 1e30, kReplay = 0, kCompute = 1, kEnd = 2;
 constexpr int kTime = 0, kKind = 1, kOwn = 2, kFirst = 3;
 
-// Writes the plans in `files` into `state`, [plans, rows, 3 + k] float64, in place of those it holds.
+// Writes the plans in `files` into `state`, [plans, rows, 3 + k], in place of those it holds.
 inline void use(at::Tensor state, const std::vector<std::string>& files) {
-  auto rows = state.accessor<double, 3>();
+  auto rows = state.accessor<float, 3>();
   const int64_t width = rows.size(2);
   if (static_cast<int64_t>(files.size()) > rows.size(0)) throw std::runtime_error("too many plans");
   state.zero_();

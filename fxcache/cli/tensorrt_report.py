@@ -110,7 +110,7 @@ def _print(console: Console, rows: Sequence[Coverage]) -> None:
     console.print(table)
     beside = sum(sum(row.beside.values()) for row in rows)
     console.print(
-        f"Beside the engines, by design: {beside} small operators (the clock and other float64, writes to "
+        f"Beside the engines, by design: {beside} small operators (bookkeeping, float64, writes to "
         "the state). The conditional is an `if` on the host. The PyTorch model keeps its weights, too.",
         highlight=False,
     )

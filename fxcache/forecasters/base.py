@@ -18,7 +18,7 @@ PAST = 4  # computed steps whose positions are remembered: orders up to PAST - 1
 
 
 class Times(NamedTuple):
-    """Where this step stands, as 0-dim float64 tensors; `fxcache.ops.clock.times` makes it of a clock.
+    """Where this step stands, as 0-dim tensors; `fxcache.ops.clock.times` makes it, in float32, of a clock.
 
     Positions are in the forecaster's unit of distance: steps, or whatever the model's timestep counts.
 
@@ -32,10 +32,10 @@ class Times(NamedTuple):
 
         >>> import torch
         >>> from fxcache.forecasters import Times
-        >>> now, *past, computed = torch.tensor([5, 3, 0, 0, 0, 2], dtype=torch.float64)
+        >>> now, *past, computed = torch.tensor([5.0, 3, 0, 0, 0, 2])
         >>> times = Times(now, tuple(past), computed)
         >>> times.now - times.past[0]
-        tensor(2., dtype=torch.float64)
+        tensor(2.)
     """
 
     now: Tensor
@@ -103,13 +103,13 @@ class Forecaster:
             times: this step and the computed ones before it.
 
         Returns:
-            [snapshots] float64, that of the latest first. Values that are not there yet have weight 0.
+            [snapshots] of the dtype of `times`, that of the latest first. Values that are not there yet have weight 0.
 
         Example:
             >>> import torch
             >>> from fxcache.forecasters import TaylorSeer, Times
-            >>> now, *past, computed = torch.tensor([5, 3, 1, 0, 0, 2], dtype=torch.float64)
+            >>> now, *past, computed = torch.tensor([5.0, 3, 1, 0, 0, 2])
             >>> TaylorSeer(order=1).weights(Times(now, tuple(past), computed))
-            tensor([ 2., -1.], dtype=torch.float64)
+            tensor([ 2., -1.])
         """
         raise NotImplementedError

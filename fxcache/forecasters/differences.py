@@ -23,18 +23,18 @@ def differences(times: Times, order: int, distance: Distance) -> list[Tensor]:
         distance: 0-dim, what difference i of computed step m (0: the latest) is divided by, of (m, i).
 
     Returns:
-        `order + 1` tensors [order + 1] float64: the weights of the latest value, the one before, and so on.
+        `order + 1` tensors [order + 1]: the weights of the latest value, the one before, and so on.
 
     Example:
         >>> import torch
         >>> from fxcache.forecasters import Times
         >>> from fxcache.forecasters.differences import differences
-        >>> now, *past, computed = torch.tensor([5, 4, 2, 1, 0, 3], dtype=torch.float64)
+        >>> now, *past, computed = torch.tensor([5.0, 4, 2, 1, 0, 3])
         >>> times = Times(now, tuple(past), computed)
         >>> differences(times, 1, lambda m, i: times.past[m] - times.past[m + 1])[1]
-        tensor([ 0.5000, -0.5000], dtype=torch.float64)
+        tensor([ 0.5000, -0.5000])
     """
-    ladder = [unit for unit in torch.eye(order + 1, dtype=torch.float64, device=times.now.device)]
+    ladder = [unit for unit in torch.eye(order + 1, dtype=times.now.dtype, device=times.now.device)]
     found = [ladder[0]]
     for i in range(1, order + 1):
         ladder = [

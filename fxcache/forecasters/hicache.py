@@ -30,9 +30,9 @@ class HiCache(Forecaster):
         >>> import torch
         >>> from fxcache import HiCache
         >>> from fxcache.forecasters import Times
-        >>> now, *past, computed = torch.tensor([2, 1, 0, 0, 0, 2], dtype=torch.float64)
+        >>> now, *past, computed = torch.tensor([2.0, 1, 0, 0, 0, 2])
         >>> HiCache(order=1, scale=0.5).weights(Times(now, tuple(past), computed))
-        tensor([ 1.5000, -0.5000], dtype=torch.float64)
+        tensor([ 1.5000, -0.5000])
     """
 
     scale: float = 0.7

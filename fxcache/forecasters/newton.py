@@ -31,9 +31,9 @@ class Newton(Forecaster):
         >>> import torch
         >>> from fxcache import Newton
         >>> from fxcache.forecasters import Times
-        >>> now, *past, computed = torch.tensor([4, 3, 1, 0, 0, 3], dtype=torch.float64)
+        >>> now, *past, computed = torch.tensor([4.0, 3, 1, 0, 0, 3])
         >>> Newton(order=2).weights(Times(now, tuple(past), computed))
-        tensor([ 2., -2.,  1.], dtype=torch.float64)
+        tensor([ 2., -2.,  1.])
     """
 
     def weights(self, times: Times) -> Tensor:

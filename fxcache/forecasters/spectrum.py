@@ -12,6 +12,8 @@ from ..errors import ConfigError
 from .base import Forecaster, Times
 from .taylorseer import TaylorSeer
 
+LEAST_RIDGE = 1e-3
+
 
 @dataclass(frozen=True)
 class Spectrum(Forecaster):
@@ -23,7 +25,7 @@ class Spectrum(Forecaster):
     regression on a Chebyshev basis, here over a window; the original fits all computed steps.
 
     order: one less than the number of values that are fitted. degree: of the polynomials, 1 to 8.
-    ridge: above 0. blend: 0 to 1. horizon: number of steps, or the first timestep with distance="timestep".
+    ridge: 0.001 or more, as in float32 the weights would be rounding below. blend: 0 to 1. horizon: number of steps, or the first timestep with distance="timestep".
 
     Raises:
         ConfigError: a field is out of range.
@@ -32,9 +34,9 @@ class Spectrum(Forecaster):
         >>> import torch
         >>> from fxcache import Spectrum
         >>> from fxcache.forecasters import Times
-        >>> now, *past, computed = torch.tensor([6, 5, 3, 1, 0, 4], dtype=torch.float64)
-        >>> Spectrum(order=2, ridge=1e-6, blend=1.0).weights(Times(now, tuple(past), computed))
-        tensor([ 1.7709, -1.0584,  0.2866], dtype=torch.float64)
+        >>> now, *past, computed = torch.tensor([6.0, 5, 3, 1, 0, 4])
+        >>> Spectrum(order=2, ridge=1e-3, blend=1.0).weights(Times(now, tuple(past), computed))
+        tensor([ 1.5621, -0.7240,  0.1513])
     """
 
     order: int = 3
@@ -48,7 +50,7 @@ class Spectrum(Forecaster):
         if isinstance(self.degree, bool) or not isinstance(self.degree, int) or not 1 <= self.degree <= 8:
             raise ConfigError("forecaster", self, "its degree must be 1 to 8")
         for name, fits in (
-            ("ridge", self.ridge > 0),
+            ("ridge", self.ridge >= LEAST_RIDGE),
             ("blend", 0 <= self.blend <= 1),
             ("horizon", self.horizon > 0),
         ):
@@ -56,7 +58,7 @@ class Spectrum(Forecaster):
                 raise ConfigError("forecaster", self, f"its {name} is out of range")
 
     def weights(self, times: Times) -> Tensor:
-        there = [(times.computed > i).to(torch.float64) for i in range(self.snapshots)]
+        there = [(times.computed > i).to(times.now.dtype) for i in range(self.snapshots)]
         # A row of zeros for what was not computed yet: its weight is 0.
         rows = [self._basis(position) * known for position, known in zip(times.past, there, strict=False)]
         target = self._basis(times.now)

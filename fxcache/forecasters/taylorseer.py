@@ -15,15 +15,15 @@ def finite_differences(times: Times, order: int) -> list[Tensor]:
     """`differences` divided by the distance between one computed step and the one before it.
 
     Returns:
-        `order + 1` tensors [order + 1] float64.
+        `order + 1` tensors [order + 1].
 
     Example:
         >>> import torch
         >>> from fxcache.forecasters import Times
         >>> from fxcache.forecasters.taylorseer import finite_differences
-        >>> now, *past, computed = torch.tensor([3, 2, 1, 0, 0, 3], dtype=torch.float64)
+        >>> now, *past, computed = torch.tensor([3.0, 2, 1, 0, 0, 3])
         >>> finite_differences(Times(now, tuple(past), computed), order=2)[2]
-        tensor([ 1., -2.,  1.], dtype=torch.float64)
+        tensor([ 1., -2.,  1.])
     """
     return differences(times, order, lambda m, _: times.past[m] - times.past[m + 1])
 
@@ -45,9 +45,9 @@ class TaylorSeer(Forecaster):
         >>> import torch
         >>> from fxcache import TaylorSeer
         >>> from fxcache.forecasters import Times
-        >>> now, *past, computed = torch.tensor([6, 3, 2, 1, 0, 4], dtype=torch.float64)
+        >>> now, *past, computed = torch.tensor([6.0, 3, 2, 1, 0, 4])
         >>> TaylorSeer(order=1).weights(Times(now, tuple(past), computed))
-        tensor([ 4., -3.], dtype=torch.float64)
+        tensor([ 4., -3.])
     """
 
     def weights(self, times: Times) -> Tensor:

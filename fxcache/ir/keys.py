@@ -94,6 +94,10 @@ NUMBERED = "|".join((*get_args(StateKind), *get_args(ValueKind), "output"))
 HISTORY = re.compile(r"(.+)_history")
 SETTINGS = re.compile(r"(knobs|plan|policy)_\d+")  # what a config says that is no part of the graph
 POLICY = re.compile(r"policy_\d+")  # of these, what the policy says
+# What is small: counts, settings, rows of weights, decisions.
+BOOKKEEPING = re.compile(
+    r"(clock|log|knobs|plan|fits|policy|memory|near|change|now|hit|record|if_hit|if_computed|row|follows|done)_\d+"
+)
 RECORD = re.compile(r"(clock|log)_\d+")  # the small state tensors that say what a trajectory did
 
 

@@ -43,7 +43,7 @@ def settings_rows(config: CacheConfig) -> tuple[tuple[float, ...], ...]:
         >>> from fxcache import CacheConfig
         >>> from fxcache.ir.settings import settings_rows
         >>> settings_rows(CacheConfig(max_cached_steps=9, residual_diff_threshold=0.5))[0][:3]
-        (0.5, 9.0, 1e+300)
+        (0.5, 9.0, 1e+30)
     """
     if config.plans:
         return plan_entries(config.plans if config.enabled else (), config.values)
@@ -74,9 +74,9 @@ def set_by(tensor: StateTensor, config: CacheConfig) -> StateTensor:
         >>> from fxcache import CacheConfig
         >>> from fxcache.ir.settings import set_by
         >>> from fxcache.ir.state import StateTensor
-        >>> knobs = StateTensor("knobs_0", (1028,), torch.float64, torch.device("cpu"))
+        >>> knobs = StateTensor("knobs_0", (1028,), torch.float32, torch.device("cpu"))
         >>> set_by(knobs, CacheConfig(residual_diff_threshold=0.25)).allocate({})[0]
-        tensor(0.2500, dtype=torch.float64)
+        tensor(0.2500)
     """
     if not SETTINGS.fullmatch(tensor.name):
         return tensor

@@ -15,9 +15,9 @@ def cache_check(now: Tensor, diff: Tensor | None, knobs: Tensor) -> tuple[Tensor
     A NaN in `diff` computes, as does a step before which none was computed.
 
     Args:
-        now: [clock's WIDTH] float64, the clock's live row at the beginning of the step.
+        now: [clock's WIDTH] float32, the clock's live row at the beginning of the step.
         diff: 0-dim float32, relative change of the front residual, or None where the steps decide alone.
-        knobs: [WIDTH] float64, the settings, as `knob_row` makes them.
+        knobs: [WIDTH] float32, the settings, as `knob_row` makes them.
 
     Returns:
         hit: 0-dim bool. record: 0-dim float32, the diff where it was what decided, else NaN.
@@ -27,11 +27,11 @@ def cache_check(now: Tensor, diff: Tensor | None, knobs: Tensor) -> tuple[Tensor
         >>> from fxcache.ops import clock
         >>> from fxcache.ops.cache_check import cache_check
         >>> from fxcache.ops.knobs import knob_row
-        >>> now = torch.zeros(clock.WIDTH, dtype=torch.float64)
+        >>> now = torch.zeros(clock.WIDTH)
         >>> now[clock.STEP] = now[clock.COMPUTED] = 4  # step 4; steps 0 to 3 were computed
         >>> for warmup in (4, 5):
         ...     row = knob_row(threshold=0.12, warmup=warmup)
-        ...     print(cache_check(now, torch.tensor(0.1), torch.tensor(row, dtype=torch.float64)))
+        ...     print(cache_check(now, torch.tensor(0.1), torch.tensor(row)))
         (tensor(True), tensor(0.1000))
         (tensor(False), tensor(nan))
     """

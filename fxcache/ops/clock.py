@@ -1,4 +1,4 @@
-"""The clock: the numbers that a trajectory remembers, as one small float64 tensor.
+"""The clock: the numbers that a trajectory remembers, as one small float32 tensor.
 
 Row LIVE holds the numbers after the last step; START and RISEN what a trajectory begins with; HIT is
 what a hit adds. They are rows of one state tensor so that a step needs few small operators (on a model
@@ -19,7 +19,7 @@ WIDTH = PAST_AT + PAST
 # Rows.
 LIVE, START, RISEN, HIT = range(4)
 
-BEFORE_ANY = 1e300  # a timestep that every other is below; finite, so that JSON can hold it
+BEFORE_ANY = 1e30  # a timestep that every other is below; finite, so that JSON can hold it
 
 
 def initial_clock() -> tuple[tuple[float, ...], ...]:
@@ -28,9 +28,9 @@ def initial_clock() -> tuple[tuple[float, ...], ...]:
     Example:
         >>> import torch
         >>> from fxcache.ops.clock import LIVE, STEP, initial_clock
-        >>> clock = torch.tensor(initial_clock(), dtype=torch.float64)
+        >>> clock = torch.tensor(initial_clock())
         >>> clock.shape, clock[LIVE, STEP]
-        (torch.Size([4, 11]), tensor(0., dtype=torch.float64))
+        (torch.Size([4, 11]), tensor(0.))
     """
     start = [0.0] * WIDTH
     start[TIMESTEP], start[DIRECTION] = BEFORE_ANY, -1.0
@@ -50,17 +50,17 @@ def begin_step(clock: Tensor, timestep: Tensor, near: Tensor | None) -> Tensor:
     there on.
 
     Args:
-        clock: [4, WIDTH] float64; not written.
+        clock: [4, WIDTH] float32; not written.
         timestep: any shape and number type, in the model's own unit; its mean counts.
         near: 0-dim bool, whether the sample may follow the last one; None for a model without a sample.
 
     Returns:
-        [WIDTH] float64.
+        [WIDTH] float32.
 
     Example:
         >>> import torch
         >>> from fxcache.ops.clock import STEP, begin_step, commit_miss, initial_clock
-        >>> clock, near = torch.tensor(initial_clock(), dtype=torch.float64), torch.tensor(True)
+        >>> clock, near = torch.tensor(initial_clock()), torch.tensor(True)
         >>> for timestep in (900.0, 600.0, 300.0, 900.0):  # the last begins a new trajectory
         ...     now = begin_step(clock, torch.tensor([timestep]), near)
         ...     print(int(now[STEP]), end=" ")
@@ -69,7 +69,7 @@ def begin_step(clock: Tensor, timestep: Tensor, near: Tensor | None) -> Tensor:
     """
     live, start, risen, _ = clock.unbind(0)
     last, direction, step = live[: STEP + 1].unbind(0)  # columns TIMESTEP, DIRECTION, STEP
-    time = timestep.mean(dtype=torch.float64).to(clock.device)
+    time = timestep.mean(dtype=torch.float32).to(clock.device)
     move = time - last
     if near is not None:
         move = move * near  # a leap is as if time stood still
@@ -86,7 +86,7 @@ def continue_step(clock: Tensor, near: Tensor | None) -> Tensor:
     Example:
         >>> import torch
         >>> from fxcache.ops.clock import LIVE, STEP, continue_step, initial_clock
-        >>> clock = torch.tensor(initial_clock(), dtype=torch.float64)
+        >>> clock = torch.tensor(initial_clock())
         >>> clock[LIVE, STEP] = 7
         >>> [int(continue_step(clock, near=torch.tensor(n))[STEP]) for n in (True, False)]
         [7, 0]
@@ -100,15 +100,15 @@ def commit_hit(clock: Tensor, now: Tensor, record: Tensor, accumulate: bool) -> 
     """Count a hit, in place.
 
     Args:
-        clock: [4, WIDTH] float64; its live row is written.
-        now: [WIDTH] float64, what the step began with.
+        clock: [4, WIDTH] float32; its live row is written.
+        now: [WIDTH] float32, what the step began with.
         record: 0-dim float32, the diff that decided, or NaN.
         accumulate: whether to add up the diffs.
 
     Example:
         >>> import torch
         >>> from fxcache.ops.clock import HITS, LIVE, RUN, STEP, commit_hit, initial_clock
-        >>> clock = torch.tensor(initial_clock(), dtype=torch.float64)
+        >>> clock = torch.tensor(initial_clock())
         >>> commit_hit(clock, clock[LIVE].clone(), torch.tensor(0.1), accumulate=False)
         >>> clock[LIVE, [STEP, HITS, RUN]].tolist()
         [1.0, 1.0, 1.0]
@@ -123,15 +123,15 @@ def commit_miss(clock: Tensor, now: Tensor, record: Tensor, distance: str) -> No
     """Count a computed step, in place, and remember where it was. It ends a run of hits.
 
     Args:
-        clock: [4, WIDTH] float64; its live row is written.
-        now: [WIDTH] float64, what the step began with.
+        clock: [4, WIDTH] float32; its live row is written.
+        now: [WIDTH] float32, what the step began with.
         record: 0-dim float32, the diff that decided, or NaN.
         distance: what positions count, "step" or "timestep".
 
     Example:
         >>> import torch
         >>> from fxcache.ops.clock import COMPUTED, LIVE, PAST_AT, STEP, commit_miss, initial_clock
-        >>> clock = torch.tensor(initial_clock(), dtype=torch.float64)
+        >>> clock = torch.tensor(initial_clock())
         >>> clock[LIVE, STEP] = 5
         >>> commit_miss(clock, clock[LIVE].clone(), torch.tensor(float("nan")), "step")
         >>> clock[LIVE, [STEP, COMPUTED, PAST_AT]].tolist()
@@ -155,17 +155,17 @@ def times(now: Tensor, distance: str) -> Times:
     """Where this step stands, for a forecaster.
 
     Args:
-        now: [WIDTH] float64, what the step began with.
+        now: [WIDTH] float32, what the step began with.
         distance: the unit of positions, "step" or "timestep".
 
     Returns:
-        0-dim float64 tensors: the position of this step, those of the last 4 computed ones, and how many
+        0-dim float32 tensors: the position of this step, those of the last 4 computed ones, and how many
         were computed.
 
     Example:
         >>> import torch
         >>> from fxcache.ops.clock import COMPUTED, PAST_AT, STEP, WIDTH, times
-        >>> now = torch.zeros(WIDTH, dtype=torch.float64)
+        >>> now = torch.zeros(WIDTH)
         >>> now[STEP], now[COMPUTED], now[PAST_AT] = 5, 2, 3
         >>> when = times(now, "step")
         >>> when.now.item(), when.past[0].item(), when.computed.item()
@@ -176,33 +176,33 @@ def times(now: Tensor, distance: str) -> Times:
 
 
 def computed_steps(now: Tensor) -> Tensor:
-    """How many steps of the trajectory were computed before this one: 0-dim float64.
+    """How many steps of the trajectory were computed before this one: 0-dim float32.
 
-    now: [WIDTH] float64, what the step began with.
+    now: [WIDTH] float32, what the step began with.
 
     Example:
         >>> import torch
         >>> from fxcache.ops.clock import COMPUTED, WIDTH, computed_steps
-        >>> now = torch.zeros(WIDTH, dtype=torch.float64)
+        >>> now = torch.zeros(WIDTH)
         >>> now[COMPUTED] = 2
         >>> computed_steps(now)
-        tensor(2., dtype=torch.float64)
+        tensor(2.)
     """
     return now[COMPUTED]
 
 
 def run_of_hits(now: Tensor) -> Tensor:
-    """How many hits came right before this step: 0-dim float64.
+    """How many hits came right before this step: 0-dim float32.
 
-    now: [WIDTH] float64, what the step began with.
+    now: [WIDTH] float32, what the step began with.
 
     Example:
         >>> import torch
         >>> from fxcache.ops.clock import RUN, WIDTH, run_of_hits
-        >>> now = torch.zeros(WIDTH, dtype=torch.float64)
+        >>> now = torch.zeros(WIDTH)
         >>> now[RUN] = 3
         >>> run_of_hits(now)
-        tensor(3., dtype=torch.float64)
+        tensor(3.)
     """
     return now[RUN]
 
@@ -212,14 +212,14 @@ def log_step(log: Tensor, now: Tensor, hit: float, record: Tensor) -> None:
 
     Args:
         log: [2, capacity] float32; written in place. Steps beyond its end share the last place.
-        now: [WIDTH] float64, what the step began with.
+        now: [WIDTH] float32, what the step began with.
         hit: 1.0 or 0.0.
         record: 0-dim float32, the diff that decided, or NaN.
 
     Example:
         >>> import torch
         >>> from fxcache.ops.clock import STEP, WIDTH, log_step
-        >>> log, now = torch.zeros(2, 3), torch.zeros(WIDTH, dtype=torch.float64)
+        >>> log, now = torch.zeros(2, 3), torch.zeros(WIDTH)
         >>> now[STEP] = 1
         >>> log_step(log, now, 1.0, torch.tensor(0.25))
         >>> log

@@ -37,7 +37,7 @@ def feedback_row(times: Times, run: Tensor, weights: Tensor, degree: int) -> tup
     Args:
         times: where this step and the last computed ones stand.
         run: 0-dim, how many hits came right before this step.
-        weights: [k] float64, those of the forecast of this step, the latest first.
+        weights: [k] float32, those of the forecast of this step, the latest first.
         degree: 1 to 3, the number of factors of w.
 
     Returns:
@@ -51,11 +51,11 @@ def feedback_row(times: Times, run: Tensor, weights: Tensor, degree: int) -> tup
         >>> from fxcache import TaylorSeer
         >>> from fxcache.forecasters import Times
         >>> from fxcache.ops.feedback import feedback_row
-        >>> now, *past, computed = torch.tensor([4, 1, 0, 0, 0, 2], dtype=torch.float64)
+        >>> now, *past, computed = torch.tensor([4.0, 1, 0, 0, 0, 2])
         >>> times = Times(now, tuple(past), computed)
         >>> own, others = feedback_row(times, torch.tensor(2.0), TaylorSeer(order=1).weights(times), degree=1)
         >>> own, others
-        (tensor(2., dtype=torch.float64), tensor([-4.,  3.], dtype=torch.float64))
+        (tensor(2.), tensor([-4.,  3.]))
     """
     gap = run + 1
     step = (times.now - times.past[0]) / gap  # of a hit

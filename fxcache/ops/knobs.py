@@ -13,7 +13,7 @@ THRESHOLD, MAX_CACHED, MAX_CONTINUOUS, MAX_ACCUMULATED, STEPS = range(5)
 LENGTH = 1024  # steps
 WIDTH = STEPS + LENGTH
 CHECK, COMPUTE, REPLAY = 0.0, 1.0, 2.0  # what a step may do; REPLAY: it is a hit with no check
-NO_LIMIT = 1e300  # finite, so that JSON can hold it
+NO_LIMIT = 1e30  # finite, so that JSON can hold it
 
 
 def knob_row(
@@ -45,7 +45,7 @@ def knob_row(
         >>> from fxcache.ops.knobs import COMPUTE, STEPS, knob_row
         >>> row = knob_row(threshold=0.25, warmup=3, max_continuous=2)
         >>> row[:STEPS], row[STEPS : STEPS + 5], COMPUTE
-        ((0.25, 1e+300, 2.0, 1e+300), (1.0, 1.0, 1.0, 0.0, 0.0), 1.0)
+        ((0.25, 1e+30, 2.0, 1e+30), (1.0, 1.0, 1.0, 0.0, 0.0), 1.0)
     """
     if mask is not None and len(mask) > LENGTH:
         raise ConfigError("steps_mask", f"{len(mask)} entries", f"must be for at most {LENGTH} steps")

@@ -18,7 +18,7 @@ TIME, KIND, OWN, FIRST = range(4)
 REPLAY, COMPUTE, END = 0.0, 1.0, 2.0  # what a step does; END: it belongs to no plan
 ROWS = MAX_STEPS + 1  # the last one ends every plan
 PLANS = 4  # that may be given together
-ANY = 1e300  # in place of a timestep: any will do; finite, so that JSON can hold it
+ANY = 1e30  # in place of a timestep: any will do; finite, so that JSON can hold it
 UNPLANNED = -1.0  # what the record of a step says that belongs to no plan
 TOLERANCE = 2.0**-8  # relative, of a timestep: what bfloat16 rounds away
 
@@ -52,9 +52,9 @@ def follow_plan(now: Tensor, fits: Tensor, plan: Tensor) -> tuple[Tensor, Tensor
     """What a plan says of this step. A step that belongs to none computes, and is not corrected.
 
     Args:
-        now: [WIDTH] float64, the clock's live row at the beginning of the step.
-        fits: [plans] float64, which plans the steps of this trajectory belonged to so far; not written.
-        plan: [plans, ROWS, FIRST + k] float64.
+        now: [WIDTH] float32, the clock's live row at the beginning of the step.
+        fits: [plans] float32, which plans the steps of this trajectory belonged to so far; not written.
+        plan: [plans, ROWS, FIRST + k] float32.
 
     Returns:
         hit: 0-dim bool. record: 0-dim float32, NaN, or -1 where the step belongs to no plan. row: that of the
@@ -66,8 +66,8 @@ def follow_plan(now: Tensor, fits: Tensor, plan: Tensor) -> tuple[Tensor, Tensor
         >>> from fxcache.ops.clock import COMPUTED, STEP, TIMESTEP, WIDTH
         >>> from fxcache.ops.plan import PLANS, ROWS, follow_plan, plan_entries
         >>> rows = Plan(steps=2, computed=(0,), weights=((1, 0), (0, 1)), timesteps=(1000, 500))
-        >>> plan = torch.tensor(plan_entries((rows,), 1), dtype=torch.float64).reshape(PLANS, ROWS, -1)
-        >>> now, fits = torch.zeros(WIDTH, dtype=torch.float64), torch.tensor([1.0, 0, 0, 0])
+        >>> plan = torch.tensor(plan_entries((rows,), 1)).reshape(PLANS, ROWS, -1)
+        >>> now, fits = torch.zeros(WIDTH), torch.tensor([1.0, 0, 0, 0])
         >>> for time in (500.0, 400.0):  # of step 1: that of the plan, and another
         ...     now[STEP], now[COMPUTED], now[TIMESTEP] = 1, 1, time
         ...     hit, record, row, _ = follow_plan(now, fits, plan)

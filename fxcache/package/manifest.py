@@ -16,8 +16,8 @@ from ..errors import PackageError
 from ..ir.roles import Roles
 from .size_expr import SizeFunction, size_function
 
-FORMAT = 2  # raised when an older fxcache could not read a package any more
-OLDEST = 2  # what can still be read; before, a package did not say what its inputs are for
+FORMAT = 3  # raised when an older fxcache could not read a package any more
+OLDEST = 3  # what can still be read; before, the state was float64, and settings for it other numbers
 ENTRY = "fxcache.json"
 Backend = Literal["inductor", "tensorrt"]
 
@@ -161,7 +161,7 @@ def _checked(file: Path, text: str) -> Manifest:
                 file, f"its format is {found} and this fxcache reads up to {FORMAT}", "upgrade fxcache"
             )
         if found < OLDEST:
-            what = f"its format is {found}, which does not say how requests are told apart"
+            what = f"its format is {found}, of an older fxcache; this one reads {OLDEST} on"
             raise PackageError(file, what, "export it again with this fxcache")
         manifest = Manifest.from_json(text)
     except (ValueError, KeyError, TypeError, AttributeError) as error:

@@ -47,7 +47,7 @@ def progress(now: Tensor) -> Progress:
         >>> import torch
         >>> from fxcache.ops.clock import RUN, WIDTH
         >>> from fxcache.policies.base import progress
-        >>> now = torch.zeros(WIDTH, dtype=torch.float64)
+        >>> now = torch.zeros(WIDTH)
         >>> now[RUN] = 2
         >>> progress(now).run
         tensor(2.)

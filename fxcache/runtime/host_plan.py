@@ -102,10 +102,10 @@ class _Arriving:
 
     @staticmethod
     def of(timestep: torch.Tensor, expected: float) -> _Arriving:
-        mean = timestep.mean(dtype=torch.float64)
+        mean = timestep.mean(dtype=torch.float32)
         if mean.device.type != "cuda":
             return _Arriving(mean.cpu(), expected, None)
-        host = torch.empty((), dtype=torch.float64, pin_memory=True)
+        host = torch.empty((), dtype=torch.float32, pin_memory=True)
         host.copy_(mean, non_blocking=True)
         event = torch.cuda.Event()
         event.record()

@@ -43,7 +43,7 @@ class Moment:
                 values = self.times.reshape(-1).tolist()
                 self._time = math.fsum(values) / max(len(values), 1)
             else:
-                self._time = float(self.times.mean(dtype=torch.float64).item())
+                self._time = float(self.times.mean(dtype=torch.float32).item())
         return self._time
 
     def distance(self, last: Moment) -> float:

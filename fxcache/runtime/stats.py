@@ -162,7 +162,7 @@ def context_stats(
         >>> from fxcache.ops.clock import LIVE, STEP, initial_clock
         >>> from fxcache.runtime.flops import StepFlops
         >>> from fxcache.runtime.stats import context_stats
-        >>> clock = torch.tensor(initial_clock(), dtype=torch.float64)
+        >>> clock = torch.tensor(initial_clock())
         >>> clock[LIVE, STEP] = 2
         >>> state = {"clock_0": clock, "log_0": torch.tensor([[0.0, 1.0], [float("nan"), 0.05]])}
         >>> step = StepFlops(trunk=10, compute=(90,), skip=(5,))

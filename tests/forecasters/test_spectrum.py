@@ -58,7 +58,7 @@ def test_its_weights_are_those_of_ridge_regression(
 
 
 @pytest.mark.parametrize(
-    "change", [{"degree": 0}, {"degree": 9}, {"ridge": 0.0}, {"blend": 1.5}, {"horizon": 0.0}, {"order": 0}]
+    "change", [{"degree": 0}, {"degree": 9}, {"ridge": 1e-4}, {"blend": 1.5}, {"horizon": 0.0}, {"order": 0}]
 )
 def test_what_cannot_work_is_refused(change: dict[str, float]) -> None:
     with pytest.raises(ConfigError):

@@ -1,7 +1,7 @@
 """TensorRT: every stage of the cached graph as an engine, the decision on the host.
 
 torch-tensorrt has no converter for the conditional operator and would leave both branches in PyTorch.
-So each stage is compiled on its own: its float64 bookkeeping and its writes to the state stay in
+So each stage is compiled on its own: its bookkeeping, float64 and its writes to the state stay in
 PyTorch beside the engine, and a Python `if` on the decision picks the next stage.
 """
 

@@ -18,7 +18,7 @@ from .available import require_torch_tensorrt
 from .enginecache import engine_folder
 from .prepare import Prepared
 from .shape_ranges import Spec
-from .split_float64 import in_double, operator_name, operators_of
+from .split_bookkeeping import in_double, operator_name, operators_of
 
 NO_CONVERTER = "torch-tensorrt has no converter for it, with these types and sizes"
 DOUBLE = "TensorRT has no float64"
@@ -32,7 +32,7 @@ class Coverage:
 
     engines: how many engines; in_engines: operators in them. leftovers: operator → why it stayed in
     PyTorch between engines. beside: operators that run in PyTorch before and after the engine by
-    design: float64 arithmetic, writes to the state. weights: bytes of weights in the engines; repeated:
+    design: bookkeeping, float64, writes to the state. weights: bytes of weights in the engines; repeated:
     those of them that an earlier stage's engine holds, too.
     """
 

@@ -1,9 +1,9 @@
-"""A package of engines: a zip of the manifest, each stage's plan, its engine and its float64 part.
+"""A package of engines: a zip of the manifest, each stage's plan, its engine and what runs before it.
 
     fxcache.json                 what the package is, as AOTInductor packages have it
     stages/NAME/plan.json        pieces in order, names of what they take and give, the effects
     stages/NAME/engine.trt       the serialized engine, as TensorRT's own tools read it
-    stages/NAME/before.pt2       float64 arithmetic, a `torch.export` file
+    stages/NAME/before.pt2       bookkeeping and float64, a `torch.export` file
     engines.json                 what built the engines, for which range of sizes; names of inputs and state
 
 Reading one runs no code of the file but engines and exported graphs of ATen operators: effects are
@@ -41,7 +41,7 @@ from .options import TensorRTOptions
 from .prepare import Prepared, export
 from .runner import EngineSet, HostRunner, StageRunner
 from .shape_ranges import Shape, Sizes, Spec, specs_of
-from .split_float64 import Piece
+from .split_bookkeeping import Piece
 
 ROOT, ENGINES = "fxcache", "engines.json"
 # All that a stage may do beside its engine; a package names these and no others.

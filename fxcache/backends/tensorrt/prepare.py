@@ -1,9 +1,9 @@
 """Prepare a stage for TensorRT: pieces to run in order, one of them the engine's.
 
-before   float64 arithmetic of the stage's inputs      PyTorch
-engine   everything else that computes                 TensorRT
-after    float64 arithmetic that needs the engine      PyTorch
-effects  writes to the state                           PyTorch
+before   bookkeeping and float64 of the stage's inputs   PyTorch
+engine   everything else that computes                   TensorRT
+after    float64 that needs the engine                   PyTorch
+effects  writes to the state                             PyTorch
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from ...ir.stage import Stage
 from ...torch_private import FakeTensorMode
 from .autocast import cast_products
 from .shape_ranges import Spec, spec
-from .split_float64 import Piece, split_float64
+from .split_bookkeeping import Piece, split_bookkeeping
 from .split_side_effects import split_side_effects
 
 
@@ -57,7 +57,7 @@ def prepare(
     with pristine(program.capture.model), torch.no_grad():
         exported = export(pure.graph, [specs[n] for n in pure.inputs], stage.name)
     atoms = exported.run_decompositions({}).module(check_guards=False)
-    pieces, found = split_float64(atoms, pure.inputs, pure.outputs, stage.name)
+    pieces, found = split_bookkeeping(atoms, pure.inputs, pure.outputs, stage.name)
     known = _known(pieces, specs)
     engine = next((p for p in pieces if p.place == "engine"), None)
     again = None

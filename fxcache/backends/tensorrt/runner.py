@@ -13,7 +13,7 @@ from ...ir.interpret import StageInterpreter, run_part
 from .lowering import Coverage
 from .prepare import Prepared
 from .shape_ranges import Shape, Sizes
-from .split_float64 import Piece
+from .split_bookkeeping import Piece
 
 
 class StageRunner:

@@ -19,7 +19,7 @@ from fxcache.backends.tensorrt.compiling import captured_shapes, prepare_all
 from fxcache.backends.tensorrt.enginecache import engine_folder
 from fxcache.backends.tensorrt.lowering import engines_in, lower_stage
 from fxcache.backends.tensorrt.prepare import Prepared
-from fxcache.backends.tensorrt.split_float64 import in_double
+from fxcache.backends.tensorrt.split_bookkeeping import in_double
 from fxcache.errors import (
     BackendError,
     LeftoverOperatorsError,

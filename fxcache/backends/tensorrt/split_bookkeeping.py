@@ -1,15 +1,17 @@
-"""Keep float64 out of the engine: TensorRT has none.
+"""Keep out of the engine what it cannot or need not do: float64, and the cache's own bookkeeping.
 
-The clock counts in float64, and models compute rotary tables in it. Truncating to float32 would change
-numbers, and leaving the choice to the partitioner would cut a stage into several engines. Nearly always
-such arithmetic depends on a stage's inputs alone, or nothing depends on it: then it runs in PyTorch
-before, or after, the one engine. What lies in between stays where it is and is reported.
+Models compute rotary tables in float64, which TensorRT has not. Truncating to float32 would change numbers,
+and leaving the choice to the partitioner would cut a stage into several engines. Nearly always such arithmetic
+depends on a stage's inputs alone, or nothing depends on it: then it runs in PyTorch before, or after, the one
+engine. What lies in between stays where it is and is reported. What a step makes of the clock, the settings
+and the plans (whole numbers, indices, a handful of weights) runs before the engine likewise, as no engine gains
+by it.
 """
 
 from __future__ import annotations
 
 import operator
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -17,6 +19,7 @@ import torch
 from torch.fx import Graph, GraphModule, Node
 
 from ...ir.dataflow import ancestors
+from ...ir.keys import BOOKKEEPING
 from .normalize import is_number, normalize
 
 Place = Literal["before", "engine", "after"]
@@ -50,7 +53,7 @@ def operator_name(node: Node) -> str | None:
     return getattr(node.target, "__name__", None) or str(node.target)
 
 
-def split_float64(
+def split_bookkeeping(
     graph: GraphModule, inputs: tuple[str, ...], outputs: tuple[str, ...], prefix: str
 ) -> tuple[list[Piece], tuple[str, ...]]:
     """Split a functional ATen graph into before, engine and after; empty pieces are left out.
@@ -64,11 +67,11 @@ def split_float64(
         The pieces, and under which name each of `outputs` is to be found.
     """
     normalize(graph)
-    places = _places(graph)
     nodes = list(graph.graph.nodes)
     names = {n: f"{prefix}.{n.name}" for n in nodes}
     placeholders = [n for n in nodes if n.op == "placeholder"]
     names.update(zip(placeholders, inputs, strict=True))
+    places = _places(graph, _bookkeeping(nodes, names))
     results: tuple[Node, ...] = tuple(graph.graph.output_node().args[0])  # type: ignore[arg-type]
     pieces = [_piece(graph, place, places, names, results) for place in PLACES]
     found = [p for p in pieces if p is not None]
@@ -92,9 +95,20 @@ def in_double(node: Node) -> bool:
     )
 
 
-def _places(graph: GraphModule) -> dict[Node, Place]:
+def _bookkeeping(nodes: Iterable[Node], names: Mapping[Node, str]) -> set[Node]:
+    """What is made of the cache's small state, and of nothing else but single numbers."""
+    found = {n for n in nodes if n.op == "placeholder" and BOOKKEEPING.fullmatch(names[n])}
+    for node in nodes:
+        parents = [n for n in node.all_input_nodes if not _free(n)]
+        if node.op == "call_function" and not found.isdisjoint(parents):
+            if all(n in found or all(t.dim() == 0 for t in _tensors(n.meta.get("val"))) for n in parents):
+                found.add(node)
+    return found
+
+
+def _places(graph: GraphModule, bookkeeping: Collection[Node]) -> dict[Node, Place]:
     calls = [n for n in graph.graph.nodes if n.op == "call_function" and not _free(n)]
-    before = _before(graph, calls)
+    before = _before(graph, calls, bookkeeping)
     places: dict[Node, Place] = {n: "before" if n in before else "engine" for n in calls}
     for node in reversed(calls):
         behind = all(u.op == "output" or places.get(u) == "after" for u in node.users)
@@ -103,8 +117,8 @@ def _places(graph: GraphModule) -> dict[Node, Place]:
     return places
 
 
-def _before(graph: GraphModule, calls: list[Node]) -> set[Node]:
-    """Float64 nodes that no weight enters, what they need, and what needs nothing else (casts, views)."""
+def _before(graph: GraphModule, calls: list[Node], bookkeeping: Collection[Node]) -> set[Node]:
+    """Bookkeeping and float64 that no weight enters, what it needs, and what needs nothing else (views)."""
     weighed: set[Node] = set()
     before: set[Node] = set()
     computing = set(calls)
@@ -112,7 +126,7 @@ def _before(graph: GraphModule, calls: list[Node]) -> set[Node]:
         parents = [n for n in node.all_input_nodes if not is_number(n)]
         if any(n in weighed or _weight(graph, n) for n in parents):
             weighed.add(node)
-        elif in_double(node):
+        elif in_double(node) or node in bookkeeping:
             before |= {node, *ancestors([node], stop=before.__contains__)} & computing
         elif parents and all(n in before for n in parents):
             before.add(node)
