@@ -103,7 +103,8 @@ class Forecaster:
             times: this step and the computed ones before it.
 
         Returns:
-            [snapshots] of the dtype of `times`, that of the latest first. Values that are not there yet have weight 0.
+            [snapshots] of the dtype of `times`, that of the latest first. Values that are not there yet have
+            weight 0.
 
         Example:
             >>> import torch

@@ -25,7 +25,8 @@ class Spectrum(Forecaster):
     regression on a Chebyshev basis, here over a window; the original fits all computed steps.
 
     order: one less than the number of values that are fitted. degree: of the polynomials, 1 to 8.
-    ridge: 0.001 or more, as in float32 the weights would be rounding below. blend: 0 to 1. horizon: number of steps, or the first timestep with distance="timestep".
+    ridge: 0.001 or more; below, float32 weights would be rounding. blend: 0 to 1. horizon: number of steps,
+    or the first timestep with distance="timestep".
 
     Raises:
         ConfigError: a field is out of range.

@@ -1,11 +1,11 @@
 """Keep out of the engine what it cannot or need not do: float64, and the cache's own bookkeeping.
 
 Models compute rotary tables in float64, which TensorRT has not. Truncating to float32 would change numbers,
-and leaving the choice to the partitioner would cut a stage into several engines. Nearly always such arithmetic
-depends on a stage's inputs alone, or nothing depends on it: then it runs in PyTorch before, or after, the one
-engine. What lies in between stays where it is and is reported. What a step makes of the clock, the settings
-and the plans (whole numbers, indices, a handful of weights) runs before the engine likewise, as no engine gains
-by it.
+and leaving the choice to the partitioner would cut a stage into several engines. Nearly always such
+arithmetic depends on a stage's inputs alone, or nothing depends on it: then it runs in PyTorch before, or
+after, the one engine. What lies in between stays where it is and is reported. What a step makes of the clock,
+the settings and the plans (whole numbers, indices, a handful of weights) runs before the engine likewise, as
+no engine gains by it.
 """
 
 from __future__ import annotations
@@ -100,9 +100,10 @@ def _bookkeeping(nodes: Iterable[Node], names: Mapping[Node, str]) -> set[Node]:
     found = {n for n in nodes if n.op == "placeholder" and BOOKKEEPING.fullmatch(names[n])}
     for node in nodes:
         parents = [n for n in node.all_input_nodes if not _free(n)]
-        if node.op == "call_function" and not found.isdisjoint(parents):
-            if all(n in found or all(t.dim() == 0 for t in _tensors(n.meta.get("val"))) for n in parents):
-                found.add(node)
+        if found.isdisjoint(parents) or node.op != "call_function":
+            continue
+        if all(n in found or all(t.dim() == 0 for t in _tensors(n.meta.get("val"))) for n in parents):
+            found.add(node)
     return found
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import runpy
 import subprocess
 import sys
@@ -28,6 +29,7 @@ from fxcache.errors import (
 )
 from fxcache.runtime.cached_transformer import CachedTransformer
 from tests.backends.tensorrt.models import Scaled, build, program
+from tests.policies.test_everywhere import CONFIGS as POLICIES
 from tests.sweep import sweep
 from tests.toy import ToyDiT, latents, timesteps, toy
 
@@ -78,6 +80,20 @@ def test_a_trajectory_of_cut_stages_is_that_of_the_graph(name: str, scope: str) 
     ours, theirs = cut.stats()["default"], plain.stats()["default"]
     assert [s.hits for s in ours.segments] == [s.hits for s in theirs.segments]
     assert any(any(s.hits) for s in ours.segments)
+
+
+@pytest.mark.parametrize("name", sweep(POLICIES, ("easycache", "forecast error", "teacache")))
+def test_what_a_policy_decides_is_decided_beside_engines(name: str) -> None:
+    plain = fxcache.transform(toy().requires_grad_(False), POLICIES[name])
+    cut = plain.lowered(EAGER)
+    for sample, time in zip(latents(10, 0), timesteps(10), strict=True):
+        torch.testing.assert_close(cut(sample, time), plain(sample, time), rtol=1e-4, atol=1e-5)
+    assert cut.stats()["default"].hits == plain.stats()["default"].hits
+    assert plain.stats()["default"].cached_steps
+    found = plain.specialization_for({"hidden_states": sample, "timestep": time})[0].program
+    for stage in prepare_all(found, captured_shapes(found), TensorRTOptions())[1]:
+        if stage.engine is not None:
+            assert not [n for n in stage.engine.inputs if re.fullmatch(r"(clock|log|knobs|policy)_\d+", n)]
 
 
 def test_engines_take_and_give_no_float64() -> None:
