@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, get_args
@@ -15,7 +16,7 @@ from .forecasters import Forecaster, forecaster_from_dict, forecaster_to_dict
 from .ops.plan import PLANS
 from .plans import Plan
 from .plans.plan import as_plans
-from .policies import DBCache, Policy, policy_from_dict, policy_to_dict
+from .policies import DBCache, Follow, Policy, policy_from_dict, policy_to_dict
 from .spelling import require_known
 
 DBCACHE = DBCache()
@@ -74,6 +75,10 @@ class CacheConfig:
     plans: schedules known beforehand decide, and say what a hit is made of; at most 4, of which the
         timesteps of a run choose. Fn, Bn and the level are theirs; of the other fields only those of the
         history count.
+    follow: contexts that decide nothing themselves, each with the one that it follows, as
+        {"uncond": "cond"}: a step of it is a hit where that one's same step was. It runs no front blocks and
+        measures nothing. The leader is called first, in the same thread, with the same sample and time;
+        where it was not, the step computes. Not with plans, by which all contexts do alike anyway.
     enabled: False is the uncached baseline, written `C0_Q0_NONE`.
 
     Raises:
@@ -113,6 +118,7 @@ class CacheConfig:
     history_offload: bool = False
     signal_stride: int = 1
     plans: tuple[Plan, ...] = ()
+    follow: Mapping[str, str] | tuple[tuple[str, str], ...] = ()  # read as a sorted tuple of pairs
     enabled: bool = True
 
     def __new__(cls, *args: Any, **fields: Any) -> CacheConfig:
@@ -162,6 +168,7 @@ class CacheConfig:
         if self.level == "output" and self.bn_compute_blocks:
             raise ConfigError("bn_compute_blocks", self.bn_compute_blocks, 'must be 0 with level="output"')
         object.__setattr__(self, "plans", tuple(self.plans))
+        object.__setattr__(self, "follow", _read_follow(self.follow))
         self._check_policy()
         if self.plans:
             self._check_plans()
@@ -194,6 +201,9 @@ class CacheConfig:
             )
             name, value = next((n, v) for n, v in given if v)
             raise ConfigError(name, value, "must be left out where plans say what a step is made of")
+        if self.follow:
+            need = "must be left out with plans, by which all contexts do alike and run no block to decide"
+            raise ConfigError("follow", dict(self.follow), need)
 
     @property
     def static(self) -> bool:
@@ -205,6 +215,33 @@ class CacheConfig:
             (True, False)
         """
         return self.steps_mask is not None and self.steps_mask_policy == "static"
+
+    @property
+    def followed(self) -> tuple[tuple[str, str], ...]:
+        """Pairs of a context and the one that it follows.
+
+        Example:
+            >>> from fxcache import CacheConfig
+            >>> CacheConfig(follow={"uncond": "cond"}).followed
+            (('uncond', 'cond'),)
+        """
+        return tuple(self.follow)  # type: ignore[arg-type]
+
+    def for_context(self, name: str) -> CacheConfig:
+        """The settings of the context `name`: where it follows another, those of a follower.
+
+        These have no front blocks and no limits of their own; what a hit is made of, and Bn, are as given.
+
+        Example:
+            >>> from fxcache import CacheConfig
+            >>> config = CacheConfig(fn_compute_blocks=4, bn_compute_blocks=2, follow={"uncond": "cond"})
+            >>> print(config.for_context("uncond"))
+            F0B2_W0M0MC0_T0O1_R1_D{"name":"follow","leader":"cond"}
+            >>> config.for_context("cond") is config
+            True
+        """
+        leader = dict(self.followed).get(name) if self.follow else None
+        return self if leader is None or not self.enabled else _following(self, leader)
 
     @property
     def needs_steps(self) -> bool:
@@ -331,6 +368,7 @@ class CacheConfig:
         if self.steps_mask is not None:
             values["steps_mask"] = list(self.steps_mask)
         values["plans"] = [p.to_dict() for p in self.plans]
+        values["follow"] = dict(self.followed)
         return values
 
     @classmethod
@@ -405,6 +443,31 @@ def as_config(value: ConfigLike) -> CacheConfig:
     raise ConfigError("config", value, need, of="fxcache.transform()")
 
 
+@functools.lru_cache(maxsize=64)
+def _following(config: CacheConfig, leader: str) -> CacheConfig:
+    """The settings of a context that follows `leader`, which has those of `config`, limits included."""
+    hits = config.residual_diff_threshold > 0 or config.static
+    return config.replace(
+        fn_compute_blocks=0,
+        max_warmup_steps=0,
+        warmup_interval=1,
+        max_cached_steps=None,
+        max_continuous_cached_steps=None,
+        residual_diff_threshold=float(hits),
+        max_accumulated_residual_diff=None,
+        steps_mask=None,
+        steps_mask_policy="dynamic",
+        policy=Follow(leader),
+        batch="mean",
+        steps=None,
+        last_compute_steps=0,
+        start_percent=0.0,
+        end_percent=1.0,
+        signal_stride=1,
+        follow=(),
+    )
+
+
 def _need_int(name: str, value: Any, least: int) -> None:
     if isinstance(value, bool) or not isinstance(value, int) or value < least:
         none = {"max_c": " (or None for no limit)", "steps": " (or None)"}.get(name[:5], "")
@@ -424,3 +487,28 @@ def _read_mask(mask: str | Sequence[int]) -> tuple[int, ...]:
     if not entries or any(e not in (0, 1) for e in entries):
         raise ConfigError("steps_mask", mask, "must hold one 0 (may cache) or 1 (compute) for each step")
     return tuple(int(e) for e in entries)
+
+
+def _read_follow(given: Any) -> tuple[tuple[str, str], ...]:
+    pairs = given.items() if isinstance(given, Mapping) else given
+    listed = isinstance(pairs, Iterable) and not isinstance(pairs, str)
+    found: list[Any] = list(pairs) if listed else [None]
+    if not all(isinstance(p, (tuple, list)) and len(p) == 2 and all(map(_is_name, p)) for p in found):
+        need = 'must say which context follows which, by their names, as {"uncond": "cond"}'
+        raise ConfigError("follow", given, need)
+    leaders: dict[str, str] = dict(found)
+    if len(leaders) < len(found):
+        raise ConfigError("follow", given, "must name one leader for each context")
+    for name, leader in leaders.items():
+        if name == leader:
+            raise ConfigError("follow", given, f"{name!r} cannot follow itself: name another context")
+        if leader in leaders:
+            need = f"{leader!r} follows another itself: let {name!r} follow {leaders[leader]!r}"
+            if leaders[leader] == name:
+                need = f"{name!r} and {leader!r} follow each other: one of them must decide"
+            raise ConfigError("follow", given, need)
+    return tuple(sorted(leaders.items()))
+
+
+def _is_name(value: Any) -> bool:
+    return isinstance(value, str) and value != ""

@@ -7,7 +7,7 @@ MC max_continuous_cached_steps (0: no limit), T TaylorSeer on or off, O its orde
 `_X{...}` another forecaster, `_LO` level "output", `_E` error feedback, `_BE` batch "every", `_N28` steps
 of a run, `_K1` steps at its end that compute, `_Z0.15-0.95` shares of it between which steps may be hits,
 `_Hfloat8` dtype of the history, `_HO` in host memory, `_G4` every fourth token compared,
-`_D{...}` another policy.
+`_D{...}` another policy, `_U{"uncond":"cond"}` contexts that follow others.
 
 `2x`, `3x` and `4x` compute every second, third or fourth step and pay back what that makes wrong, for any
 number of steps; `2.5x@28` is `fxcache.plan` of 28 steps at that speedup. `few@8` is for models of few steps,
@@ -41,7 +41,8 @@ PATTERN = re.compile(
     rf"_R(?P<R>{NUMBER})(?:_I(?P<I>\d+))?(?:_A(?P<A>{NUMBER}))?(?:_S(?P<S>[01]+)(?P<P>[ds]))?"
     r"(?:_X(?P<X>\{.*?\}))?(?P<L>_LO)?(?P<E>_E)?(?P<BE>_BE)?"
     rf"(?:_N(?P<N>\d+))?(?:_K(?P<K>\d+))?(?:_Z(?P<Z>{NUMBER})-(?P<Z2>{NUMBER}))?"
-    r"(?:_H(?P<H>[a-z]\w*?))?(?P<HO>_HO)?(?:_G(?P<G>\d+))?(?:_D(?P<D>\{.*\}))?"
+    r"(?:_H(?P<H>[a-z]\w*?))?(?P<HO>_HO)?(?:_G(?P<G>\d+))?(?:_D(?P<D>\{.*?\}))?"
+    r"(?:_U(?P<U>\{.*\}))?"
 )
 
 
@@ -49,7 +50,7 @@ def parse(text: str) -> dict[str, Any]:
     """Fields of a `CacheConfig` from its notation.
 
     Raises:
-        NotationError: `text` is not in the notation, or `_X` or `_D` describe nothing.
+        NotationError: `text` is not in the notation, or `_X`, `_D` or `_U` describe nothing.
 
     Example:
         >>> from fxcache.notation import parse
@@ -98,6 +99,8 @@ def parse(text: str) -> dict[str, Any]:
             fields["forecaster"] = forecaster_from_dict(json.loads(part["X"]))
         if part["D"]:
             fields["policy"] = policy_from_dict(json.loads(part["D"]))
+        if part["U"]:
+            fields["follow"] = json.loads(part["U"])
     except ValueError as error:
         raise NotationError(text, str(error)) from error
     if part["L"]:
@@ -196,6 +199,8 @@ def write(fields: Mapping[str, Any]) -> str:
     text += f"_G{fields['signal_stride']}" if fields["signal_stride"] != 1 else ""
     if fields["policy"] != DBCache():
         text += "_D" + json.dumps(policy_to_dict(fields["policy"]), separators=(",", ":"))
+    if fields["follow"]:
+        text += "_U" + json.dumps(dict(fields["follow"]), separators=(",", ":"))
     return text
 
 

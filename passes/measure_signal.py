@@ -23,6 +23,7 @@ from ..ir.state import StateTensor
 from ..ops.clock import computed_steps, times
 from ..ops.cond import store
 from ..ops.history import by_slot, remember, weighted_sum
+from ..ops.leader import leaders_change
 from ..ops.memory import keep, memory_rows, nothing, recall
 from ..ops.residual_diff import largest_row_diff, mean_change, residual_diff
 from ..policies import Decision, Policy, progress
@@ -35,7 +36,8 @@ def measure_signal(program: Program) -> Program:
     Takes clocks, and adds to a copy of the partition. Ensures that what a policy compares with is stored when
     it must be. The state: `previous_i`, of the shape of what is compared, or a history of that; `policy_i`
     [numbers], what may be exchanged of the policy between runs; `memory_i` [2, numbers], what it remembers
-    and what a trajectory begins with; all float32 but the first, and each only where the policy has it.
+    and what a trajectory begins with; all float32 but the first, and each only where the policy has it. Of a
+    context that follows another, `leader_i`, like the live row of a clock, instead.
 
     Raises:
         ConfigError: the model has nothing that the policy could look at.
@@ -106,6 +108,8 @@ class _Measurement:
         builder, policy = self.trunk.builder, self.policy
         if policy.signal == "none":
             return None
+        if policy.signal == "leader":
+            return self._of_leader()
         if policy.signal != "sample":
             return None if self.trunk.signal is None else self._compare(self.trunk.signal)
         key = ValueKey("change")  # by the time of the next segment the sample is the last one
@@ -120,6 +124,16 @@ class _Measurement:
                 builder.outputs[key.name] = change
             return change
         return builder.input(key.name, self.first.builder.outputs[key.name])
+
+    def _of_leader(self) -> Node:
+        """What the leader did at this step. The runtime tells it, and knows the step by what is denoised."""
+        builder, row = self.trunk.builder, self.now.meta["val"]
+        if sample_node(self.program) is None:
+            need = "needs an input that is denoised, and this model has none: leave `follow` out"
+            raise ConfigError("policy", self.policy, need)
+        told = StateTensor.like(StateKey("leader", self.index).name, row)
+        self.state.append(told)
+        return builder.call(leaders_change, self.now, builder.state(told), named="followed")
 
     def _compare(self, signal: Node) -> Node:
         builder, policy, index = self.trunk.builder, self.policy, self.index

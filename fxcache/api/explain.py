@@ -112,6 +112,7 @@ class Explanation:
             *self._streams(),
             *self._policy(),
             f"  trajectories    {self._trajectories()}",
+            *(f"  context         {name} follows {leader}" for name, leader in self.config.followed),
             *(f"  plan            {plan.draw()}" for plan in self.config.plans),
             *(f"  beside          {note}" for note in self.notes),
         ]
@@ -251,6 +252,7 @@ def explain(
 LOOKS_AT = {
     "sample": "what is denoised",
     "norm": "what the first block's first projection is given",
+    "leader": "what another context did at this step",
     "none": "nothing of this run",
 }
 AGAINST = {

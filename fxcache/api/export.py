@@ -10,6 +10,7 @@ from typing import Any
 import torch
 
 from ..backends.tensorrt import export_tensorrt
+from ..errors import ExportError
 from ..package.aoti import export_aoti
 from ..package.arguments import plain
 from ..runtime.cached_transformer import CachedTransformer
@@ -46,7 +47,8 @@ def export(
         The path. The file holds native code: load only files that you trust.
 
     Raises:
-        ExportError: the graph or its state depends on values of its inputs, or cannot be exported.
+        ExportError: the graph or its state depends on values of its inputs, or cannot be exported; or there
+        are several graphs, as contexts follow others.
         BackendError: `cached` is no cached model. PackageUseError: it is a loaded package.
         ConfigError: its config has no cache. UnknownOptionError: no such option. And what the first call of
         `cached` raises where the model cannot be transformed.
@@ -65,6 +67,12 @@ def export(
         ...     torch.testing.assert_close(package(src=torch.ones(5, 1, 8)), model(torch.ones(5, 1, 8)))
     """
     require_cached(cached, "export")
+    if cached.cache_config.follow:
+        why = (
+            "a package holds one graph, and contexts that follow others have one of their own. "
+            "Let every context decide: cached.configure(follow={})"
+        )
+        raise ExportError(type(cached.original).__name__, why)
     # Compiled code reads memory as the example's was laid out; a loaded package hands it plain tensors.
     example_inputs = pytree.tree_map_only(torch.Tensor, plain, dict(example_inputs))
     if backend == "tensorrt":

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import Literal, get_args
 
 StateKind = Literal[
-    "clock", "log", "sample", "previous", "knobs", "plan", "fits", "policy", "memory", "given"
+    "clock", "log", "sample", "previous", "knobs", "plan", "fits", "policy", "memory", "given", "leader"
 ]
 ValueKind = Literal[
     "near",
@@ -35,7 +35,8 @@ class StateKey:
     """A state tensor of a segment. kind: "clock" and "log" say what a trajectory did; "sample" is what the
     last step was given to denoise, "given" what the last computed one was; "previous" is what the policy
     compares the signal with; "knobs" holds the settings that decide, "policy" the numbers of the policy and
-    "memory" what it remembers; "plan" the rows of plans, "fits" which of them the trajectory followed so far.
+    "memory" what it remembers; "plan" the rows of plans, "fits" which of them the trajectory followed so far;
+    "leader" what the context that this one follows did.
 
     Example:
         >>> from fxcache.ir.keys import StateKey
@@ -96,8 +97,10 @@ SETTINGS = re.compile(r"(knobs|plan|policy)_\d+")  # what a config says that is 
 POLICY = re.compile(r"policy_\d+")  # of these, what the policy says
 # What is small: counts, settings, rows of weights, decisions.
 BOOKKEEPING = re.compile(
-    r"(clock|log|knobs|plan|fits|policy|memory|near|change|now|hit|record|if_hit|if_computed|row|follows|done)_\d+"
+    r"(clock|log|knobs|plan|fits|policy|memory|leader|near|change|now|hit|record|if_hit|if_computed|row"
+    r"|follows|done)_\d+"
 )
+LEADER = re.compile(r"leader_(\d+)")  # what a context that follows another is told of it
 RECORD = re.compile(r"(clock|log)_\d+")  # the small state tensors that say what a trajectory did
 
 

@@ -11,6 +11,7 @@ from typing import Any
 import torch
 
 from ..config import CacheConfig, ConfigLike, as_config
+from ..errors import GraphSettingError
 from ..ir.keys import SETTINGS
 from ..ir.settings import reconfigured, replanned
 from ..plans import Plan
@@ -207,8 +208,11 @@ class PackagedTransformer(Sealed):
     def _reconfigured(self, config: ConfigLike, **changes: Any) -> CacheConfig:
         if not any(SETTINGS.fullmatch(entry.name) for entry in self.manifest.state):
             self._refuse("be configured", "Its fxcache knew no such packages: export it again.")
-        wanted = self.cache_config if config is None else as_config(config)
-        return reconfigured(self.cache_config, wanted.replace(**changes), self.manifest.model)
+        wanted = (self.cache_config if config is None else as_config(config)).replace(**changes)
+        if wanted.follow:
+            need = "needs graphs of its own for contexts that follow, and a package holds one: leave it out"
+            raise GraphSettingError("follow", dict(wanted.followed), need)
+        return reconfigured(self.cache_config, wanted, self.manifest.model)
 
     def use(self, plans: Plan | Sequence[Plan]) -> None:
         """Follow another plan, or several of which the timesteps choose, from the next trajectory on.

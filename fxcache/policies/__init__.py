@@ -2,7 +2,7 @@
 
 Each is a frozen dataclass of pure functions, from how far a signal moved to a number that has to be below the
 threshold; it names the signal, and the `insert_cache_check` pass puts only that into the graph. A new policy
-is one file here and one line in `POLICIES`.
+is one file here and one line in `POLICIES`: those that a model may be given. `Follow` is no such.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ from .budget import Budget
 from .dbcache import DBCache
 from .easycache import EasyCache
 from .fixed_interval import FixedInterval
+from .follow import Follow
 from .forecast_error import ForecastError
 from .growing_window import GrowingWindow
 from .magcache import MagCache
@@ -81,6 +82,7 @@ __all__ = [
     "Decision",
     "EasyCache",
     "FixedInterval",
+    "Follow",
     "ForecastError",
     "GrowingWindow",
     "MagCache",

@@ -15,8 +15,8 @@ from ..ops.clock import COMPUTED, RUN, STEP, TIMESTEP
 from ..spelling import require_known
 
 # What a policy looks at: the residual of the first Fn blocks; the model's first input, which is denoised; the
-# first norm of the first block, modulated; or nothing.
-Signal = Literal["residual", "sample", "norm", "none"]
+# first norm of the first block, modulated; what another context did at this step; or nothing.
+Signal = Literal["residual", "sample", "norm", "leader", "none"]
 # What it compares that with: its value at the last computed step, at the last step, or its forecast.
 Against = Literal["computed", "last", "forecast"]
 

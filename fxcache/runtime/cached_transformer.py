@@ -22,6 +22,7 @@ from ..errors import (
     ArgumentsError,
     BackendError,
     CaptureError,
+    ConfigError,
     FxcacheError,
     GradientWarning,
     NotCapturedError,
@@ -33,6 +34,7 @@ from ..errors import (
 )
 from ..ir.settings import reconfigured, replanned
 from ..plans import Plan
+from ..policies import Follow
 from ..torch_private import symbolic_trace
 from .contexts import Contexts
 from .foreign_tracers import REASON, refuse_compilation, refuse_tracing
@@ -78,8 +80,8 @@ class CachedTransformer(ModuleProxy):
     """
 
     KEPT = ModuleProxy.KEPT | {
-        "cache_config", "_options", "_forward", "_specializations", "_contexts", "_passthrough", "_told",
-        "_trainable", "_warned", "_others",
+        "cache_config", "_options", "_forward", "_specializations", "_following", "_contexts",
+        "_passthrough", "_told", "_trainable", "_warned", "_others",
     }  # fmt: skip
 
     def __init__(
@@ -96,6 +98,9 @@ class CachedTransformer(ModuleProxy):
         lower: Lowering = eager,
     ) -> None:
         others = OtherCaches(original)
+        if isinstance(config.policy, Follow):
+            need = 'is for contexts: give CacheConfig(follow={"uncond": "cond"}) and the policy that decides'
+            raise ConfigError("policy", config.policy, need)
         super().__init__(original)
         self._others = others
         self.cache_config = config
@@ -109,7 +114,7 @@ class CachedTransformer(ModuleProxy):
             "choose_lowering": choose_lowering,
         }
         self._forward = ForwardWatch(original, timestep)
-        self._specializations = self._no_specializations()
+        self._forget_specializations()
         self._contexts = Contexts(max_contexts)
         self._trainable = Trainable((original,))
         self._passthrough = on_unsupported == "passthrough"
@@ -168,11 +173,35 @@ class CachedTransformer(ModuleProxy):
     def _inputs(self) -> ForwardInputs:
         return self._forward.inputs
 
-    def _no_specializations(self) -> Specializations:
+    def _forget_specializations(self) -> None:
+        self._specializations = self._no_specializations(self.cache_config)
+        self._following: Specializations | None = None
+
+    def _serving(self, config: CacheConfig) -> Specializations:
+        """Those whose graphs `config` needs: contexts that follow others share graphs of their own."""
+        if not isinstance(config.policy, Follow):
+            return self._specializations
+        if self._following is None:
+            self._following = self._no_specializations(config)
+        return self._following
+
+    def specializations(self) -> list[Specialization]:
+        """All transformed graphs: those of contexts that decide, and then those of contexts that follow.
+
+        Example:
+            >>> import fxcache
+            >>> from fxcache.embedded import load_transformer
+            >>> fxcache.transform(load_transformer(), "F1B0_W4M0MC3_T1O1_R0.12").specializations()
+            []
+        """
+        found = (self._specializations, self._following)
+        return [s for group in found if group is not None for s in group.all()]
+
+    def _no_specializations(self, config: CacheConfig) -> Specializations:
         options = self._options
         return Specializations(
             self.original,
-            self.cache_config,
+            config,
             options["scope"],
             self._inputs,
             options["lower"],
@@ -182,12 +211,14 @@ class CachedTransformer(ModuleProxy):
 
     def _run(self, *args: Any, **kwargs: Any) -> Any:
         if self._forward.replaced():
-            self._specializations = self._no_specializations()
-        bound = self._inputs.bind(args, kwargs, self._specializations.flexible)
-        specialization, call = self._specializations.of(*self._specializations.flatten(bound))
+            self._forget_specializations()
+        config = self._contexts.config(self.cache_config)
+        serving = self._serving(config)
+        bound = self._inputs.bind(args, kwargs, serving.flexible)
+        specialization, call = serving.of(*serving.flatten(bound))
         if torch.is_grad_enabled() and specialization.trainable:
             raise _NeedsGradient
-        flat = self._step(specialization, call)
+        flat = self._step(specialization, call, config)
         return specialization.program.capture.finish(flat)
 
     def prepare(self, example_inputs: Mapping[str, Any]) -> None:
@@ -245,13 +276,14 @@ class CachedTransformer(ModuleProxy):
             >>> [t.shape for t in call.tensors], specialization.segments
             ([torch.Size([3, 1, 8])], 1)
         """
-        bound = self._inputs.bind((), example_inputs, numbers and self._specializations.flexible)
-        return self._specializations.of(*self._specializations.flatten(bound, numbers), numbers)
+        serving = self._serving(self._contexts.config(self.cache_config))
+        bound = self._inputs.bind((), example_inputs, numbers and serving.flexible)
+        return serving.of(*serving.flatten(bound, numbers), numbers)
 
-    def _step(self, specialization: Specialization, call: Call) -> tuple[Any, ...]:
+    def _step(self, specialization: Specialization, call: Call, config: CacheConfig) -> tuple[Any, ...]:
         if specialization.program.timestep is None:
             self._warn(TrajectoryWarning, NO_TIMESTEP)
-        return self._contexts.step(specialization, call, self._contexts.config(self.cache_config))
+        return self._contexts.step(specialization, call, config)
 
     def _tell_uncached(self, error: FxcacheError) -> None:
         """Say, once for each reason, that calls of a kind run uncached."""
@@ -325,7 +357,9 @@ class CachedTransformer(ModuleProxy):
         Kinds of calls that were refused are tried again.
         """
         self._contexts.reset()
-        self._specializations.forgive()
+        for group in (self._specializations, self._following):
+            if group is not None:
+                group.forgive()
         self._told.clear()
 
     def configure(self, config: ConfigLike = None, **changes: Any) -> None:
@@ -354,7 +388,7 @@ class CachedTransformer(ModuleProxy):
         """
         self.cache_config = self._reconfigured(config, **changes)
         if not self._specializations.config.enabled:  # nothing was made with a cache yet
-            self._specializations = self._no_specializations()
+            self._forget_specializations()
         if self.cache_config.enabled:
             self._contexts.finish()
         else:
@@ -460,7 +494,7 @@ class CachedTransformer(ModuleProxy):
                 'backend="tensorrt"', "be given to fxcache.compile(), which makes a model of its own"
             )
         self._options["lower"] = self._options["choose_lowering"](backend, mode, dynamic, options)
-        self._specializations = self._no_specializations()
+        self._forget_specializations()
         self.reset()
 
     def compile_repeated_blocks(self, **options: Any) -> None:

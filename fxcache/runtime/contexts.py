@@ -15,6 +15,7 @@ from ..config import CacheConfig
 from ..errors import IdleCacheWarning
 from ..ops.known_decision import knowing
 from .context import Context
+from .following import leader_of, tell_follower
 from .host_plan import waits
 from .idle import LEAST_STEPS, LONE, why_idle
 from .per_caller import PerCaller
@@ -45,14 +46,12 @@ class Contexts(PerCaller[Context]):
         state = context.find(graph, call, config)
         if context.ended or context.alone >= LEAST_STEPS:
             self._look_at(context)
-        if torch.is_grad_enabled():
-            with torch.no_grad():
-                return _advance(state, graph, call, config)
-        return _advance(state, graph, call, config)
+        with torch.no_grad() if torch.is_grad_enabled() else contextlib.nullcontext():
+            return self._advance(state, graph, call, config)
 
     def config(self, default: CacheConfig) -> CacheConfig:
-        """The settings of the enclosing blocks; `default` where none has any."""
-        config, sampling = self._config.get() or default, self._sampling.get()
+        """The settings of the enclosing blocks; `default` where none has any. Of a follower its own."""
+        config, sampling = (self._config.get() or default).for_context(self.name), self._sampling.get()
         if sampling is None or not config.needs_steps:
             return config
         return sampling.settings(config, first=self.current().first_step(sampling))
@@ -86,6 +85,32 @@ class Contexts(PerCaller[Context]):
                 f"A run had no hit, so that nothing was saved: {reason}.", IdleCacheWarning, stacklevel=5
             )
 
+    def _advance(
+        self, state: TrajectoryState, graph: Served, call: Call, config: CacheConfig
+    ) -> tuple[Any, ...]:
+        tensors = state.tensors(graph, call, config)
+        try:
+            self._tell(state, graph, call, config)
+            if not config.plans or not graph.asks_host or not waits(tensors[0].device):
+                return graph.run(*call.tensors, *tensors)
+            time = graph.roles.time
+            timestep = None if time is None else call.tensors[time]
+            with knowing(state.host.decision(config.plans, state.state, timestep)):
+                return graph.run(*call.tensors, *tensors)
+        except BaseException:
+            state.forget()  # a half-made step must leave nothing that a later one could use
+            raise
+
+    def _tell(self, state: TrajectoryState, graph: Served, call: Call, config: CacheConfig) -> None:
+        """Where the current context follows another, tell it what that one did."""
+        leader = leader_of(config)
+        if leader is None:
+            return
+        context = self.of(leader)
+        sample = graph.roles.sample
+        leaders = [s.state for s in context.states()] if context is not None else []
+        tell_follower(state.state, None if sample is None else call.tensors[sample], leaders)
+
     def last_state(self) -> TrajectoryState:
         """State of the last call in this thread and the enclosing `named` block."""
         return self.current().last_state()
@@ -117,21 +142,7 @@ class Contexts(PerCaller[Context]):
         return found
 
 
-def _advance(state: TrajectoryState, graph: Served, call: Call, config: CacheConfig) -> tuple[Any, ...]:
-    tensors = state.tensors(graph, call, config)
-    try:
-        if not config.plans or not graph.asks_host or not waits(tensors[0].device):
-            return graph.run(*call.tensors, *tensors)
-        time = graph.roles.time
-        timestep = None if time is None else call.tensors[time]
-        with knowing(state.host.decision(config.plans, state.state, timestep)):
-            return graph.run(*call.tensors, *tensors)
-    except BaseException:
-        state.forget()  # a half-made step must leave nothing that a later one could use
-        raise
-
-
 def _stats_of(state: TrajectoryState) -> ContextStats:
     if state.graph is None:
         return ContextStats((SegmentStats((False,) * state.uncached_steps, {}),), None, None, 0)
-    return context_stats(state.state, state.graph.segments, state.flops_counter())
+    return context_stats(state.state, state.graph.segments, state.flops_counter(), state.leader)

@@ -30,6 +30,11 @@ def why_idle(stats: ContextStats, config: CacheConfig) -> str | None:
     """
     if stats.steps < LEAST_STEPS or any(any(s.hits) for s in stats.segments) or not config.enabled:
         return None
+    if stats.follows is not None:
+        return (
+            f"it follows {stats.follows!r}, which had no hit at a step with the same sample and time. That "
+            "one must be called first, in the same thread"
+        )
     if config.plans:
         return "its timesteps belong to none of the plans" if stats.unplanned else None
     if config.residual_diff_threshold == 0 and not config.static:

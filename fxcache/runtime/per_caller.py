@@ -63,6 +63,16 @@ class PerCaller(Generic[T]):
         known = self._all.get(key)
         return known if known is not None else self._add(key, named=name is not None)
 
+    @property
+    def name(self) -> str:
+        """That of the enclosing `named` block; "default" outside of any."""
+        name = self._name.get()
+        return DEFAULT if name is None else name
+
+    def of(self, name: str) -> T | None:
+        """What this thread has by this name; None where it never asked for it."""
+        return self._all.get((self._thread(), name))
+
     def _thread(self) -> int:
         mark = getattr(self._local, "mark", None)
         if mark is None:

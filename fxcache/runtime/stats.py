@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy
@@ -48,6 +48,7 @@ class ContextStats:
         could not be counted. Those of a model are counted when first asked for; until then, or until these
         statistics go, its graph stays.
     state_bytes: bytes of memory held by this context now.
+    follows: the context whose hits decide those of this one; None where it decides by itself.
 
     Example:
         >>> from fxcache import ContextStats
@@ -64,14 +65,18 @@ class ContextStats:
     flops_done: int | None
     flops_saved: int | None
     state_bytes: int
+    follows: str | None = None
 
     @staticmethod
     def _counting_later(
-        segments: tuple[SegmentStats, ...], count: Callable[[], StepFlops | None], state_bytes: int
+        segments: tuple[SegmentStats, ...],
+        count: Callable[[], StepFlops | None],
+        state_bytes: int,
+        follows: str | None,
     ) -> ContextStats:
         """With FLOPs to be counted by `count` when first asked for: it takes as long as many small steps."""
         stats = object.__new__(ContextStats)
-        stats.__dict__.update(segments=segments, state_bytes=state_bytes, _count=count)
+        stats.__dict__.update(segments=segments, state_bytes=state_bytes, follows=follows, _count=count)
         return stats
 
     if not TYPE_CHECKING:  # the fields have their types
@@ -147,7 +152,10 @@ def speedup(contexts: Iterable[ContextStats]) -> float:
 
 
 def context_stats(
-    state: Mapping[str, torch.Tensor], segments: int, flops: Callable[[], StepFlops | None]
+    state: Mapping[str, torch.Tensor],
+    segments: int,
+    flops: Callable[[], StepFlops | None],
+    follows: str | None = None,
 ) -> ContextStats:
     """Read a context's record out of its state tensors, which waits for the device.
 
@@ -156,6 +164,7 @@ def context_stats(
             the size.
         segments: how many decisions a step makes.
         flops: returns those of a step, or None where they are not known.
+        follows: the context that this one follows.
 
     Example:
         >>> import torch
@@ -171,8 +180,10 @@ def context_stats(
         ((1,), 115, 85)
     """
     found = tuple(_segment_stats(state, i) for i in range(segments))
+    if follows is not None:  # nothing was measured
+        found = tuple(replace(segment, residual_diffs={}) for segment in found)
     size = sum(t.numel() * t.element_size() for t in state.values())
-    return ContextStats._counting_later(found, flops, size)
+    return ContextStats._counting_later(found, flops, size, follows)
 
 
 def _segment_stats(state: Mapping[str, torch.Tensor], index: int) -> SegmentStats:
@@ -260,6 +271,8 @@ class Stats:
         lines = ["  ".join(cell.ljust(w) for cell, w in zip(r, widths, strict=True)).rstrip() for r in rows]
         lines.insert(1, "  ".join("-" * w for w in widths))
         for name, context in self.contexts.items():
+            if context.follows is not None:
+                lines.append(f"{name}: follows {context.follows}")
             quantiles = ", ".join(f"P{p} {value:.4f}" for p, value in context.diff_quantiles.items())
             if quantiles:
                 lines.append(f"{name}: diffs {quantiles}")

@@ -12,6 +12,7 @@ from ..capture.call_signature import Call
 from ..config import CacheConfig
 from ..ir.state import record_of
 from .flops import StepFlops
+from .following import leader_of
 from .host_plan import HostPlan
 from .served_graph import Served
 
@@ -20,7 +21,7 @@ from .served_graph import Served
 class TrajectoryState:
     """State of one trajectory: the tensors of the one under way, or what is left of it once over.
 
-    host: what the host knows of the plan that it follows.
+    host: what the host knows of the plan that it follows. leader: the context that its own one follows.
     """
 
     graph: Served | None = None
@@ -28,6 +29,7 @@ class TrajectoryState:
     state: dict[str, torch.Tensor] = field(default_factory=dict)
     uncached_steps: int = 0
     host: HostPlan = field(default_factory=HostPlan)
+    leader: str | None = None
     _measured: tuple[Served, tuple[Any, ...]] | None = None
 
     def tensors(self, graph: Served, call: Call, config: CacheConfig) -> list[torch.Tensor]:
@@ -41,6 +43,7 @@ class TrajectoryState:
                 self.forget()
                 self.state = graph.allocate(call, config)
                 self._measured = (graph, call.key)
+                self.leader = leader_of(config)
             self.graph, self.call_key = graph, call.key
         return list(self.state.values())
 

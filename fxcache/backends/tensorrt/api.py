@@ -59,7 +59,7 @@ def engine_report(compiled: CachedTransformer) -> tuple[tuple[Coverage, ...], ..
 
     Raises `BackendError` for a model that another backend runs.
     """
-    return tuple(s.coverage for v in _lowered(compiled)._specializations.all() for s in _runner(v).sets)
+    return tuple(s.coverage for v in _lowered(compiled).specializations() for s in _runner(v).sets)
 
 
 def refit(compiled: CachedTransformer) -> None:
@@ -70,7 +70,7 @@ def refit(compiled: CachedTransformer) -> None:
     where the model was compiled without `refit=True`.
     """
     lower = _lowered(compiled)._options["lower"]
-    for specialization in compiled._specializations.all():
+    for specialization in compiled.specializations():
         runner = _runner(specialization)
         runner.sets[:] = [refit_set(specialization.program, s, lower.options) for s in runner.sets]
 

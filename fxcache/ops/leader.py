@@ -1,0 +1,61 @@
+"""What a context that follows another is told of that one: the live row of its clock, after its step."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from .clock import LIVE, RUN, TIMESTEP
+
+
+def tell(leader: Tensor, clocks: list[tuple[Tensor, Tensor]], sample: Tensor) -> None:
+    """Write the live row of the clock that was given this very sample last, in place; zeros where none was.
+
+    Nothing is read on the host.
+
+    Args:
+        leader: [WIDTH], what the follower's graph reads.
+        clocks: of each trajectory that may lead its clock, [4, WIDTH], and the sample of its last step; of
+            several with this sample the first counts.
+        sample: what the follower is given to denoise, of the same shape as theirs.
+
+    Example:
+        >>> import torch
+        >>> from fxcache.ops.clock import LIVE, RUN, WIDTH
+        >>> from fxcache.ops.leader import tell
+        >>> leader, clock, sample = torch.zeros(WIDTH), torch.zeros(4, WIDTH), torch.ones(2)
+        >>> clock[LIVE, RUN] = 3
+        >>> tell(leader, [(clock, sample.clone())], sample)
+        >>> here = leader[RUN].item()
+        >>> tell(leader, [(clock, sample + 1)], sample)
+        >>> here, leader[RUN].item()
+        (3.0, 0.0)
+    """
+    row = torch.zeros_like(leader)
+    for clock, last in reversed(clocks):
+        same = (last == sample).all().to(leader.device)
+        row = torch.where(same, clock[LIVE].to(leader), row)
+    leader.copy_(row)
+
+
+def leaders_change(now: Tensor, leader: Tensor) -> Tensor:
+    """0 where the leader's last step was this one and a hit, infinite otherwise: 0-dim float32.
+
+    Args:
+        now: [WIDTH], the clock's live row at the beginning of the step.
+        leader: [WIDTH], that of the leader's clock after its last step.
+
+    Example:
+        >>> import torch
+        >>> from fxcache.ops.clock import RUN, TIMESTEP, WIDTH
+        >>> from fxcache.ops.leader import leaders_change
+        >>> now, leader = torch.zeros(WIDTH), torch.zeros(WIDTH)
+        >>> now[TIMESTEP] = leader[TIMESTEP] = 500.0
+        >>> leader[RUN] = 2  # two hits in a row, this step the second
+        >>> hit = leaders_change(now, leader)
+        >>> now[TIMESTEP] = 400.0
+        >>> hit, leaders_change(now, leader)
+        (tensor(0.), tensor(inf))
+    """
+    hit = (leader[TIMESTEP] == now[TIMESTEP]) & (leader[RUN] > 0)
+    return torch.where(hit, 0.0, float("inf")).to(torch.float32)
