@@ -38,6 +38,7 @@ MODULES = (
     "fxcache.ir.printer",
     "fxcache.notation",
     "fxcache.package.packaged_transformer",
+    "fxcache.policies.follow",
     "fxcache.runtime.cached_transformer",
     "fxcache.runtime.diffusers_pipeline",
     "fxcache.runtime.graph_view",
