@@ -227,7 +227,8 @@ class CachedTransformer(ModuleProxy):
         What it runs is what `fxcache.explain` does for its graph: the forward once on fake tensors, as a
         rule; on real copies of the inputs where the model's code reads values of tensors. No step is run or
         counted, no state allocated, no FLOPs counted; a compiler runs in the first steps. Does nothing where
-        such a call was captured before, or the config has no cache.
+        such a call was captured before, or the config has no cache. Contexts that follow another have graphs
+        of their own: prepare those within their `cache_context`.
 
         Raises:
             CaptureError, NoBlocksError, TooManyBlocksError, BlockMutationError, OpaqueInputError: such a
@@ -370,6 +371,7 @@ class CachedTransformer(ModuleProxy):
 
         config: all settings, as `transform` takes them; None for those in force. changes: fields of these to
             change. What is part of the graph (Fn, Bn, the level, the forecaster, feedback, batch) stays.
+            Contexts that begin to `follow` have a graph of their own, captured by their first call.
 
         Raises:
             GraphSettingError, PlanError: these settings need another graph. And what building a config does.

@@ -380,6 +380,23 @@ def test_switched_off_both_run_the_model() -> None:
     assert any(request.hits("uncond")) and request.hits("uncond") == request.hits("cond")
 
 
+def test_the_graph_of_followers_is_prepared_within_their_context() -> None:
+    cached = transformed(DECIDED, FOLLOW)
+    request = Request(cached)
+    inputs = {
+        "hidden_states": request.samples[0],
+        "timestep": request.times[0],
+        "text": request.texts["cond"],
+    }
+    cached.prepare(inputs)
+    with cached.cache_context("uncond"):
+        cached.prepare(inputs)
+    leader, follower = prepared = cached.specializations()
+    assert [leader.program.config.fn_compute_blocks, follower.program.config.fn_compute_blocks] == [1, 0]
+    request.run()
+    assert cached.specializations() == prepared
+
+
 def test_a_copy_follows_its_own() -> None:
     cached = transformed(DECIDED, FOLLOW)
     wanted = Request(cached).run()
