@@ -37,10 +37,10 @@ def render(program: Program) -> str:
         >>> print(render(cached.graph.program), end="")
         def cached(src: f32[s0, 1, 8], state):
             # settings: F1B1_W4M0MC3_T1O1_R0.12
-            # state: clock_0: f64[4, 11], log_0: f32[2, 1024], sample_0: f32[s0, 1, 8], previous_0: ...
+            # state: clock_0: f32[4, 11], log_0: f32[2, 1024], sample_0: f32[s0, 1, 8], previous_0: ...
             layers_0 = self.layers.0(src)                                               # f32[s0, 1, 8]
             residual_0 = layers_0 - src                                                 # f32[s0, 1, 8]
-            now_0 = continue_step(state.clock_0, is_near(src, state.sample_0))          # f64[11]
+            now_0 = continue_step(state.clock_0, is_near(src, state.sample_0))          # f32[11]
             ...
             output_0 = self.layers.3(layers_2)                                          # f32[s0, 1, 8]
             return output_0
@@ -77,7 +77,7 @@ def describe_state(program: Program, sizes: Sizes) -> list[str]:
         >>> inputs = {"src": torch.randn(3, 1, 8)}
         >>> cached = fxcache.transform(model, "F1B1_W4M0MC3_T1O1_R0.12", example_inputs=inputs)
         >>> describe_state(cached.graph.program, Sizes())
-        ['clock_0: f64[4, 11]', 'log_0: f32[2, 1024]', ..., 'history_0: f32[2, s0, 1, 8]']
+        ['clock_0: f32[4, 11]', 'log_0: f32[2, 1024]', ..., 'history_0: f32[2, s0, 1, 8]']
     """
     names = history_names(s.name for s in program.state)
     return [
