@@ -188,6 +188,22 @@ class TooManyCapturesError(CaptureError):
         )
 
 
+class UnknownSizeError(CaptureError):
+    """The sizes of what a model's blocks carry depend on values, and this torch must know them.
+
+    Raised by the first call of a kind, or by `transform` with `example_inputs`. Use the torch that it names,
+    or let such calls run uncached with `on_unsupported="passthrough"`.
+    """
+
+    def __init__(self, stage: str, node: str, torch: str) -> None:
+        self.attempts = {}
+        FxcacheError.__init__(
+            self,
+            f"'{node}' of the graph's {stage} remembers a tensor whose sizes depend on values, and torch {torch} "
+            'must know them: use torch 2.12 or later, or on_unsupported="passthrough", which runs uncached.',
+        )
+
+
 class BlockMutationError(FxcacheError):
     """A block writes to something that lives on after it: skipping it would change results.
 

@@ -11,8 +11,8 @@ import torch
 from torch import nn
 from torch.fx import Graph, GraphModule, Node
 
-from ..errors import GraphSpecError
-from ..torch_private import GuardOnDataDependentSymNode
+from ..errors import GraphSpecError, UnknownSizeError
+from ..torch_private import COPIES_UNKNOWN_SIZES, GuardOnDataDependentSymNode
 from .blocks import Block
 from .dataflow import same_layout
 from .fake_values import FakeValues
@@ -212,6 +212,8 @@ class StageBuilder:
         try:
             node.meta["val"] = self.fakes.result(function, args, kwargs)
         except RuntimeError as error:
+            if isinstance(error, GuardOnDataDependentSymNode) and not COPIES_UNKNOWN_SIZES:
+                raise UnknownSizeError(self.name, node.name, torch.__version__) from error
             raise GraphSpecError(self.name, f"'{node.name}' does not run on fake tensors: {error}") from error
         return node
 

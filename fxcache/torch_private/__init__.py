@@ -68,6 +68,7 @@ from .settings import (
     set_matmul_precision,
 )
 from .sizes import (
+    COPIES_UNKNOWN_SIZES,
     ConstantSource,
     DimDynamic,
     GuardOnDataDependentSymNode,

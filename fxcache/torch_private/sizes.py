@@ -10,6 +10,7 @@ import functools
 from typing import Any
 
 import sympy
+import torch
 
 # ruff: isort: off
 from torch.fx.experimental.symbolic_shapes import (
@@ -21,6 +22,10 @@ from torch.fx.experimental.symbolic_shapes import ShapeEnv
 from torch._dynamo.source import ConstantSource  # a symbol is named by where it comes from
 from torch.utils._sympy.printers import PythonPrinter  # a size's expression as Python
 # ruff: isort: on
+
+# Whether it is described what a copy of a tensor returns whose sizes depend on values: since torch 2.12, which
+# does not ask whether they are 1.
+COPIES_UNKNOWN_SIZES = tuple(map(int, torch.__version__.split(".")[:2])) >= (2, 12)
 
 
 def backed_symbols(env: ShapeEnv) -> frozenset[sympy.Symbol]:
