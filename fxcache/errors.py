@@ -199,8 +199,9 @@ class UnknownSizeError(CaptureError):
         self.attempts = {}
         FxcacheError.__init__(
             self,
-            f"'{node}' of the graph's {stage} remembers a tensor whose sizes depend on values, and torch {torch} "
-            'must know them: use torch 2.12 or later, or on_unsupported="passthrough", which runs uncached.',
+            f"'{node}' of the graph's {stage} remembers a tensor whose sizes depend on values, and torch "
+            f"{torch} must know them: "
+            'use torch 2.12 or later, or on_unsupported="passthrough", which runs uncached.',
         )
 
 

@@ -23,8 +23,7 @@ from torch._dynamo.source import ConstantSource  # a symbol is named by where it
 from torch.utils._sympy.printers import PythonPrinter  # a size's expression as Python
 # ruff: isort: on
 
-# Whether it is described what a copy of a tensor returns whose sizes depend on values: since torch 2.12, which
-# does not ask whether they are 1.
+# Whether tensors whose sizes depend on values are copied without asking whether these are 1: since 2.12.
 COPIES_UNKNOWN_SIZES = tuple(map(int, torch.__version__.split(".")[:2])) >= (2, 12)
 
 
