@@ -207,6 +207,7 @@ def test_state_whose_shape_depends_on_values_is_not_exported(tmp_path: Path) -> 
 
 
 @pytest.mark.skipif(COPIES_UNKNOWN_SIZES, reason="since torch 2.12 it is captured")
+@pytest.mark.filterwarnings("ignore::fxcache.errors.PassthroughWarning")
 def test_state_whose_shape_depends_on_values_says_which_torch_takes_it() -> None:
     cached = fxcache.transform(build(Selects), "F1B0_W0M0MC0_T0O1_R1000")
     with torch.no_grad(), pytest.raises(UnknownSizeError, match=r"use torch 2\.12 or later"):

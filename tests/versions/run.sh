@@ -22,7 +22,7 @@ export TORCHINDUCTOR_CACHE_DIR=$folder/inductor
 "${PYTHON:-python3}" -m venv "$folder/venv"
 # shellcheck disable=SC1091
 . "$folder/venv/bin/activate"
-pip install -q "$torch" "$diffusers" "${@:3}" -e . 'pytest>=8' 'pytest-xdist>=3.6' 'hypothesis>=6.100' \
+pip install -q "$torch" "$diffusers" "${@:3}" -e '.[draw]' 'pytest>=8' 'pytest-xdist>=3.6' 'hypothesis>=6.100' \
   'peft>=0.17' 'setuptools>=77'
 
 tiers=(
