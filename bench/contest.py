@@ -10,15 +10,15 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 import torch
-from diffusers.pipelines.flux.pipeline_flux import FluxPipeline
+from diffusers import DiffusionPipeline
 from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
 
 from bench.contenders import Contender, compiled
-from fxcache import embedded
+from bench.stages import Stage
 from fxcache.runtime.flops import CPU_ATTENTION
 
-LABELS = range(10)
+PICTURES = 10  # of a round, drawn together
 MIB = 1024**2
 
 
@@ -31,8 +31,9 @@ class Entry:
     """
 
     contender: Contender
+    stage: Stage
     steps: int
-    pipe: FluxPipeline | None = None
+    pipe: DiffusionPipeline | None = None
     step_flops: list[int] = field(default_factory=list)
     held: int = 0
     breaks: int = 0
@@ -49,14 +50,14 @@ class Entry:
     @property
     def latency(self) -> float:
         """Seconds of the processor a picture, the median of the rounds."""
-        return statistics.median(self.seconds) / len(LABELS)
+        return statistics.median(self.seconds) / PICTURES
 
 
-def enter(contender: Contender, steps: int, compile: bool) -> Entry:
+def enter(contender: Contender, stage: Stage, steps: int, compile: bool) -> Entry:
     """Build a contender and look at it once, eagerly, then compile and warm it up."""
-    entry = Entry(contender, contender.steps or steps)
+    entry = Entry(contender, stage, contender.steps or steps)
     try:
-        entry.pipe = contender.build()
+        entry.pipe = contender.build(stage)
         before = _live_bytes()  # before any drawing: some caches keep what they held after the last one
         _draw(entry, seed=0)  # hooks and captures settle before anything is counted
         _count(entry, before)
@@ -89,26 +90,27 @@ def psnr(entry: Entry, reference: Entry) -> tuple[float, float]:
     return decibels.mean().item(), decibels[: max(1, len(decibels) // 20)].mean().item()
 
 
-def _draw(entry: Entry, seed: int, callback: embedded.StepCallback | None = None) -> Tensor:
-    seeds = [seed * len(LABELS) + i for i in range(len(LABELS))]
+def _draw(entry: Entry, seed: int) -> Tensor:
     assert entry.pipe is not None
-    return embedded.sample(
-        entry.pipe, LABELS, seeds=seeds, num_inference_steps=entry.steps, callback=callback
-    )
+    return entry.stage.draw(entry.pipe, range(seed * PICTURES, (seed + 1) * PICTURES), entry.steps)
 
 
 def _count(entry: Entry, before: int) -> None:
+    """What each call of the model costs: pipelines differ in the callbacks that they have."""
     counter = FlopCounterMode(display=False, custom_mapping=CPU_ATTENTION)
     totals = [0]
 
-    def note(step: int, timestep: float, latents: Tensor) -> None:
+    def note(*_: object) -> None:
         totals.append(int(counter.get_total_flops()))
-        if step == entry.steps - 1:
+        if len(totals) > entry.steps:
             entry.held = _live_bytes() - before
 
-    with counter:
-        _draw(entry, seed=0, callback=note)
+    assert entry.pipe is not None
+    with entry.pipe.transformer.register_forward_hook(note), counter:
+        _draw(entry, seed=0)
     entry.step_flops = [after - at for at, after in itertools.pairwise(totals)]
+    if len(entry.step_flops) != entry.steps:
+        raise RuntimeError(f"{len(entry.step_flops)} calls of the model in {entry.steps} steps")
 
 
 def _live_bytes() -> int:

@@ -23,7 +23,7 @@ import torch
 from torch import Tensor, nn
 
 import fxcache
-from bench.plans import RUN, SUBJECTS, Bench, Cell
+from bench.plans import RUN, SUBJECTS, Bench, Cell, Subject
 from fxcache import (
     Budget,
     CacheConfig,
@@ -85,14 +85,33 @@ def _called(policy: Policy) -> str:
     return type(policy).__name__
 
 
-def _found(bench: Bench, config: CacheConfig, budget: float, runs: int) -> CacheConfig:
-    def run(model: nn.Module, i: int) -> Tensor:
-        seeds = range(RUN * i, RUN * (i + 1))
-        return bench.subject.draw(model, seeds, bench.steps, bench.guidance, None)
+def as_made(subject: str) -> Iterator[Row]:
+    """The rows to put beside other makers' caches, but DBCache, which is among these anyway.
 
-    found: CacheConfig = fxcache.calibrate(
-        bench.subject.model, run=run, runs=runs, speedup=budget, config=config
-    )
+    A policy that needs no block is as its makers have it, and with feedback; the others have a line.
+    """
+    for row in rows(subject):
+        config = row.config
+        free = tunable(config) and config.fn_compute_blocks == 0
+        replayed = isinstance(config.forecaster, Reuse)
+        if not isinstance(config.policy, DBCache) and (config.feedback or replayed) == free:
+            yield row
+
+
+def tunable(config: CacheConfig) -> bool:
+    """Whether a threshold decides."""
+    return not isinstance(config.policy, (FixedInterval, GrowingWindow))
+
+
+def calibrated(
+    subject: Subject, config: CacheConfig, steps: int, speedup: float, runs: int, first: int = 0
+) -> CacheConfig:
+    """The policy's numbers and its threshold, found on runs of `RUN` pictures with seeds from `first`."""
+
+    def run(model: nn.Module, i: int) -> Tensor:
+        return subject.draw(model, range(first + RUN * i, first + RUN * (i + 1)), steps, 1.0, None)
+
+    found: CacheConfig = fxcache.calibrate(subject.model, run=run, runs=runs, speedup=speedup, config=config)
     return found
 
 
@@ -120,18 +139,17 @@ def table(bench: Bench, options: argparse.Namespace) -> str:
     for row in rows(bench.subject.name):
         if options.only and not any(name in row.name for name in options.only):
             continue
-        tunable = not isinstance(row.config.policy, (FixedInterval, GrowingWindow))
-        for budget in options.budgets if tunable else (None,):
+        for budget in options.budgets if tunable(row.config) else (None,):
             config = row.config
             try:
                 if budget is not None:
-                    config = _found(bench, config, budget, options.runs)
+                    config = calibrated(bench.subject, config, bench.steps, budget, options.runs)
             except CalibrationError as error:
                 lines.append(f"| {row.name} | {budget:g}x | {error} | - | - | - |")
                 continue
             saved, cell, slowness = measure(bench, config, options.rounds)
             asked = "-" if budget is None else f"{budget:g}x"
-            threshold = f"{config.residual_diff_threshold:g}" if tunable else "-"
+            threshold = f"{config.residual_diff_threshold:g}" if tunable(config) else "-"
             line = f"| {row.name} | {asked} | {saved:.2f}x | {cell} | {slowness:.2f} | {threshold} |"
             print(line, flush=True)
             lines.append(line)

@@ -13,7 +13,7 @@ Example:
 
 from .conditioning import CLASS_NAMES, NULL_CLASS
 from .model import load
-from .pipeline import load_pipeline, new_scheduler, sample
+from .pipeline import draw, load_pipeline, new_scheduler, sample
 from .subject import subject
 
-__all__ = ["CLASS_NAMES", "NULL_CLASS", "load", "load_pipeline", "new_scheduler", "sample", "subject"]
+__all__ = ["CLASS_NAMES", "NULL_CLASS", "draw", "load", "load_pipeline", "new_scheduler", "sample", "subject"]
