@@ -20,7 +20,7 @@ def observed(
     seen: Sequence[Record],
     rows: Rows,
     responses: tuple[Response | None, ...],
-    echoes: tuple[float, ...] = (),
+    answers: Answers | None = None,
 ) -> Pass:
     """A pass in which `rows` were played, and `seen` recorded; of the plain runs themselves, too.
 
@@ -35,37 +35,55 @@ def observed(
     """
     found = [products(p.latents - s.latents, s.outputs) for p, s in zip(plain, seen, strict=True)]
     starts = tuple(start for start, _ in parts(plain[0].steps))
-    return Pass(rows, starts, plain[0].streams, responses, torch.stack(found), echoes)
+    known = answers.known() if answers is not None else ((), ())
+    return Pass(rows, starts, plain[0].streams, responses, torch.stack(found), *known)
 
 
-def echoes(plain: Sequence[Record], seen: Sequence[Record]) -> tuple[float, ...]:
-    """For each step, by how much an error of the latents changes the model's outputs, as a factor.
-
-    Measured where a pass computed and its latents were off, and interpolated between; () if nowhere.
+class Answers:
+    """How a model's outputs answer to errors of its latents, from all passes that were played.
 
     Example:
         >>> import torch
-        >>> from fxcache.calibration.passes import echoes
+        >>> from fxcache.calibration.passes import Answers
         >>> from fxcache.calibration.record import Record, Step
         >>> steps, kept = (Step("model", 1.0, 1), Step("model", 0.5, 1)), torch.ones(5, dtype=torch.bool)
         >>> plain = Record(steps, torch.zeros(2, 5), torch.ones(2, 1, 5), 1, kept)
         >>> off = Record(steps, torch.tensor([[0.0] * 5, [1.0] * 5]), torch.full((2, 1, 5), 3.0), 1, kept)
-        >>> echoes([plain], [off])
-        (2.0, 2.0)
+        >>> answers = Answers(2)
+        >>> answers.add([plain], [off])
+        >>> answers.known()
+        ((2.0, 2.0), (0.0, 0.0))
     """
-    steps = len(plain[0].steps)
-    known, values = [], []
-    for step in range(steps):
-        above = below = 0.0
+
+    def __init__(self, steps: int) -> None:
+        self._along, self._all, self._errors = np.zeros((3, steps))  # sums over runs and streams, of squares
+
+    def add(self, plain: Sequence[Record], seen: Sequence[Record]) -> None:
+        """Learn from a pass, of the steps that it computed."""
         for p, s in zip(plain, seen, strict=True):
-            if s.outputs[step].any():
-                off = (s.latents[step] - p.latents[step]).double()
-                above += float(((s.outputs[step] - p.outputs[step]).double() * off).sum())
-                below += float((off * off).sum()) * p.streams
-        if below > 0:
-            known.append(step)
-            values.append(above / below)
-    return tuple(np.interp(range(steps), known, values).tolist()) if known else ()
+            for step in range(len(p.steps)):
+                if s.outputs[step].any():
+                    off = (s.latents[step] - p.latents[step]).double()
+                    changed = (s.outputs[step] - p.outputs[step]).double()
+                    self._along[step] += float((changed * off).sum())
+                    self._all[step] += float(changed.square().sum())
+                    self._errors[step] += float(off.square().sum()) * p.streams
+
+    def known(self) -> tuple[tuple[float, ...], tuple[float, ...]]:
+        """Echoes and scatters, as `Pass` has them.
+
+        Measured where a pass computed and its latents were off, and interpolated between; () if nowhere.
+        """
+        steps = np.flatnonzero(self._errors)
+        if not len(steps):
+            return (), ()
+        echoes, whole = self._along[steps] / self._errors[steps], self._all[steps] / self._errors[steps]
+        scatters = np.sqrt(np.maximum(whole - echoes**2, 0))
+        every = range(len(self._errors))
+        of_all: list[tuple[float, ...]] = [
+            tuple(np.interp(every, steps, x).tolist()) for x in (echoes, scatters)
+        ]
+        return of_all[0], of_all[1]
 
 
 def parts(steps: Sequence[Step]) -> list[tuple[int, list[Step]]]:

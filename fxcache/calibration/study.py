@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterable, Mapping, Sequence
+import functools
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,19 +16,20 @@ from ..plans import Plan
 from ..plans.fit import Pass, Rows, fit
 from ..plans.formula import weights
 from ..plans.response import Response, responses
-from ..plans.schedule import budget, computed_steps
+from ..plans.schedule import BEND, budget, computed_steps
 from ..plans.search import Schedule, search
 from . import checkpoint
 from .frontier import Plans
 from .noise import Noise
-from .passes import echoes, observed, parts, require_alike
+from .passes import Answers, observed, parts, require_alike
 from .player import Player
 from .progress import Progress
 from .record import Record, Recorder
 from .results import pictures, psnr, quality
 from .sampler import Sampler
 
-SEARCHES = 2  # of the schedule, the second from the best that was played
+SEARCHES = 2  # of the schedule, each from the best that was played, and with what was learned from it
+STARTS = (0.0, 0.3, BEND, 0.9)  # bends of the schedules that it is searched from, besides
 CANDIDATES = 3  # schedules of a search that are played: what it says of them is not exact
 REFITS = 2  # passes on which rows are fitted anew
 MIB = 2**20
@@ -88,8 +90,9 @@ class Study:
 
     def cost(self, speedups: Iterable[float]) -> float:
         """Samplings of one run that plans at these speedups take at most, the plain ones among them."""
-        fitted = SEARCHES * CANDIDATES if self._search else 1
-        passes = self._fitted * (1 + fitted + REFITS) + self._sampler.runs - self._fitted
+        found = SEARCHES * CANDIDATES if self._search else 1
+        played = 1 + len(self._ways()) * (found + REFITS)
+        passes = self._fitted * played + self._sampler.runs - self._fitted
         return self._sampler.runs + sum(passes / speedup for speedup in speedups)
 
     def begin(self, progress: Progress) -> None:
@@ -144,39 +147,70 @@ class Study:
     def _best(self, speedup: float, progress: Progress) -> Played:
         """The best of what was played: by formula, fitted to plain runs, and fitted again to played ones."""
         start = self._formula(speedup)
-        best = self._play(start, self._prior(start), progress)
-        tried = set[Schedule]()
+        first = self._play(start, self._prior(start), progress)
+        # Where errors are small the scatter tells good schedules from bad ones; where they are large a
+        # search without it finds better ones: what each finds is played.
+        return max((self._track(first, speedup, way, progress) for way in self._ways()), key=_by_score)
+
+    def _ways(self) -> tuple[bool, ...]:
+        """Of searching: whether scatters count."""
+        return (True, False) if self._search else (True,)
+
+    def _track(self, first: Played, speedup: float, scatters: bool, progress: Progress) -> Played:
+        """The best that one way of searching leads to, from a plan that was played.
+
+        scatters: whether to count what an error changes across itself; else only what it changes along.
+        """
+        best, answers, tried = first, Answers(self.steps), set[Schedule]()
+        plain = self._records[: self._fitted]
+        answers.add(plain, first.records)
+
+        def seen(played: Played | None) -> Pass:
+            """What rows are fitted to: that one as it was played, or the plain runs."""
+            known = answers
+            if not scatters:  # of the best alone: what poor ones showed misleads it
+                known = Answers(self.steps)
+                known.add(plain, best.records)
+            unit = ((1.0,) + (0.0,) * self._values,) * self.steps
+            records, rows = (plain, unit) if played is None else (played.records, played.rows)
+            found = observed(plain, records, rows, self._responses, known)
+            return found if scatters else dataclasses.replace(found, scatters=())
+
+        def play(one: Pass, computed: Schedule) -> Played:
+            found = self._play(computed, fit(one, computed, self._prior(computed)).rows, progress)
+            answers.add(plain, found.records)
+            return found
+
         for _ in range(SEARCHES if self._search else 1):
-            seen = self._plain_pass(best)
-            for computed in self._candidates(best.computed, seen):
-                if computed not in tried:
-                    tried.add(computed)
-                    rows = fit(seen, computed, self._prior(computed)).rows
-                    best = _better(best, self._play(computed, rows, progress))
+            unplayed = seen(None)
+            for computed in self._candidates(self._starts(best, speedup, scatters), unplayed, tried):
+                tried.add(computed)
+                best = max(best, play(unplayed, computed), key=_by_score)
         last = best
         for _ in range(REFITS):
-            plain = self._records[: self._fitted]
-            echoed = echoes(plain, last.records)
-            seen = observed(plain, last.records, last.rows, self._responses, echoed)
-            rows = fit(seen, last.computed, self._prior(last.computed)).rows
-            last = self._play(last.computed, rows, progress)
-            best = _better(best, last)
+            last = play(seen(last), last.computed)
+            best = max(best, last, key=_by_score)
         return best
 
-    def _plain_pass(self, played: Played) -> Pass:
-        """The plain runs, to be fitted to, with the echoes that were measured in a pass."""
-        plain = self._records[: self._fitted]
-        unit = tuple((1.0,) + (0.0,) * self._values for _ in range(self.steps))
-        return observed(plain, plain, unit, self._responses, echoes(plain, played.records))
+    def _starts(self, best: Played, speedup: float, scatters: bool) -> tuple[Schedule, ...]:
+        """Where a search begins; one alone ends in the nearest schedule that no single move betters."""
+        others = STARTS if scatters and self._search else ()
+        return tuple(dict.fromkeys((best.computed, *(self._formula(speedup, bend) for bend in others))))
 
-    def _candidates(self, start: Schedule, seen: Pass) -> tuple[Schedule, ...]:
+    def _candidates(
+        self, starts: Sequence[Schedule], seen: Pass, tried: Collection[Schedule]
+    ) -> tuple[Schedule, ...]:
+        """The best that searches from several schedules find, besides those that were tried."""
         if not self._search:
-            return (start,)
+            return tuple(start for start in starts if start not in tried)
 
+        @functools.cache
         def score(computed: Schedule) -> float:
             return _decibels(fit(seen, computed, self._prior(computed)).errors)
 
-        return search(start, score, self._ends(), keep=CANDIDATES)
+        keep = CANDIDATES + len(tried)
+        found = {s for start in starts for s in search(start, score, self._ends(), keep)}
+        return tuple(sorted(found - set(tried), key=score, reverse=True)[:CANDIDATES])
 
     def _play(self, computed: Schedule, rows: Rows, progress: Progress) -> Played:
         plans = self._split(computed, rows)
@@ -223,10 +257,10 @@ class Study:
     def _parts(self) -> list[tuple[int, int]]:
         return [(start, len(own)) for start, own in parts(self._records[0].steps)]
 
-    def _formula(self, speedup: float) -> Schedule:
+    def _formula(self, speedup: float, bend: float = BEND) -> Schedule:
         found = list[int]()
         for start, steps in self._parts():
-            own = computed_steps(steps, budget(steps, speedup)) if steps > 1 else (0,)
+            own = computed_steps(steps, budget(steps, speedup), bend) if steps > 1 else (0,)
             found += [start + step for step in own]
         return tuple(found)
 
@@ -264,8 +298,8 @@ def _within(computed: Sequence[int], start: int, steps: int) -> Schedule:
     return tuple(step - start for step in computed if start <= step < start + steps)
 
 
-def _better(one: Played, other: Played) -> Played:
-    return other if other.score > one.score else one
+def _by_score(played: Played) -> float:
+    return played.score
 
 
 def _score(values: Sequence[float]) -> float:

@@ -19,13 +19,13 @@ from torch import Tensor, nn
 
 import fxcache
 from fxcache import Frontier, Plan
-from fxcache.calibration.passes import observed
+from fxcache.calibration.passes import Answers, observed
 from fxcache.calibration.player import Player
 from fxcache.calibration.record import Record, Recorder
 from fxcache.calibration.results import pictures, psnr
 from fxcache.embedded import class_embeddings, load_pipeline
 from fxcache.errors import CalibrationError
-from fxcache.plans.fit import fit
+from fxcache.plans.fit import fit, simulate
 from fxcache.plans.formula import weights
 from fxcache.plans.response import responses
 from tests.behaviour.pipelines.build import FLUX, SD3, WAN
@@ -98,6 +98,42 @@ def test_calibrated_is_nearer_than_by_formula() -> None:
     plain, planned = euler(Field(), 9), euler(Player(Field(), plan), 9)
     by_formula = euler(Player(Field(), fxcache.plan(STEPS, 1.5)), 9)
     assert (planned - plain).norm() < 0.1 * (by_formula - plain).norm()
+
+
+class Turning(nn.Module):
+    """dx/dt is 3 times x turned by a right angle: what an error of x changes is never along the error."""
+
+    def forward(self, sample: Tensor, timestep: Tensor) -> Tensor:
+        return 3 * torch.stack((-sample[:, 1], sample[:, 0], 0 * sample[:, 2]), dim=1)
+
+
+def test_scatter_is_measured_and_what_it_does_later_is_counted() -> None:
+    def flat(model: nn.Module, i: int) -> Tensor:
+        x = noise(i) * torch.tensor([1.0, 1.0, 0.0])
+        for now, then in itertools.pairwise(torch.linspace(1, 0, STEPS + 1)):
+            x = x + (then - now) * model(x, timestep=now)
+        return x
+
+    plain = [recorded(Turning(), flat, i) for i in range(3)]
+    computed = (0, 2, 4, 7)
+    rows = weights(STEPS, computed)
+    plan = Plan(steps=STEPS, computed=computed, weights=rows)
+    answers = Answers(STEPS)
+    assert answers.known() == ((), ())
+    recorder = Recorder()
+    for i, record in enumerate(plain):
+        flat(Player(Turning(), plan, observe=recorder.observer("model")), i)
+        answers.add([record], [recorder.record(record)])
+        recorder = Recorder()
+    echoes, scatters = answers.known()
+    assert echoes == pytest.approx([0.0] * STEPS, abs=1e-3)
+    assert scatters == pytest.approx([3.0] * STEPS, rel=1e-3)
+
+    found = responses([r.latents for r in plain], [r.outputs for r in plain])
+    unit = ((1.0, 0.0, 0.0, 0.0),) * STEPS
+    blind, seen = observed(plain, plain, unit, found), observed(plain, plain, unit, found, answers)
+    assert (simulate(seen, rows) > simulate(blind, rows)).all()
+    assert torch.equal(simulate(seen, unit), simulate(blind, unit))  # without errors there is no scatter
 
 
 def test_on_a_constant_field_weights_sum_to_1() -> None:
@@ -417,5 +453,5 @@ def test_guidance_as_an_input_is_one_stream() -> None:
 def test_progress_says_what_it_will_cost_and_stays_within() -> None:
     told = list[tuple[float, float, str]]()
     fxcache.calibrate(Field(), run=euler, runs=4, speedup=2, on_progress=lambda *now: told.append(now))
-    assert told[0] == (0.0, 18.0, "4 plain runs; at most 18 samplings in all")
+    assert told[0] == (0.0, 30.0, "4 plain runs; at most 30 samplings in all")
     assert told[-1][0] <= told[-1][1]
