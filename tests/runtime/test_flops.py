@@ -22,6 +22,7 @@ def derivation() -> Derivation:
     return derive()
 
 
+@pytest.mark.full
 def test_flux_dev_on_the_meta_device_costs_what_the_document_says(derivation: Derivation) -> None:
     assert derivation.reported == 3726.87
     assert derivation.counted == pytest.approx(3726.87, rel=0.005)
@@ -31,6 +32,7 @@ def test_flux_dev_on_the_meta_device_costs_what_the_document_says(derivation: De
     assert derivation.counted / derivation.steps * 1e12 == pytest.approx(products, rel=0.02)
 
 
+@pytest.mark.full
 def test_every_row_of_the_document_implies_a_possible_number_of_cached_steps(
     derivation: Derivation,
 ) -> None:
@@ -43,6 +45,7 @@ def test_every_row_of_the_document_implies_a_possible_number_of_cached_steps(
     assert "| F8B0_W8M0MC0_T0O1_R0.08 | 2162.19 | 10.45 | 24.5 | 42 | yes |" in table(derivation)
 
 
+@pytest.mark.full
 def test_a_cached_step_keeps_the_front_blocks_share(derivation: Derivation) -> None:
     by_front = {CacheConfig.from_string(r.name).fn_compute_blocks: r.cost for r in derivation.rows}
     each = (by_front[8].cached - by_front[1].cached) / 7

@@ -82,7 +82,7 @@ def test_a_trajectory_of_cut_stages_is_that_of_the_graph(name: str, scope: str) 
     assert any(any(s.hits) for s in ours.segments)
 
 
-@pytest.mark.parametrize("name", sweep(POLICIES, ("easycache", "forecast error", "teacache")))
+@pytest.mark.parametrize("name", sweep(POLICIES, ("forecast error",)))
 def test_what_a_policy_decides_is_decided_beside_engines(name: str) -> None:
     plain = fxcache.transform(toy().requires_grad_(False), POLICIES[name])
     cut = plain.lowered(EAGER)

@@ -48,7 +48,7 @@ class Described(Interpreter):
     def call_function(self, target: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         if target is not conditional:
             return super().call_function(target, args, kwargs)
-        _, skip, compute, operands, _ = args
+        _, skip, compute, operands, *_ = args
         missed = self._inside(compute, operands)
         hit = self._inside(skip, operands)
         assert described(tuple(hit)) == described(tuple(missed))
@@ -79,7 +79,7 @@ def guards(found: Captured) -> Any:
     return None if env is None else (len(env.guards), dict(env.replacements), dict(env.var_to_range))
 
 
-@pytest.mark.parametrize("name", sweep(CASES, CASES[:1] + CASES[3:]))
+@pytest.mark.parametrize("name", sweep(CASES, CASES[:1]))
 def test_every_node_returns_what_it_says(name: str) -> None:
     found = captured(find(name))
     before = guards(found)
