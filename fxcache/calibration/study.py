@@ -161,16 +161,14 @@ class Study:
 
         scatters: whether to count what an error changes across itself; else only what it changes along.
         """
-        best, answers, tried = first, Answers(self.steps), set[Schedule]()
+        best, tried = first, set[Schedule]()
         plain = self._records[: self._fitted]
-        answers.add(plain, first.records)
+        learned = self._answers(first)  # of all that was played
 
         def seen(played: Played | None) -> Pass:
             """What rows are fitted to: that one as it was played, or the plain runs."""
-            known = answers
-            if not scatters:  # of the best alone: what poor ones showed misleads it
-                known = Answers(self.steps)
-                known.add(plain, best.records)
+            # Without scatters what poor ones showed misleads it: there the best one alone counts.
+            known = learned if scatters else self._answers(best)
             unit = ((1.0,) + (0.0,) * self._values,) * self.steps
             records, rows = (plain, unit) if played is None else (played.records, played.rows)
             found = observed(plain, records, rows, self._responses, known)
@@ -178,7 +176,8 @@ class Study:
 
         def play(one: Pass, computed: Schedule) -> Played:
             found = self._play(computed, fit(one, computed, self._prior(computed)).rows, progress)
-            answers.add(plain, found.records)
+            if scatters:
+                learned.add(plain, found.records)
             return found
 
         for _ in range(SEARCHES if self._search else 1):
@@ -192,6 +191,12 @@ class Study:
             best = max(best, last, key=_by_score)
         return best
 
+    def _answers(self, played: Played) -> Answers:
+        """What one that was played shows."""
+        found = Answers(self.steps)
+        found.add(self._records[: self._fitted], played.records)
+        return found
+
     def _starts(self, best: Played, speedup: float, scatters: bool) -> tuple[Schedule, ...]:
         """Where a search begins; one alone ends in the nearest schedule that no single move betters."""
         others = STARTS if scatters and self._search else ()
@@ -202,7 +207,7 @@ class Study:
     ) -> tuple[Schedule, ...]:
         """The best that searches from several schedules find, besides those that were tried."""
         if not self._search:
-            return tuple(start for start in starts if start not in tried)
+            return tuple(starts)
 
         @functools.cache
         def score(computed: Schedule) -> float:

@@ -95,11 +95,10 @@ NUMBERED = "|".join((*get_args(StateKind), *get_args(ValueKind), "output"))
 HISTORY = re.compile(r"(.+)_history")
 SETTINGS = re.compile(r"(knobs|plan|policy)_\d+")  # what a config says that is no part of the graph
 POLICY = re.compile(r"policy_\d+")  # of these, what the policy says
-# What is small: counts, settings, rows of weights, decisions.
-BOOKKEEPING = re.compile(
-    r"(clock|log|knobs|plan|fits|policy|memory|leader|near|change|now|hit|record|if_hit|if_computed|row"
-    r"|follows|done)_\d+"
-)
+# All but what is as large as the model's own values: counts, settings, rows of weights, decisions.
+LARGE = ("sample", "previous", "given", "residual", "norm", "view")
+SMALL = "|".join(kind for kind in (*get_args(StateKind), *get_args(ValueKind)) if kind not in LARGE)
+BOOKKEEPING = re.compile(rf"({SMALL})_\d+")
 LEADER = re.compile(r"leader_(\d+)")  # what a context that follows another is told of it
 RECORD = re.compile(r"(clock|log)_\d+")  # the small state tensors that say what a trajectory did
 

@@ -10,33 +10,31 @@ from .clock import LIVE, RUN, TIMESTEP
 TOLERANCE = 2.0**-16  # relative, of a timestep, of which two compiled graphs may take the mean differently
 
 
-def tell(leader: Tensor, clocks: list[tuple[Tensor, Tensor]], sample: Tensor) -> None:
-    """Write the live row of the clock that was given this very sample last, in place; zeros where none was.
+def tell(leader: Tensor, clocks: list[tuple[Tensor, Tensor]]) -> None:
+    """Write the live row of the clock whose last step had the follower's sample, in place; zeros for none.
 
     Nothing is read on the host.
 
     Args:
         leader: [WIDTH], what the follower's graph reads.
-        clocks: of each trajectory that may lead its clock, [4, WIDTH], and the sample of its last step; of
-            several with this sample the first counts.
-        sample: what the follower is given to denoise, of the same shape as theirs.
+        clocks: of each trajectory that may lead its clock, [4, WIDTH], and whether its last step had that
+            sample, 0-dim bool; of several the first counts.
 
     Example:
         >>> import torch
         >>> from fxcache.ops.clock import LIVE, RUN, WIDTH
         >>> from fxcache.ops.leader import tell
-        >>> leader, clock, sample = torch.zeros(WIDTH), torch.zeros(4, WIDTH), torch.ones(2)
+        >>> leader, clock = torch.zeros(WIDTH), torch.zeros(4, WIDTH)
         >>> clock[LIVE, RUN] = 3
-        >>> tell(leader, [(clock, sample.clone())], sample)
+        >>> tell(leader, [(clock, torch.tensor(True))])
         >>> here = leader[RUN].item()
-        >>> tell(leader, [(clock, sample + 1)], sample)
+        >>> tell(leader, [(clock, torch.tensor(False))])
         >>> here, leader[RUN].item()
         (3.0, 0.0)
     """
     row = torch.zeros_like(leader)
-    for clock, last in reversed(clocks):
-        same = (last == sample).all().to(leader.device)
-        row = torch.where(same, clock[LIVE].to(leader), row)
+    for clock, same in reversed(clocks):
+        row = torch.where(same.to(leader.device), clock[LIVE].to(leader), row)
     leader.copy_(row)
 
 

@@ -194,8 +194,10 @@ class CachedTransformer(ModuleProxy):
             >>> fxcache.transform(load_transformer(), "F1B0_W4M0MC3_T1O1_R0.12").specializations()
             []
         """
-        found = (self._specializations, self._following)
-        return [s for group in found if group is not None for s in group.all()]
+        return [s for group in self._groups() for s in group.all()]
+
+    def _groups(self) -> list[Specializations]:
+        return [g for g in (self._specializations, self._following) if g is not None]
 
     def _no_specializations(self, config: CacheConfig) -> Specializations:
         options = self._options
@@ -358,9 +360,8 @@ class CachedTransformer(ModuleProxy):
         Kinds of calls that were refused are tried again.
         """
         self._contexts.reset()
-        for group in (self._specializations, self._following):
-            if group is not None:
-                group.forgive()
+        for group in self._groups():
+            group.forgive()
         self._told.clear()
 
     def configure(self, config: ConfigLike = None, **changes: Any) -> None:

@@ -49,17 +49,15 @@ def tell_follower(state: State, sample: torch.Tensor | None, leaders: Sequence[S
         tensor(1.)
     """
     last = StateKey("sample").name
-    known = [s for s in leaders if sample is not None and last in s and _comparable(s[last], sample)]
+    known = [
+        (s, (s[last] == sample).all())
+        for s in leaders
+        if sample is not None and last in s and _comparable(s[last], sample)
+    ]
     for name, told in state.items():
-        segment = LEADER.fullmatch(name)
-        if segment is None:
-            continue
-        clock = StateKey("clock", int(segment[1])).name
-        found = [(s[clock], s[last]) for s in known if clock in s]
-        if sample is None or not found:
-            told.zero_()
-        else:
-            tell(told, found, sample)
+        if segment := LEADER.fullmatch(name):
+            clock = StateKey("clock", int(segment[1])).name
+            tell(told, [(s[clock], same) for s, same in known if clock in s])
 
 
 def _comparable(one: torch.Tensor, other: torch.Tensor) -> bool:

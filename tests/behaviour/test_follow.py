@@ -543,27 +543,26 @@ def test_compiled_as_eager(mode: str, level: str) -> None:
             torch.testing.assert_close(one, other, rtol=1e-4, atol=1e-4)
 
 
-def test_a_package_holds_one_graph(tmp_path: Path) -> None:
-    request = Request(transformed(DECIDED, FOLLOW))
+def exported(request: Request, folder: Path) -> Path:
     inputs = {
         "hidden_states": request.samples[0],
         "timestep": request.times[0],
         "text": request.texts["cond"],
     }
+    return fxcache.export(request.model, folder / "toy.pt2", inputs)
+
+
+def test_a_package_holds_one_graph(tmp_path: Path) -> None:
+    request = Request(transformed(DECIDED, FOLLOW))
     with pytest.raises(ExportError, match=re.escape("cached.configure(follow={})")):
-        fxcache.export(request.model, tmp_path / "toy.pt2", inputs)
+        exported(request, tmp_path)
 
 
 @pytest.mark.full
 def test_a_package_is_told_to_follow_nothing(tmp_path: Path) -> None:
     request = Request(transformed(DECIDED, FOLLOW))
-    inputs = {
-        "hidden_states": request.samples[0],
-        "timestep": request.times[0],
-        "text": request.texts["cond"],
-    }
     request.model.configure(follow={})
-    package = fxcache.load(fxcache.export(request.model, tmp_path / "toy.pt2", inputs))
+    package = fxcache.load(exported(request, tmp_path))
     with pytest.raises(GraphSettingError, match="follow"):
         package.configure(follow=FOLLOW)
     with pytest.raises(GraphSettingError, match="follow"):
