@@ -370,6 +370,19 @@ class BackendError(FxcacheError, ValueError):
         super().__init__(f"{asked} must {need}")
 
 
+class CudaBuildError(FxcacheError, RuntimeError):
+    """This installation cannot compile for CUDA.
+
+    Raised where code is compiled for a GPU that is not there. Install a CUDA build of torch, and Triton.
+    """
+
+    def __init__(self, version: str) -> None:
+        super().__init__(
+            "compiling for a GPU that is not there needs a CUDA build of torch, with Triton, and torch "
+            f"{version} is none: install a CUDA build, such as those of https://download.pytorch.org/whl/cu130."
+        )
+
+
 class TracingError(BackendError):
     """Somebody else's tracer or compiler was given a cached model.
 

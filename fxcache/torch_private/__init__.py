@@ -9,6 +9,8 @@ Each was seen in torch 2.11.0, 2.12.1, 2.13.0, 2.14.1 and 2.15.0, unless it says
 tests/test_torch_private.py touches each.
 """
 
+from .absent_attention import attention_as_on_cuda
+from .absent_gpu import answering_for, builds_for_cuda
 from .compiler import (
     BRANCHES_MAY_WRITE,
     BackendCompilerFailed,
