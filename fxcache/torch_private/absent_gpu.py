@@ -197,8 +197,8 @@ def _forget_answers(modules: list[ModuleType]) -> None:
         own = [v for v in vars(module).values() if getattr(v, "__module__", None) == module.__name__]
         methods = [m for v in own if isinstance(v, type) for m in vars(v).values()]
         for value in (*own, *methods):
-            clear = getattr(getattr(value, "__func__", value), "cache_clear", None)
-            if clear is not None:
-                clear()
+            function = getattr(value, "__func__", value)
+            if isinstance(function, functools._lru_cache_wrapper):
+                function.cache_clear()
     interface: Any = importlib.import_module("torch._dynamo.device_interface")
     interface.caching_worker_device_properties.pop("cuda", None)
