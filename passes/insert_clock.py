@@ -87,6 +87,7 @@ def _insert(program: Program, trunk: Trunk, index: int, sample: Node | None) -> 
         for branch in (middle.compute, middle.skip):
             branch.call(store, branch.state(last), branch.input(sample.name, sample))
         near = builder.call(is_near, builder.input(sample.name, sample), builder.state(last), named="near")
+        near = builder.on(near, device)
         if len(program.segments) > 1:
             builder.outputs[NEAR.name] = near
     elif sample is not None:

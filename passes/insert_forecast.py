@@ -80,8 +80,10 @@ def _learn(program: Program, middle: Middle, index: int) -> StateTensor:
     before = _restored(compute, before, history, output, cast=True)
     returned, skeletons = compute.outputs[output.name], middle.skeletons[output.name]
     if skeletons is not None:
-        returned = compute.call(torch.sub, returned, skeletons[0], named="residual_learned")
-    learned = compute.call(policy.learn, computed, (sampled, last), (returned, before), named="learned")
+        skeleton = compute.on(skeletons[0], returned.meta["val"].device)
+        returned = compute.call(torch.sub, returned, skeleton, named="residual_learned")
+    beside = [compute.on(n, returned.meta["val"].device) for n in (computed, sampled, last)]
+    learned = compute.call(policy.learn, beside[0], (*beside[1:],), (returned, before), named="learned")
     compute.call(keep, compute.state(memory), learned)
     compute.call(store, last, sampled)
     return given
@@ -175,7 +177,8 @@ def _remember(
         return None
     skeletons, cached = middle.skeletons[node.name], value
     if skeletons is not None:
-        cached = compute.call(torch.sub, value, skeletons[0], named="residual")
+        skeleton = compute.on(skeletons[0], value.meta["val"].device)
+        cached = compute.call(torch.sub, value, skeleton, named="residual")
     history = _history(node, method)
     state.append(history)
     remembered = compute.state(history)
@@ -221,7 +224,7 @@ def _replay(middle: Middle, node: Node, weights: Node | None, history: StateTens
     else:
         forecast = skip.call(weighted_sum, remembered, *given, named="forecast")
     if skeletons is not None:
-        forecast = skip.call(torch.add, skeletons[1], forecast)
+        forecast = skip.call(torch.add, skip.on(skeletons[1], like.device), forecast)
     elif not given:  # the state itself, which the next computed step writes to
         forecast = skip.call(torch.clone, forecast)
     skip.outputs[node.name] = skip.call(materialize, forecast)

@@ -146,7 +146,7 @@ class _Measurement:
             value = builder.call(policy.view, signal, at, named="view")
         elif policy.signal == "sample" and policy.against == "last":
             last = builder.state(StateTensor.like(LAST_SAMPLE.name, signal.meta["val"]))
-            return builder.call(self._measure(), signal, last, named="change")
+            return self._beside_clock(builder.call(self._measure(), signal, last, named="change"))
         slots = None
         if policy.against == "forecast":
             slots = Method.of(self.program.config).values
@@ -159,7 +159,10 @@ class _Measurement:
         before = builder.state(previous)
         if policy.against == "forecast":
             before = self._forecast(before)
-        return builder.call(self._measure(), value, before, named="diff")
+        return self._beside_clock(builder.call(self._measure(), value, before, named="diff"))
+
+    def _beside_clock(self, change: Node) -> Node:
+        return self.trunk.builder.on(change, self.program.main_value.device)
 
     def _kind(self) -> ValueKind:
         """As what the signal is handed on."""

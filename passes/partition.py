@@ -130,7 +130,8 @@ def _front_residual(
         builder.copy()[0].value(primary, identity)  # where it has none nothing is left behind
     except OpaqueValueError as error:
         return _sampled(program, builder, value), str(error)
-    residual = builder.call(torch.sub, value, builder.value(primary, identity), named="residual")
+    before = builder.on(builder.value(primary, identity), value.meta["val"].device)
+    residual = builder.call(torch.sub, value, before, named="residual")
     return _sampled(program, builder, residual), None
 
 

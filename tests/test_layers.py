@@ -13,7 +13,7 @@ ROOT = Path(fxcache.__file__).parent
 # Lowest first. What stands in one row does not import each other.
 LAYERS = (
     {"errors", "version", "torch_private"},
-    {"spelling"},
+    {"spelling", "devices"},
     {"forecasters", "plans"},
     {"ops"},
     {"policies"},

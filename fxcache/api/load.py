@@ -20,8 +20,8 @@ def load(path: str | Path, *, device_index: int = -1, max_contexts: int = 64) ->
 
     Args:
         path: the file.
-        device_index: which GPU a package for CUDA goes to, by default the one that it was exported on;
-            engines go to the current one.
+        device_index: which GPU (of CUDA, XPU ...) a package for one goes to, by default the one that it was
+            exported on; engines go to the current one.
         max_contexts: how many contexts may hold state at once.
 
     Returns:

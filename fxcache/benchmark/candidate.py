@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
-import torch
 from PIL import Image
 from torch import nn
 
 from ..api.transform import transform
+from ..devices import synchronize
 from ..ir.settings import same_graph
 from ..runtime.cached_transformer import CachedTransformer
 from .machine import stopwatch
@@ -79,10 +79,10 @@ def draw(
     candidate.configure()
     subject.use(candidate.models)
     clock, _ = stopwatch(subject.device)
-    _wait_for(subject.device)
+    synchronize(subject.device)
     begin = clock()
     images = subject.draw(prompts, candidate.steps, candidate.setting.solver)
-    _wait_for(subject.device)
+    synchronize(subject.device)
     seconds = clock() - begin
     return images, _records(candidate, prompts, seconds)
 
@@ -127,8 +127,3 @@ def _contexts(candidate: Candidate) -> dict[str, ContextRecord]:
         for part, model in candidate.cached.items()
         for name, c in model.stats().contexts.items()
     }
-
-
-def _wait_for(device: torch.device) -> None:
-    if device.type == "cuda":
-        torch.cuda.synchronize(device)

@@ -11,6 +11,8 @@ from pathlib import Path
 
 import torch
 
+from ..devices import name_of
+
 PACKAGES = ("fxcache", "torch", "diffusers", "transformers", "torchmetrics", "cache-dit")
 
 
@@ -27,8 +29,8 @@ def versions() -> dict[str, str]:
 
 def describe(device: torch.device) -> str:
     """The device in words: a GPU's name, or the processor's and how many threads are used."""
-    if device.type == "cuda":
-        return torch.cuda.get_device_name(device)
+    if device.type != "cpu":
+        return name_of(device) or device.type
     threads = torch.get_num_threads()
     return f"{_processor()}, {threads} thread{'s' if threads > 1 else ''}"
 

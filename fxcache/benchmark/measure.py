@@ -13,6 +13,7 @@ import torch
 from rich.console import Console
 from rich.progress import track
 
+from ..devices import accelerator
 from .equal_flops import mean_flops, plain_rows
 from .errors import MissingExtraError, NoRunError
 from .folder import RunFolder
@@ -42,7 +43,7 @@ class MetricOptions:
     @property
     def where(self) -> str:
         """The device that measures run on."""
-        return self.device or ("cuda" if torch.cuda.is_available() else "cpu")
+        return self.device or accelerator() or "cpu"
 
     def command(self) -> str:
         options: list[tuple[str, object]] = [

@@ -11,6 +11,8 @@ from typing import Any, TypeVar
 import torch
 import torch.distributed as dist
 
+from ..devices import accelerator
+
 T = TypeVar("T")
 PATIENCE = timedelta(days=2)  # a process may have finished its share long before another
 
@@ -39,7 +41,8 @@ class Share:
         """The named device, or this process's GPU where there is one, else the CPU."""
         if name is not None:
             return torch.device(name)
-        return torch.device("cuda", self.local) if torch.cuda.is_available() else torch.device("cpu")
+        kind = accelerator()
+        return torch.device("cpu") if kind is None else torch.device(kind, self.local)
 
     def exchange(self, value: T) -> list[T]:
         """Every process's value, in the order of ranks. Waits for all of them."""

@@ -8,6 +8,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from ..devices import random_states, set_random_states
+
 
 def generators(value: Any) -> Iterator[torch.Generator]:
     """Every generator in a value: among its items, its items' items, and so on; each once.
@@ -73,13 +75,11 @@ class Noise:
 
     def _now(self) -> list[Tensor]:
         found = [torch.get_rng_state(), *(g.get_state() for g in self._generators)]
-        if torch.cuda.is_available() and torch.cuda.is_initialized():
-            found.append(torch.cuda.get_rng_state())
-        return found
+        return [*found, *random_states()]
 
     def _set(self, states: list[Tensor]) -> None:
         torch.set_rng_state(states[0])
         for generator, state in zip(self._generators, states[1:], strict=False):
             generator.set_state(state)
-        if len(states) > 1 + len(self._generators) and torch.cuda.is_available():
-            torch.cuda.set_rng_state(states[-1])
+        if others := states[1 + len(self._generators) :]:
+            set_random_states(others)

@@ -17,7 +17,7 @@ from torch.fx import GraphModule, Node
 from ..environment.refused_trace import RefusedTrace
 from ..environment.structure import Structure
 from ..ir.dataflow import attribute_of
-from ..ir.guards import equal_values
+from ..ir.guards import same_values
 from .leaf_adapter import LeafAdapter
 from .operator_schemas import draws
 
@@ -114,7 +114,7 @@ def _same_value(a: Any, b: Any) -> bool:
     if a is b:
         return True
     if isinstance(a, (bool, int, float, torch.Tensor)):
-        return type(a) is type(b) and equal_values(a, b)
+        return type(a) is type(b) and same_values((a,), (b,))
     return type(a) is type(b) and bool(a == b)
 
 

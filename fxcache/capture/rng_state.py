@@ -9,6 +9,7 @@ from collections.abc import Iterator
 import numpy as np
 import torch
 
+from ..devices import random_states, set_random_states
 from ..environment.refused_trace import RefusedTrace
 
 
@@ -18,12 +19,12 @@ def randomness_kept() -> Iterator[None]:
 
     What `random` or numpy gave would be a constant of the graph.
     """
-    devices = range(torch.cuda.device_count()) if torch.cuda.is_initialized() else ()
-    python, arrays = random.getstate(), np.random.get_state()
-    with torch.random.fork_rng(devices):
+    python, arrays, others = random.getstate(), np.random.get_state(), random_states()
+    with torch.random.fork_rng(()):
         try:
             yield
         finally:
+            set_random_states(others)
             drew = python != random.getstate() or not _same(arrays, np.random.get_state())
             random.setstate(python)
             np.random.set_state(arrays)

@@ -12,6 +12,8 @@ import torch
 import yaml
 from torch import nn
 
+from ..devices import is_usable
+
 DTYPES = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
 
 
@@ -22,11 +24,13 @@ class Device(click.ParamType):
 
     def convert(self, value: str, param: click.Parameter | None, ctx: click.Context | None) -> str:
         try:
-            kind = torch.device(value).type
+            device = torch.device(value)
         except RuntimeError:
             self.fail(f"{value!r} is no device of torch; use cpu, cuda or cuda:1", param, ctx)
-        if kind == "cuda" and not torch.cuda.is_available():
-            self.fail("torch sees no CUDA GPU here; use cpu", param, ctx)
+        if not is_usable(device):
+            what = "CUDA GPU" if device.type == "cuda" else f"device {device.type}"
+            number = f" number {device.index}" if device.index else ""
+            self.fail(f"torch sees no {what}{number} here; use cpu", param, ctx)
         return value
 
 

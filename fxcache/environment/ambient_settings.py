@@ -16,8 +16,10 @@ from typing import Any
 
 import torch
 
+from ..devices import autocast_kinds
 from ..torch_private import (
     DeviceContext,
+    any_autocast,
     attention_kernels,
     backend_precisions,
     deterministic,
@@ -36,7 +38,6 @@ from ..torch_private import (
 )
 from .refused_trace import RefusedTrace
 
-AUTOCAST = ("cpu", "cuda", "xpu", "mps", "hpu", "mtia", "xla", "privateuseone")
 Ambient = Mapping[str, Any]
 
 
@@ -98,7 +99,6 @@ def _holding(name: str, value: Any) -> Iterator[None]:
 
 def ambient_key() -> tuple[Any, ...]:
     """What of the ambient a capture depends on; this is asked on every call."""
-    kinds = (torch.is_autocast_enabled("cpu"), torch.is_autocast_enabled("cuda"))
     key = (
         torch.is_inference_mode_enabled(),
         torch.get_default_dtype(),
@@ -106,7 +106,7 @@ def ambient_key() -> tuple[Any, ...]:
         attention_kernels(),
         deterministic(),
         library_kernels(),
-        autocast() if True in kinds else (),
+        autocast() if any_autocast() else (),
         _get_attention(),
     )
     if has_function_modes():
@@ -117,13 +117,13 @@ def ambient_key() -> tuple[Any, ...]:
 
 def autocast() -> tuple[tuple[str, torch.dtype], ...]:
     """Whether each kind of device casts, and to what, for those that do."""
-    return tuple((k, torch.get_autocast_dtype(k)) for k in AUTOCAST if torch.is_autocast_enabled(k))
+    return tuple((k, torch.get_autocast_dtype(k)) for k in autocast_kinds() if torch.is_autocast_enabled(k))
 
 
 def snapshot() -> dict[str, Any]:
     """Every setting's value, by name."""
     found: dict[str, Any] = {name: get() for name, (get, _) in SWITCHES.items()}
-    for kind in AUTOCAST:
+    for kind in autocast_kinds():
         enabled = torch.is_autocast_enabled(kind)
         found[f"autocast {kind}"] = (enabled, torch.get_autocast_dtype(kind) if enabled else None)
     found["grad"] = torch.is_grad_enabled()
@@ -141,7 +141,7 @@ def put_back(before: Ambient) -> None:
     for name, (get, put) in SWITCHES.items():
         if get() != before[name]:
             put(before[name])
-    for kind in AUTOCAST:
+    for kind in autocast_kinds():
         enabled = before[f"autocast {kind}"][0]
         if torch.is_autocast_enabled(kind) != enabled:
             torch.set_autocast_enabled(kind, enabled)

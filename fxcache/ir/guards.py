@@ -14,6 +14,7 @@ from torch.fx import GraphModule
 
 from ..environment.values import exact
 from ..torch_private import ShapeEnv
+from .host_reads import read
 
 
 @dataclass(frozen=True)
@@ -139,19 +140,27 @@ class ValueGuards:
             raise
         except Exception:  # baked sizes do not fit these values: another graph is needed
             return False
-        good = all(map(equal_values, self.expected, found))
+        good = same_values(self.expected, found)
         if good:
             self._seen = tuple(_Seen.now(t) for t in watched)
         return good
 
 
-def equal_values(expected: Any, found: Any) -> bool:
-    """Whether a number or a tensor is what was expected; NaNs are equal."""
+def same_values(expected: Sequence[Any], found: Sequence[Any]) -> bool:
+    """Whether numbers and tensors are what was expected; NaNs are equal. Waits once for a device."""
+    alike = [_alike(one, other) for one, other in zip(expected, found, strict=True)]
+    if any(flag is False for flag in alike):
+        return False
+    return all(read([flag for flag in alike if isinstance(flag, torch.Tensor)]))
+
+
+def _alike(expected: Any, found: Any) -> bool | torch.Tensor:
+    """As `same_values`, of one; of tensors a 0-dim bool, which is not read yet."""
     if not isinstance(expected, torch.Tensor):
         return type(expected) is type(found) and exact(expected) == exact(found)
     if expected.shape != found.shape or expected.dtype != found.dtype:
         return False
+    found = found.to(expected.device)
     if expected.is_floating_point():  # bit for bit: a NaN that was read before is the same NaN
-        same = torch.allclose(expected, found.to(expected.device), rtol=0, atol=0, equal_nan=True)
-        return bool(same)
-    return torch.equal(expected, found.to(expected.device))
+        return torch.isclose(expected, found, rtol=0, atol=0, equal_nan=True).all()
+    return (expected == found).all()

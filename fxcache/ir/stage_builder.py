@@ -12,6 +12,7 @@ from torch import nn
 from torch.fx import Graph, GraphModule, Node
 
 from ..errors import GraphSpecError, UnknownSizeError
+from ..ops.placement import moved
 from ..torch_private import COPIES_UNKNOWN_SIZES, GuardOnDataDependentSymNode
 from .blocks import Block
 from .dataflow import same_layout
@@ -216,6 +217,10 @@ class StageBuilder:
                 raise UnknownSizeError(self.name, node.name, torch.__version__) from error
             raise GraphSpecError(self.name, f"'{node.name}' does not run on fake tensors: {error}") from error
         return node
+
+    def on(self, node: Node, device: torch.device) -> Node:
+        """`node` on `device`: itself where it is there, so that a model on one device has no such nodes."""
+        return node if node.meta["val"].device == device else self.call(moved, node, device)
 
     def module(self, name: str, module: nn.Module, args: Sequence[Any], named: str) -> Node:
         """Add a call of a module that is none of the model's, under a name that the model does not have.

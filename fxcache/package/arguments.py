@@ -63,8 +63,9 @@ def open_sizes(manifest: Manifest, tensors: list[torch.Tensor]) -> dict[str, int
 
 
 def _time(value: float, device: str) -> torch.Tensor:
-    """A number as the exported model takes it for its timestep."""
-    return torch.tensor(value, dtype=torch.int64 if type(value) is int else torch.float32, device=device)
+    """A number as the exported model takes it for its timestep; made on the device, as a copy would wait."""
+    dtype = torch.int64 if type(value) is int else torch.float32
+    return torch.full((), value, dtype=dtype, device=device)
 
 
 def _match(name: str, description: Mapping[str, Any], value: Any, tensors: list[torch.Tensor | None]) -> None:

@@ -21,7 +21,7 @@ from ..runtime.cached_transformer import CachedTransformer
 from ..runtime.specialization import Specialization
 from ..torch_private import PythonPrinter, pytree
 from ..version import __version__
-from .hardware import hardware
+from .hardware import accelerators, hardware
 from .manifest import FORMAT, Backend, Manifest, TensorEntry
 
 
@@ -29,6 +29,12 @@ def refuse_unpackable(cached: CachedTransformer, specialization: Specialization,
     """Raises `ExportError` where a call depends on Python code beside the graph, or its state on values."""
     captured = specialization.program.capture
     symbols = specialization.symbols[call.key]
+    tensors = (*call.tensors, *cached.original.parameters(), *cached.original.buffers())
+    devices = (*(t.device for t in tensors), *(s.device for s in specialization.program.state))
+    several = accelerators(map(str, devices))
+    if len(several) > 1:
+        why = f"it lies on {', '.join(map(str, several))}, and a package runs on one of them: move it to one"
+        raise ExportError(type(cached.original).__name__, why)
     vague = [s.name for s in specialization.program.state if s.sizes(symbols) is None]
     if vague:
         why = f"the shapes of what it remembers ({', '.join(vague)}) depend on values of its inputs"

@@ -18,12 +18,12 @@ def load_aoti(path: str | Path, *, device_index: int = -1, max_contexts: int = 6
     """As `fxcache.load`, for a package of the inductor backend. Raises `PackageError`."""
     manifest = read_manifest(path)
     if device_index >= 0:
-        manifest = manifest.on_gpu(device_index)
-    why = misfit(manifest.hardware, manifest.devices)
-    if why is not None:
-        raise PackageError(path, why, "export it again on such a machine as this")
+        manifest = manifest.on_device(device_index)
+    found = misfit(manifest.hardware, manifest.devices)
+    if found is not None:
+        raise PackageError(path, *found)
     try:
-        run = aoti_read(path, device_index)
+        run = aoti_read(path, manifest.device_index)  # left to torch, it would be the current one
     except RuntimeError as error:
         reason = next(iter(str(error).strip().splitlines()), "no reason given")
         raise PackageError(

@@ -14,6 +14,7 @@ import torch
 
 from ..errors import PackageError
 from ..ir.roles import Roles
+from .hardware import accelerators
 from .size_expr import SizeFunction, size_function
 
 FORMAT = 3  # raised when an older fxcache could not read a package any more
@@ -89,12 +90,18 @@ class Manifest:
         """The conditions as functions of the dynamic sizes. Raises `ValueError` for what is none."""
         return tuple(map(size_function, self.conditions))
 
-    def on_gpu(self, index: int) -> Manifest:
-        """The same with what is on a GPU on GPU number `index`."""
+    @functools.cached_property
+    def device_index(self) -> int:
+        """The number of the accelerator that it is for; -1 for the processor."""
+        return next((d.index or 0 for d in accelerators(self.devices)), -1)
+
+    def on_device(self, index: int) -> Manifest:
+        """The same with what is on an accelerator on the one of that kind with this number."""
 
         def moved(entries: tuple[TensorEntry, ...]) -> tuple[TensorEntry, ...]:
+            kinds = {e.device: accelerators([e.device]) for e in entries}
             return tuple(
-                replace(e, device=f"cuda:{index}") if torch.device(e.device).type == "cuda" else e
+                replace(e, device=f"{kinds[e.device][0].type}:{index}") if kinds[e.device] else e
                 for e in entries
             )
 

@@ -48,7 +48,7 @@ class EasyCache(Policy):
         moved, gained = (mean_size(now - before) for now, before in (given, returned))
         size = mean_size(returned[0])
         learned = torch.stack((torch.zeros_like(size), gained / moved, size))
-        return torch.where((computed > 0).to(learned.device), learned, torch.zeros_like(learned))
+        return torch.where(computed > 0, learned, torch.zeros_like(learned))
 
 
 def mean_size(value: Tensor) -> Tensor:

@@ -13,10 +13,10 @@ import torch
 from ..capture.call_signature import Call
 from ..config import CacheConfig
 from ..errors import IdleCacheWarning
+from ..ir.host_reads import waits
 from ..ops.known_decision import knowing
 from .context import Context
 from .following import leader_of, tell_follower
-from .host_plan import waits
 from .idle import LEAST_STEPS, LONE, why_idle
 from .per_caller import PerCaller
 from .sampling import Sampling

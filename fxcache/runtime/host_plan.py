@@ -22,18 +22,8 @@ from ..ops.plan import TOLERANCE
 from ..plans import Plan
 
 ASKED = 2  # steps of a trajectory of which the device is asked
-
-
-def waits(device: torch.device) -> bool:
-    """Whether to read a value of this device waits for it.
-
-    Example:
-        >>> import torch
-        >>> from fxcache.runtime.host_plan import waits
-        >>> waits(torch.device("cpu")), waits(torch.device("cuda"))
-        (False, True)
-    """
-    return device.type not in ("cpu", "meta")
+# Kinds that copy to pinned memory beside the host and say when that is done.
+WITHOUT_WAITING = ("cuda", "xpu")
 
 
 @dataclass(eq=False)
@@ -98,17 +88,18 @@ class _Arriving:
 
     value: torch.Tensor
     expected: float
-    event: torch.cuda.Event | None
+    event: torch.Event | None
 
     @staticmethod
     def of(timestep: torch.Tensor, expected: float) -> _Arriving:
         mean = timestep.mean(dtype=torch.float32)
-        if mean.device.type != "cuda":
+        if mean.device.type not in WITHOUT_WAITING:
             return _Arriving(mean.cpu(), expected, None)
         host = torch.empty((), dtype=torch.float32, pin_memory=True)
         host.copy_(mean, non_blocking=True)
-        event = torch.cuda.Event()
-        event.record()
+        event = torch.Event(mean.device)
+        # The stream of the copy: that of the timestep's device, which need not be the current one.
+        event.record(torch.accelerator.current_stream(mean.device))
         return _Arriving(host, expected, event)
 
     def is_here(self) -> bool:

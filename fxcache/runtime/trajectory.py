@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from ..capture.call_signature import Call
 from ..config import CacheConfig
 from ..ops.nearness import NEAR
-from .conditioning import DIFFERENT, IDENTICAL, Kept
+from .conditioning import DIFFERENT, EQUAL, IDENTICAL, Kept, compared
 from .request_identity import Moment
 from .served_graph import Served
 from .trajectory_state import TrajectoryState
@@ -76,10 +76,10 @@ class Trajectory:
         """
         if not (self.is_kind(graph, call, config) and self.waited == 0):
             return False
-        tensors = call.tensors
-        for i, kept in self.kept.items():
-            if not (kept.proven and kept.compare(tensors[i]) == IDENTICAL):
-                return False
+        if not all(kept.proven for kept in self.kept.values()):
+            return False
+        if any(v != IDENTICAL for v in compared(self.kept, call.tensors, until=IDENTICAL).values()):
+            return False
         if read_time:
             now, last = moment.time(), self.moment.time()
             if now is None or last is None:
@@ -93,13 +93,8 @@ class Trajectory:
 
     def compare(self, call: Call) -> dict[int, int] | None:
         """How each conditioning input compares; None where one differs."""
-        verdicts: dict[int, int] = {}
-        for i, kept in self.kept.items():
-            verdict = kept.compare(call.tensors[i])
-            if verdict == DIFFERENT:
-                return None
-            verdicts[i] = verdict
-        return verdicts
+        verdicts = compared(self.kept, call.tensors, until=EQUAL)
+        return None if DIFFERENT in verdicts.values() else verdicts
 
     def continues_at(self, moment: Moment) -> bool:
         """Whether time moves on from this trajectory's last call, the way it moved before."""
@@ -121,7 +116,7 @@ class Trajectory:
     def changed(self, call: Call) -> Change | None:
         """How the conditioning of `call` differs; None unless only some does, and none that was proven."""
         kept = self.kept  # ends, and is another, when one of its tensors is freed
-        verdicts = {i: k.compare(call.tensors[i]) for i, k in kept.items()}
+        verdicts = compared(kept, call.tensors, until=DIFFERENT)
         inputs = tuple(i for i, verdict in verdicts.items() if verdict == DIFFERENT)
         proven = any(kept[i].proven for i in inputs)
         if proven or not inputs or len(inputs) == len(verdicts):

@@ -58,11 +58,13 @@ from .operators import (
     without_torch_function,
 )
 from .settings import (
+    any_autocast,
     attention_kernels,
     backend_precisions,
     deterministic,
     library_kernels,
     matmul_precision,
+    privateuse_name,
     set_attention_kernels,
     set_backend_precisions,
     set_deterministic,

@@ -79,3 +79,13 @@ def deterministic() -> tuple[bool, bool]:
 
 def set_deterministic(value: tuple[bool, bool]) -> None:
     torch._C._set_deterministic_algorithms(value[0], warn_only=value[1])
+
+
+def any_autocast() -> bool:
+    """Whether any kind of device casts: `torch.is_autocast_enabled(kind)` of all, at a fifth of the time."""
+    return torch._C._is_any_autocast_enabled() or torch.is_autocast_enabled("mps")  # which the former forgets
+
+
+def privateuse_name() -> str:
+    """The kind of devices of a backend outside of torch: "npu", say; "privateuseone" where there is none."""
+    return torch._C._get_privateuse1_backend_name()

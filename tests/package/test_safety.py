@@ -132,15 +132,15 @@ def test_a_package_for_a_gpu_that_is_not_here(toy_package: Path, tmp_path: Path)
         for entry in (*manifest["inputs"], *manifest["state"]):
             entry["device"] = "cuda:0"
 
-    with pytest.raises(PackageError, match="runs on a CUDA GPU and torch sees none"):
+    with pytest.raises(PackageError, match="runs on a CUDA device and torch sees none here"):
         fxcache.load(edited(toy_package, tmp_path / "gpu.pt2", move))
 
 
 def test_a_package_for_a_gpu_goes_to_another(toy_package: Path) -> None:
     manifest = read_manifest(toy_package)
-    assert manifest.on_gpu(1) == manifest  # this one is for the processor
+    assert manifest.on_device(1) == manifest  # this one is for the processor
     entries = tuple(dataclasses.replace(e, device="cuda:0") for e in manifest.inputs)
-    assert dataclasses.replace(manifest, inputs=entries).on_gpu(1).devices == {"cuda:1", "cpu"}
+    assert dataclasses.replace(manifest, inputs=entries).on_device(1).devices == {"cuda:1", "cpu"}
 
 
 def test_native_code_that_does_not_load(toy_package: Path, tmp_path: Path) -> None:

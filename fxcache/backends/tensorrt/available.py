@@ -36,7 +36,7 @@ def require_known(package: Any, extra: Mapping[str, Any]) -> None:
 
 def require_gpu(tensors: Iterable[torch.Tensor]) -> None:
     """Raises `TensorRTDeviceError` where there is no GPU, or where `tensors` are not on one."""
-    if not torch.cuda.is_available():
+    if not torch.cuda.is_available() or torch.version.hip is not None:
         raise TensorRTDeviceError(
             "this machine has none that torch can use",
             "Without one, `fxcache tensorrt-report` still says what would run in engines.",
