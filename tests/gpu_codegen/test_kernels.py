@@ -1,0 +1,106 @@
+"""What the compiler makes of the stages for a GPU: machine code, no waiting, CUDA graphs."""
+
+from __future__ import annotations
+
+import itertools
+import re
+from itertools import product
+
+import pytest
+import torch
+from torch import Tensor
+
+from fxcache.backends.absent_gpu import target_gpu
+from tests.sweep import sweep
+
+from .generated import Generated
+from .machine_code import Usage, machine_codes
+from .subjects import CASES, Steps, Subject, compiled_steps
+
+pytestmark = pytest.mark.gpu_codegen
+
+ARCHS = ("sm_80", "sm_90", "sm_100")
+MODES = ("fused", "single", "staged", "reduce-overhead")
+ALL = itertools.starmap(Subject, product(CASES, ("bfloat16", "float16"), MODES, ("dbcache", "plan")))
+FEW = (Subject("flux", "bfloat16", "reduce-overhead", "dbcache"),)
+
+
+@pytest.fixture(scope="module", params=sweep(ALL, FEW))  # of the module: all tests of one, then of the next
+def subject(request: pytest.FixtureRequest) -> Subject:
+    return request.param
+
+
+@pytest.fixture(scope="module")
+def steps(subject: Subject) -> Steps:
+    return compiled_steps(subject)
+
+
+# Bytes in which CUDA's sine and cosine (of timesteps, of positions) reduce large angles: an array, no spill.
+TRIGONOMETRY = 64
+
+
+def test_every_kernel_is_machine_code_without_spills(subject: Subject, steps: Steps) -> None:
+    archs = ("sm_90",) if subject in FEW else ARCHS
+    kernels = {n: k for graph in steps.graphs for n, k in graph.kernels.items()}
+    assert kernels
+    with target_gpu("sm_90"):
+        for kernel_name, kernel in kernels.items():
+            for arch, code in machine_codes(kernel, archs):
+                usage = Usage.of(code)
+                assert usage.registers > 0
+                allowed = TRIGONOMETRY if re.search(r"\.(sin|cos)\(", kernel.fn.src) else 0
+                assert usage.local == 0 and usage.stack <= allowed, f"{kernel_name}, {arch}: {usage}"
+
+
+def test_nothing_waits_or_copies_inside_a_stage(subject: Subject, steps: Steps) -> None:
+    decided_inside = subject.mode == "single"
+    for graph in steps.graphs:
+        waits = waiting(graph.body)
+        assert len(waits) == (1 if decided_inside else 0), "\n".join(waits)  # the branch that is taken
+        assert not list(crossing(graph))
+        assert not [c for c in constants(graph) if c.device.type != "cuda"]
+    read = ["aten._local_scalar_dense.default(torch.bool, ())"]  # the decision
+    expected = [] if decided_inside or subject.setting == "plan" else read
+    assert steps.crossings == {False: expected, True: expected}
+
+
+WAITS = re.compile(
+    r"\.item\(\)|\.tolist\(\)|\.cpu\(|\.to\(|device_put|synchronize|empty_strided_cpu\w*\(|'cpu'|memcpy"
+)
+
+
+def waiting(body: str) -> list[str]:
+    """Lines of generated code that read a value, move a tensor, or make one in the host's memory."""
+    return [line.strip() for line in body.splitlines() if WAITS.search(line.partition("#")[0])]
+
+
+def crossing(graph: Generated) -> list[str]:
+    """Nodes of a graph that are in the host's memory, or read a value from a tensor."""
+    found = []
+    for module in graph.graph.modules():
+        if not isinstance(module, torch.fx.GraphModule):
+            continue
+        for node in module.graph.nodes:
+            values = torch.utils._pytree.tree_leaves(node.meta.get("val"))
+            if any(isinstance(v, Tensor) and v.device.type != "cuda" for v in values):
+                found.append(f"{node.format_node()}")
+            if node.target is torch.ops.aten._local_scalar_dense.default:
+                found.append(f"{node.format_node()}")
+    return found
+
+
+def constants(graph: Generated) -> list[Tensor]:
+    return list((graph.compiled.constants or {}).values())
+
+
+def test_every_stage_can_be_a_cuda_graph(subject: Subject, steps: Steps) -> None:
+    if subject.mode != "reduce-overhead":
+        pytest.skip("is asked of the mode that records them")
+    assert len(steps.graphs) == 3  # front, miss, hit
+    for graph in steps.graphs:
+        compiled = graph.compiled
+        assert compiled.disabled_cudagraphs_reason is None
+        assert compiled.cudagraph_info is not None and not compiled.cudagraph_info.cudagraph_fail_reasons
+        assert len(compiled.partition_maps or [None]) == 1  # nothing is left out of the recording
+        assert compiled.mutated_input_idxs <= graph.static  # the state is where it was recorded
+    assert any(graph.compiled.mutated_input_idxs for graph in steps.graphs)
