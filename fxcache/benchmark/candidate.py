@@ -13,6 +13,7 @@ from ..devices import synchronize
 from ..ir.settings import same_graph
 from ..runtime.cached_transformer import CachedTransformer
 from .machine import stopwatch
+from .other_load import watch_others
 from .plain_cost import PlainCost
 from .prompts import Prompt
 from .records import ContextRecord, Record
@@ -80,14 +81,17 @@ def draw(
     subject.use(candidate.models)
     clock, _ = stopwatch(subject.device)
     synchronize(subject.device)
+    others = watch_others(subject.device)
     begin = clock()
     images = subject.draw(prompts, candidate.steps, candidate.setting.solver)
     synchronize(subject.device)
     seconds = clock() - begin
-    return images, _records(candidate, prompts, seconds)
+    return images, _records(candidate, prompts, seconds, others())
 
 
-def _records(candidate: Candidate, prompts: Sequence[Prompt], seconds: float) -> list[Record]:
+def _records(
+    candidate: Candidate, prompts: Sequence[Prompt], seconds: float, others: float | None
+) -> list[Record]:
     size = len(prompts)
     done, saved = _flops(candidate)
     contexts = _contexts(candidate)
@@ -103,6 +107,7 @@ def _records(candidate: Candidate, prompts: Sequence[Prompt], seconds: float) ->
             flops_done=None if done is None else done / size,
             flops_saved=None if saved is None else saved / size,
             contexts=contexts,
+            others=others,
         )
         for prompt in prompts
     ]

@@ -3,76 +3,84 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 from .errors import MissingExtraError
+from .inline_svg import POINT, inline_svg
+from .labels import add_labels, short_names
+from .latency import latency_doubt
 from .quality.catalogue import MEASURES, Measure
 from .results import Results, Row
 from .tables import flops_unit
 
-CACHED, PLAIN = "#1f6feb", "#8a8f98"
-DPI = 110
+HEADLINES = ("clip_score", "image_reward", "psnr", "fid")
+CACHED, PLAIN, TEXT, GRID = "#1f6feb", "#8a8f98", "#24292f", "#d8dce1"
+VARIABLES = {CACHED: "--accent", PLAIN: "--muted", TEXT: "--text", GRID: "--line"}
+DPI = 130
 
 
-def plots(results: Results) -> dict[str, bytes]:
-    """PNG pictures by name: each headline measure against FLOPs and against latency.
+@dataclass(frozen=True)
+class Size:
+    """Of a plot, in inches, and of its letters, in points.
 
-    Raises `MissingExtraError` without matplotlib.
+    every: label all cached settings, not the best only. columns: of the legend.
     """
-    found: dict[str, bytes] = {}
-    for measure in MEASURES:
-        if measure.key in ("clip_score", "image_reward", "psnr", "fid") and results.measured(measure.key):
-            if all(row.flops is not None for row in results.rows):
-                found[f"{measure.key}-flops"] = _pareto(results, measure, "flops")
-            found[f"{measure.key}-latency"] = _pareto(results, measure, "latency")
-    return found
+
+    name: str
+    width: float
+    height: float
+    letters: float
+    every: bool
+    columns: int
 
 
-def _pareto(results: Results, measure: Measure, against: str) -> bytes:
-    figure, axes = _figure()
-    unit, size = flops_unit(results)
-
-    def point(row: Row) -> tuple[float, float]:
-        cost = (row.flops or 0.0) / size if against == "flops" else row.seconds
-        return cost, row.values[measure.key]
-
-    shown = [r for r in results.rows if r is not results.baseline]
-    plain = sorted(point(r) for r in shown if r.plain)
-    cached = sorted(point(r) for r in shown if not r.plain)
-    for solver, style in zip((None, *results.solvers), ("s-", "^--", "v:", "D-."), strict=False):
-        rows = sorted(point(r) for r in shown if r.plain and r.solver == solver)
-        label = "fewer plain steps" + (f", {solver}" if solver else "")
-        axes.plot(*_columns(rows), style, color=PLAIN, label=label, markersize=5, linewidth=1)
-    axes.plot(*_columns(cached), "o", color=CACHED, label="cached", markersize=6)
-    front = pareto_front(cached, measure.best)
-    axes.step(*_columns(front), "-", color=CACHED, where="post", linewidth=1, alpha=0.6, label="best cached")
-    named = sorted((point(r), r.name) for r in shown if not r.plain and point(r) in front)
-    _label(axes, named, reach=max(p[0] for p in [*plain, *cached]))
-    axes.axvline(point(results.baseline)[0], color=PLAIN, linestyle=":", label="uncached")
-    axes.set_xlabel(f"{unit} a picture" if against == "flops" else "seconds a picture")
-    axes.set_ylabel(measure.arrow)
-    axes.legend(fontsize=7, loc="best")
-    axes.grid(alpha=0.25)
-    return _png(figure)
+WIDE = Size("wide", 9.0, 5.2, 8.0, every=True, columns=6)
+NARROW = Size("narrow", 4.4, 4.6, 8.5, every=False, columns=2)
 
 
-def _label(axes: Any, named: Sequence[tuple[tuple[float, float], str]], reach: float) -> None:
-    """Names beside points, in turn above and below them, those on the right half to their left."""
-    start = min((p[0] for p, _ in named), default=reach)
-    for i, (place, name) in enumerate(named):
-        leftward = place[0] > (start + reach) / 2
-        axes.annotate(
-            name,
-            place,
-            xytext=(-4 if leftward else 4, -9 if i % 2 else 5),
-            textcoords="offset points",
-            ha="right" if leftward else "left",
-            fontsize=6,
-        )
+@dataclass(frozen=True)
+class Plot:
+    """A measure of all rows against their FLOPs or their latency."""
+
+    results: Results
+    measure: Measure
+    against: str
+
+    @property
+    def name(self) -> str:
+        return f"{self.measure.key}-{self.against}"
+
+    @property
+    def title(self) -> str:
+        return f"{self.measure.title} against {'FLOPs' if self.against == 'flops' else 'latency'}"
+
+    def png(self) -> bytes:
+        """As a picture of its own."""
+        buffer = io.BytesIO()
+        _figure(self, WIDE).savefig(buffer, format="png", dpi=DPI)
+        return buffer.getvalue()
+
+    def svg(self, size: Size) -> str:
+        """As part of a page, in the page's colors; its points carry the numbers of their rows."""
+        return inline_svg(_figure(self, size), f"{self.name}-{size.name}", VARIABLES)
+
+    def point(self, row: Row) -> tuple[float, float]:
+        cost = (row.flops or 0.0) / flops_unit(self.results)[1] if self.against == "flops" else row.seconds
+        return cost, row.values[self.measure.key]
 
 
-def pareto_front(points: Sequence[tuple[float, float]], best: int) -> list[tuple[float, float]]:
+def plots(results: Results) -> tuple[Plot, ...]:
+    """Each headline measure against FLOPs, and against latency where that was measured alone."""
+    costs = ["flops"] if all(row.flops is not None for row in results.rows) else []
+    if latency_doubt(results) is None:
+        costs.append("latency")
+    measures = [m for m in MEASURES if m.key in HEADLINES and results.measured(m.key)]
+    return tuple(Plot(results, measure, against) for measure in measures for against in costs)
+
+
+def pareto_front(points: Iterable[tuple[float, float]], best: int) -> list[tuple[float, float]]:
     """The points (cost, value) that no other point beats in both, cheapest first."""
     front: list[tuple[float, float]] = []
     for cost, value in sorted(points, key=lambda p: (p[0], -best * p[1])):
@@ -81,22 +89,82 @@ def pareto_front(points: Sequence[tuple[float, float]], best: int) -> list[tuple
     return front
 
 
+def _figure(plot: Plot, size: Size) -> Any:
+    try:
+        from matplotlib import rc_context
+    except ImportError as error:
+        raise MissingExtraError("fxcache bench report", "matplotlib", "bench") from error
+    colors = dict.fromkeys(("text.color", "axes.labelcolor", "xtick.color", "ytick.color"), TEXT)
+    settings: dict[Any, Any] = {"axes.edgecolor": GRID, "grid.color": GRID, "font.size": size.letters}
+    with rc_context(settings | colors):
+        return _drawn(plot, size)
+
+
+def _drawn(plot: Plot, size: Size) -> Any:
+    """The whole drawing; its labels come last, as they keep clear of the rest."""
+    figure, axes = _axes(size)
+    unit, _ = flops_unit(plot.results)
+    axes.set_xlabel(f"{unit} a picture" if plot.against == "flops" else "seconds a picture")
+    axes.set_ylabel(plot.measure.arrow)
+    _draw_lines(axes, plot)
+    _draw_points(axes, plot)
+    figure.legend(loc="outside lower center", ncols=size.columns, frameon=False, fontsize=size.letters)
+    axes.margins(x=0.06, y=0.08)
+    figure.draw_without_rendering()
+    figure.set_layout_engine("none")  # what is placed now stays
+    _draw_labels(axes, plot, size)
+    return figure
+
+
+def _draw_lines(axes: Any, plot: Plot) -> None:
+    """The best cached settings, the uncached model's cost, and a line for each solver's fewer steps."""
+    rows = plot.results.rows
+    front = pareto_front(map(plot.point, _cached(plot)), plot.measure.best)
+    axes.plot([], [], "o", color=CACHED, markersize=5.5, label="cached")
+    axes.step(*_columns(front), "-", color=CACHED, where="post", linewidth=1, alpha=0.6, label="best cached")
+    axes.axvline(plot.point(plot.results.baseline)[0], color=PLAIN, linestyle=":", label="uncached")
+    for solver, style in zip((None, *plot.results.solvers), ("-", "--", ":", "-."), strict=False):
+        fewer = sorted(plot.point(r) for r in rows[1:] if r.plain and r.solver == solver)
+        if fewer:
+            label = "fewer plain steps" + (f", {solver}" if solver else "")
+            axes.plot(*_columns(fewer), style, color=PLAIN, linewidth=1, label=label)
+
+
+def _draw_points(axes: Any, plot: Plot) -> None:
+    markers = dict(zip((None, *plot.results.solvers), "s^vD", strict=False))
+    for number, row in enumerate(plot.results.rows):
+        style = (
+            {"marker": markers[row.solver], "color": PLAIN} if row.plain else {"marker": "o", "color": CACHED}
+        )
+        (point,) = axes.plot(*_columns([plot.point(row)]), **style, linestyle="none", markersize=5.5)
+        point.set_gid(f"{POINT}{number}")
+
+
+def _draw_labels(axes: Any, plot: Plot, size: Size) -> None:
+    front = set(pareto_front(map(plot.point, _cached(plot)), plot.measure.best))
+    rows = sorted(_cached(plot), key=lambda r: plot.point(r) not in front)
+    named = {r.name: plot.point(r) for r in rows if size.every or plot.point(r) in front}
+    short = short_names([r.name for r in _cached(plot)])
+    others = [plot.point(r) for r in plot.results.rows]
+    add_labels(axes, {short[name]: point for name, point in named.items()}, others, size.letters)
+
+
+def _cached(plot: Plot) -> list[Row]:
+    return [row for row in plot.results.rows if not row.plain]
+
+
 def _columns(points: Sequence[tuple[float, float]]) -> tuple[list[float], list[float]]:
     return [p[0] for p in points], [p[1] for p in points]
 
 
-def _figure() -> tuple[Any, Any]:
-    try:
-        from matplotlib.backends.backend_agg import FigureCanvasAgg
-        from matplotlib.figure import Figure
-    except ImportError as error:
-        raise MissingExtraError("fxcache bench report", "matplotlib", "bench") from error
-    figure = Figure(figsize=(6.4, 4.0), layout="constrained")
+def _axes(size: Size) -> tuple[Any, Any]:
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(size.width, size.height), layout="constrained")
     FigureCanvasAgg(figure)
-    return figure, figure.subplots()
-
-
-def _png(figure: Any) -> bytes:
-    buffer = io.BytesIO()
-    figure.savefig(buffer, format="png", dpi=DPI)
-    return buffer.getvalue()
+    axes = figure.subplots()
+    axes.grid(linewidth=0.6)
+    axes.set_axisbelow(True)
+    axes.spines[["top", "right"]].set_visible(False)
+    return figure, axes

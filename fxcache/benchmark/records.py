@@ -28,7 +28,8 @@ class Record:
     batch: pictures drawn together; they share one decision per step. seconds: of the batch by the
     run's clock, divided by its size. flops_done, flops_saved: of this picture; None where they cannot
     be counted.
-    contexts: of the batch, empty for the plain model.
+    contexts: of the batch, empty for the plain model. others: cores that other processes kept busy
+    meanwhile; None where that is not known.
     """
 
     setting: str
@@ -41,6 +42,7 @@ class Record:
     flops_done: float | None
     flops_saved: float | None
     contexts: dict[str, ContextRecord]
+    others: float | None = None
 
     @property
     def key(self) -> Key:

@@ -7,6 +7,7 @@ from pathlib import Path
 from rich.console import Console
 
 from .folder import RunFolder
+from .latency import latency_doubt
 from .machine import command
 from .page import page
 from .plots import plots
@@ -27,8 +28,8 @@ def report(root: Path) -> None:
     target = folder.report
     target.mkdir(exist_ok=True)
     drawn = plots(results)
-    for name, png in drawn.items():
-        (target / f"{name}.png").write_bytes(png)
+    for plot in drawn:
+        (target / f"{plot.name}.png").write_bytes(plot.png())
     markdown = tables_text(results)
     (target / "tables.md").write_text(markdown)
     indices = [p.index for p in folder.prompts()[:COUNT]]
@@ -39,6 +40,9 @@ def report(root: Path) -> None:
     console.print(markdown, highlight=False, markup=False, soft_wrap=True)
     if not results.metrics:
         say(console, f"no metrics yet; measure them with: fxcache bench metrics --run {root}")
+    doubt = latency_doubt(results)
+    if doubt is not None:
+        say(console, f"latency was not measured alone, and is not plotted: {doubt}")
     say(console, f"wrote {target / 'index.html'}; made by: {made_by}")
 
 
