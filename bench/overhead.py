@@ -70,11 +70,13 @@ class Minimum(nn.Module):
         timestep: Tensor,
         img_ids: Tensor,
         txt_ids: Tensor,
+        guidance: Tensor | None = None,
         return_dict: bool = False,
     ) -> Tensor:
         m = self.model
         hidden_states = m.x_embedder(hidden_states)
-        temb = m.time_text_embed(timestep * 1000, pooled_projections)
+        guided = () if guidance is None else (guidance * 1000,)
+        temb = m.time_text_embed(timestep * 1000, *guided, pooled_projections)
         encoder_hidden_states = m.context_embedder(encoder_hidden_states)
         rotary = m.pos_embed(torch.cat((txt_ids, img_ids)))
         _, hidden_states = m.transformer_blocks[0](
