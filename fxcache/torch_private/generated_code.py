@@ -83,9 +83,13 @@ def _launch(node: Any) -> Launch | None:
 
 
 def _flops(called: Any) -> int:
+    """FLOPs by torch's formula for the operator that this call of a library stands for."""
     origin = called.get_origin_node()
+    if origin is None:  # an operator of several results
+        operator = getattr(called, "op_overload", None)
+        origin = next((n for n in called.get_origins() if n.target is operator), None)
     packet = getattr(getattr(origin, "target", None), "overloadpacket", None)
-    if packet not in flop_registry:
+    if origin is None or packet not in flop_registry:
         return 0
     args, kwargs = torch.fx.map_arg((origin.args, dict(origin.kwargs)), lambda n: n.meta["val"])
     return int(flop_registry[packet](*args, **kwargs, out_val=origin.meta["val"]))
