@@ -1,6 +1,6 @@
 """What the code that Inductor generates launches, and the bytes and FLOPs of each launch. For benches.
 
-Seen in torch 2.13.0 and 2.14.1.
+Seen in torch 2.14.1.
 """
 
 from __future__ import annotations
