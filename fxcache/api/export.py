@@ -9,8 +9,9 @@ from typing import Any
 
 import torch
 
+from ..backends.export_elsewhere import export_elsewhere
 from ..backends.tensorrt import export_tensorrt
-from ..errors import ExportError
+from ..errors import BackendError, ExportError
 from ..package.aoti import export_aoti
 from ..package.arguments import plain
 from ..runtime.cached_transformer import CachedTransformer
@@ -26,6 +27,7 @@ def export(
     *,
     dynamic: bool = True,
     backend: str = "inductor",
+    arch: str | None = None,
     **options: Any,
 ) -> Path:
     """Write a package that runs without the model's Python code: graph, weights, cache and what they need.
@@ -41,6 +43,8 @@ def export(
             where the model does not keep them dynamic, sizes. Everything else is fixed.
         dynamic: keep sizes dynamic where the model allows.
         backend: "inductor", or "tensorrt" for engines by stage.
+        arch: "sm_80", "sm_89", "sm_90" or "sm_100" compiles for a CUDA GPU of that kind on a machine without
+            one: model and example are on the CPU, the package runs on "cuda:0". Needs a CUDA build of torch.
         options: further options of the compiler (inductor's configuration).
 
     Returns:
@@ -49,7 +53,9 @@ def export(
     Raises:
         ExportError: the graph or its state depends on values of its inputs, or cannot be exported; or there
         are several graphs, as contexts follow others.
-        BackendError: `cached` is no cached model. PackageUseError: it is a loaded package.
+        BackendError: `cached` is no cached model; or `arch` is none of these, or given where there is a GPU.
+        CudaBuildError: `arch` is given and this torch cannot compile for CUDA.
+        PackageUseError: it is a loaded package.
         ConfigError: its config has no cache. UnknownOptionError: no such option. And what the first call of
         `cached` raises where the model cannot be transformed.
 
@@ -76,7 +82,11 @@ def export(
     # Compiled code reads memory as the example's was laid out; a loaded package hands it plain tensors.
     example_inputs = pytree.tree_map_only(torch.Tensor, plain, dict(example_inputs))
     if backend == "tensorrt":
+        if arch is not None:
+            raise BackendError("arch= of fxcache.export()", 'be left out with backend="tensorrt"')
         return Path(export_tensorrt(cached, path, example_inputs, dynamic=dynamic, **options))
     known = (*(n for n in inspect.signature(export).parameters if n != "options"), *inductor_options())
     require_known("fxcache.export()", options, known)
+    if arch is not None:
+        return export_elsewhere(cached, Path(path), example_inputs, dynamic, options, arch)
     return export_aoti(cached, Path(path), example_inputs, dynamic, options)

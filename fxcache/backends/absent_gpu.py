@@ -82,6 +82,13 @@ def target_gpu(arch: str) -> Iterator[GPU]:
         Traceback (most recent call last):
         fxcache.errors.BackendError: arch='sm_1' must be one of sm_80, sm_89, sm_90, sm_100.
     """
+    gpu = require_target(arch)
+    with answering_for(gpu):
+        yield gpu
+
+
+def require_target(arch: str) -> GPU:
+    """The GPU that `target_gpu` stands for; raises what that does."""
     if arch not in GPUS:
         raise BackendError(f"arch={arch!r}", f"be one of {', '.join(GPUS)}")
     if not builds_for_cuda():
@@ -90,6 +97,4 @@ def target_gpu(arch: str) -> Iterator[GPU]:
         raise BackendError(
             f"arch={arch!r} where there is a GPU", "be left out, or hide the GPU: CUDA_VISIBLE_DEVICES="
         )
-    gpu = GPUS[arch]
-    with answering_for(gpu):
-        yield gpu
+    return GPUS[arch]

@@ -9,10 +9,11 @@ import click
 import torch
 from rich.console import Console
 
+from ..backends.absent_gpu import GPUS
 from ..backends.inductor import MODES, Mode
 from ..errors import FxcacheError
 from .common import CONFIG_HELP, DEFAULT_CONFIG, Sampler, compare, read_config
-from .models import DEVICE, DTYPES, INPUT_HELP, load_weights, named_values, tensors
+from .models import DEVICE, DTYPES, INPUT_HELP, Device, load_weights, named_values, tensors
 
 
 @click.command("compile")
@@ -59,7 +60,12 @@ def compile_command(config: str, mode: Mode, steps: int, out: Path) -> None:
     help="Another argument, fixed in the package, as the pipeline gives it: return_dict=false.",
 )
 @click.option("--dtype", type=click.Choice(sorted(DTYPES)), default="fp32", show_default=True)
-@click.option("--device", type=DEVICE, default="cpu", show_default=True)
+@click.option("--device", type=Device(absent=True), default="cpu", show_default=True)
+@click.option(
+    "--arch",
+    type=click.Choice(sorted(GPUS)),
+    help="With --device cuda: compile for a GPU of this kind, on a machine without one.",
+)
 @click.option(
     "--config",
     default=DEFAULT_CONFIG,
@@ -76,6 +82,7 @@ def export_command(
     constants: tuple[str, ...],
     dtype: str,
     device: str,
+    arch: str | None,
     config: str,
     static: bool,
 ) -> None:
@@ -87,6 +94,7 @@ def export_command(
 
     console = Console(width=120)
     begin = time.perf_counter()
+    device = _where_to_export(device, arch)
     with console.status("loading"):
         if model == "embedded":
             loaded = embedded.load_transformer(DTYPES[dtype]).to(device)
@@ -100,8 +108,21 @@ def export_command(
     try:
         cached = transform(loaded, read_config(config, steps=1))
         with console.status("exporting and compiling; this takes some minutes"):
-            export(cached, path, example, dynamic=not static)
+            export(cached, path, example, dynamic=not static, arch=arch)
     except FxcacheError as error:
         raise click.ClickException(str(error)) from error
     size = path.stat().st_size / 2**20
     console.print(f"wrote {path} ({size:.1f} MiB) in {time.perf_counter() - begin:.0f} s", highlight=False)
+
+
+def _where_to_export(device: str, arch: str | None) -> str:
+    """Where the model is loaded: for a GPU of another machine, on the CPU."""
+    if arch is None:
+        try:
+            return DEVICE.convert(device, None, None)
+        except click.BadParameter as error:
+            more = ", or --arch to build for a GPU of another machine" if device.startswith("cuda") else ""
+            raise click.BadParameter(error.message + more, param_hint="--device") from None
+    if device not in ("cuda", "cuda:0"):
+        raise click.UsageError("--arch is for a package that runs on CUDA: give --device cuda, too")
+    return "cpu"

@@ -18,16 +18,22 @@ DTYPES = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
 
 
 class Device(click.ParamType):
-    """A device that torch can use here, by its name: cpu, cuda, cuda:1."""
+    """A device by its name: cpu, cuda, cuda:1.
+
+    absent: it may be one that torch cannot use here.
+    """
 
     name = "device"
+
+    def __init__(self, absent: bool = False) -> None:
+        self.absent = absent
 
     def convert(self, value: str, param: click.Parameter | None, ctx: click.Context | None) -> str:
         try:
             device = torch.device(value)
         except RuntimeError:
             self.fail(f"{value!r} is no device of torch; use cpu, cuda or cuda:1", param, ctx)
-        if not is_usable(device):
+        if not self.absent and not is_usable(device):
             what = "CUDA GPU" if device.type == "cuda" else f"device {device.type}"
             number = f" number {device.index}" if device.index else ""
             self.fail(f"torch sees no {what}{number} here; use cpu", param, ctx)

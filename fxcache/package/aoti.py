@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import zipfile
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +19,33 @@ from ..runtime.specialization import Specialization
 from ..torch_private import aoti_write
 from .describe import dtype_name, manifest_of, refuse_unpackable
 from .flatten import flat_graph
-from .manifest import ENTRY
+from .hardware import hardware
+from .manifest import ENTRY, Manifest
+
+KERNELS = (".cubin", ".fatbin", ".hsaco", ".spv")  # files of one kernel each, on CUDA, ROCm and XPU
+
+
+@dataclass(frozen=True)
+class Elsewhere:
+    """A device of another machine. All that is on the CPU will be there.
+
+    device: its name there, "cuda:0". built_for: for what it is compiled, as `hardware` says it. write: as
+    `aoti_write`, of the program on the CPU.
+    """
+
+    device: str
+    built_for: str
+    write: Callable[[torch.export.ExportedProgram, Path, Mapping[str, Any]], None]
+
+    def moved(self, manifest: Manifest) -> Manifest:
+        """What a package says there that says `manifest` here."""
+        inputs, state = (
+            tuple(replace(e, device=self.device) for e in entries)
+            for entries in (manifest.inputs, manifest.state)
+        )
+        kind = torch.device(self.device).type
+        made_for = hardware([self.device], {kind: self.built_for})
+        return replace(manifest, inputs=inputs, state=state, hardware=made_for)
 
 
 def export_aoti(
@@ -27,10 +54,12 @@ def export_aoti(
     example_inputs: Mapping[str, Any],
     dynamic: bool,
     options: Mapping[str, Any],
+    elsewhere: Elsewhere | None = None,
 ) -> Path:
     """Write the package for calls like `example_inputs`. Raises `ExportError`.
 
-    dynamic: keep sizes dynamic where the model allows. options: inductor's configuration.
+    dynamic: keep sizes dynamic where the model allows. options: inductor's configuration. elsewhere: where
+    it will run, if not where the example is.
     """
     if target.suffix != ".pt2":
         raise ExportError(type(cached.original).__name__, f"the file's name must end in .pt2, not {target}")
@@ -42,12 +71,21 @@ def export_aoti(
         exported = _export_graph(cached, specialization, values, dynamic)
         native = native_state(specialization, cached.cache_config)
         configuration = {**options, "aot_inductor.metadata": {"fxcache_state": native}}
-        aoti_write(exported, target, configuration)
+        write = aoti_write if elsewhere is None else elsewhere.write
+        write(exported, target, configuration)
     # After compilation: what the compiler fixed by then is fixed in the package.
     open_sizes = _still_open(exported, len(call.tensors)) if dynamic else set()
     manifest = manifest_of(cached, specialization, example_inputs, open_sizes)
-    _add_entry(target, manifest.to_json())
+    if elsewhere is not None:
+        manifest = elsewhere.moved(manifest)
+    _add_entry(target, replace(manifest, kernels=_kernels(target)))
     return target
+
+
+def _kernels(path: Path) -> int:
+    """How many files of a GPU's machine code AOTInductor wrote."""
+    with zipfile.ZipFile(path) as archive:
+        return sum(name.endswith(KERNELS) for name in archive.namelist())
 
 
 def _still_open(exported: torch.export.ExportedProgram, inputs: int) -> set[tuple[int, int]]:
@@ -126,8 +164,8 @@ def _open_sizes(specialization: Specialization, index: int, value: torch.Tensor)
     return {d: torch.export.Dim.AUTO for d in sorted(free)} or None
 
 
-def _add_entry(path: Path, text: str) -> None:
+def _add_entry(path: Path, manifest: Manifest) -> None:
     """Put the manifest beside what AOTInductor wrote, under the archive's own root folder."""
     with zipfile.ZipFile(path, "a", zipfile.ZIP_STORED) as archive:
         root = archive.namelist()[0].split("/", 1)[0]
-        archive.writestr(f"{root}/{ENTRY}", text)
+        archive.writestr(f"{root}/{ENTRY}", manifest.to_json())

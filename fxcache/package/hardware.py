@@ -38,10 +38,16 @@ def hardware(devices: Iterable[str], built_for: Mapping[str, str] | None = None)
     """This machine, as far as code that runs on `devices` depends on it.
 
     built_for: kind of device -> for what its code was compiled, where that is not the device that is here.
+    Beside what `misfit` compares, it says for CUDA the `arch` ("sm_90") and the `cuda_version`.
     """
     found = {"machine": platform.machine(), "vectors": torch.backends.cpu.get_cpu_capability()}
     here = {d.type: _described(d) for d in accelerators(devices) if is_usable(d)}
-    return found | {kind: what for kind, what in (here | dict(built_for or {})).items() if what}
+    kinds = {kind: what for kind, what in (here | dict(built_for or {})).items() if what}
+    if "cuda" in kinds:
+        gfx = "." not in kinds["cuda"]
+        found["arch"] = kinds["cuda"] if gfx else f"sm_{kinds['cuda'].replace('.', '')}"
+        found["cuda_version"] = str(torch.version.hip if gfx else torch.version.cuda)
+    return found | kinds
 
 
 def misfit(needed: Mapping[str, str], devices: Iterable[str]) -> Misfit | None:

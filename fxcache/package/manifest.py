@@ -50,7 +50,7 @@ class Manifest:
     outputs: the structure of the result, likewise. conditions: what sizes must fulfil.
     backend: what runs the compiled code of the package. hardware: what that was compiled for
         (nothing for engines, which say so themselves). autocast: kind of device -> dtype, as it was in
-        force around the export.
+        force around the export. kernels: files of a GPU's machine code that it holds.
     """
 
     format: int
@@ -74,6 +74,7 @@ class Manifest:
     backend: Backend = "inductor"
     hardware: dict[str, str] = field(default_factory=dict)
     autocast: dict[str, str] = field(default_factory=dict)
+    kernels: int = 0
 
     @functools.cached_property
     def devices(self) -> set[str]:
