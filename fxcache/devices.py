@@ -1,4 +1,18 @@
-"""Kinds of devices: which of them torch can use here, and what it calls their parts."""
+"""Kinds of devices: which of them torch can use here, and what it calls their parts.
+
+What is not verified, as none of these was at hand:
+
+* several GPUs: the passes move what meets, which was seen on fake tensors of two devices. It was not run, nor
+  compiled as a single graph or CUDA graphs. Packages and engines are for one GPU.
+* CUDA, ROCm: a step reads the decision, one wait; outside of `cache_context` also its time, before it begins.
+  Tensors of inference mode are compared with one wait more. A timestep on the CPU is copied without waiting
+  (elsewhere with), and keeps the operators that use it out of a CUDA graph: give it on the GPU.
+* CUDA, ROCm, XPU: a plan's timesteps arrive beside the host, in pinned memory. Elsewhere they are waited for.
+* XPU, NPU, HPU: a package is for a device of the same name, which may be stricter than need be.
+* MPS: it has no float8, so `history_dtype="float8"` fails there; a package is not compared with the chip.
+* `mode="reduce-overhead"` asks for CUDA (or ROCm), though others have graphs, too.
+* `history_offload=True` copies from pageable memory, which waits; there is no stream of its own to get wrong.
+"""
 
 from __future__ import annotations
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import operator
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -10,14 +9,14 @@ from typing import Any
 import torch
 from torch.export import ExportedProgram
 from torch.export.passes import move_to_device_pass
-from torch.fx import GraphModule, Node
-from torch.utils.cpp_extension import include_paths
+from torch.fx import GraphModule
 
 from ..errors import ExportError
 from ..package.aoti import Elsewhere, export_aoti
 from ..runtime.cached_transformer import CachedTransformer
 from ..torch_private import AbsentWeights, aoti_write, pytree
 from .absent_gpu import require_target, target_gpu
+from .driver_stub import linkable_driver
 
 DEVICE = "cuda:0"
 # Inductor would write small weights into the code as numbers, and read them for that.
@@ -43,10 +42,14 @@ def export_elsewhere(
         thing on a GPU; or there is no CUDA toolkit, whose headers the compiler needs.
     """
     gpu = require_target(arch)
-    _require_all(cached, example_inputs)
+    _require_all_on_cpu(cached, example_inputs)
+    header = _header()
+    if header is None:
+        why = "AOTInductor compiles against a CUDA toolkit and finds no cuda.h: set CUDA_HOME to its folder"
+        raise ExportError(type(cached.original).__name__, why)
 
     def write(program: ExportedProgram, path: Path, configuration: Mapping[str, Any]) -> None:
-        with target_gpu(arch):
+        with target_gpu(arch), linkable_driver(header):
             weights = move_to_cuda(program)
             with weights.written():
                 aoti_write(program, path, {**OPTIONS, **configuration})
@@ -55,7 +58,7 @@ def export_elsewhere(
     return export_aoti(cached, target, example_inputs, dynamic, options, elsewhere)
 
 
-def _require_all(cached: CachedTransformer, example_inputs: Mapping[str, Any]) -> None:
+def _require_all_on_cpu(cached: CachedTransformer, example_inputs: Mapping[str, Any]) -> None:
     name, config = type(cached.original).__name__, cached.cache_config
     given = [leaf for leaf in pytree.tree_leaves(dict(example_inputs)) if isinstance(leaf, torch.Tensor)]
     tensors = (*cached.original.parameters(), *cached.original.buffers(), *given)
@@ -67,9 +70,14 @@ def _require_all(cached: CachedTransformer, example_inputs: Mapping[str, Any]) -
     if torch.is_autocast_enabled("cpu"):
         why = "autocast of the CPU casts other operators than that of CUDA: use model.to(dtype) instead"
         raise ExportError(name, why)
-    if not any(Path(folder, "cuda.h").is_file() for folder in include_paths("cuda")):
-        why = "AOTInductor compiles against a CUDA toolkit and finds no cuda.h: set CUDA_HOME to its folder"
-        raise ExportError(name, why)
+
+
+def _header() -> Path | None:
+    """The toolkit's declarations of the driver's functions."""
+    from torch.utils.cpp_extension import include_paths  # says so on import where there is no GPU
+
+    files = (Path(folder, "cuda.h") for folder in include_paths("cuda"))
+    return next((file for file in files if file.is_file()), None)
 
 
 def move_to_cuda(program: ExportedProgram) -> AbsentWeights:
@@ -106,14 +114,9 @@ def for_any_device(part: GraphModule) -> None:
         with graph.inserting_before(node):
             call = graph.call_function(OF_ANY_DEVICE, (*tensors,), given)
         call.meta = {**node.meta, "val": node.meta["val"][0]}
-        for item in list(node.users):
-            _take_first(item)
-            item.replace_all_uses_with(call)
+        for item in list(node.users):  # the result, and unused what a gradient would need
+            if item.args[1] == 0:
+                item.replace_all_uses_with(call)
             graph.erase_node(item)
         graph.erase_node(node)
     part.recompile()
-
-
-def _take_first(item: Node) -> None:
-    """What is used of attention is its result, not what a gradient would need."""
-    assert item.target is operator.getitem and item.args[1] == 0, item

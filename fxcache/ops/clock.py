@@ -70,8 +70,9 @@ def begin_step(clock: Tensor, timestep: Tensor, near: Tensor | None) -> Tensor:
     live, start, risen, _ = clock.unbind(0)
     last, direction, step = live[: STEP + 1].unbind(0)  # columns TIMESTEP, DIRECTION, STEP
     time = timestep.mean(dtype=torch.float32)
-    # A time on the CPU is copied to a GPU without waiting for that; the other way it has to wait.
-    time = time.to(clock.device, non_blocking=time.device.type == "cpu")
+    # CUDA has read memory that is not pinned when such a copy returns; what others do is not known.
+    waitless = time.device.type == "cpu" and clock.device.type == "cuda"
+    time = time.to(clock.device, non_blocking=waitless)
     move = time - last
     if near is not None:
         move = move * near  # a leap is as if time stood still

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+import shutil
+import subprocess
 from pathlib import Path
 
 import pytest
@@ -11,6 +14,7 @@ from click.testing import CliRunner
 from torch import Tensor, nn
 
 import fxcache
+from fxcache.backends.driver_stub import linkable_driver
 from fxcache.backends.export_elsewhere import OF_ANY_DEVICE, OF_THE_CPU, for_any_device
 from fxcache.cli import main
 from fxcache.errors import BackendError, CudaBuildError
@@ -94,3 +98,17 @@ def test_weights_that_are_one_memory_have_one_stand_in() -> None:
     assert part.storage_offset() == 0 and part.untyped_storage().nbytes() == 12
     across = weights.of(whole.T)
     assert across.stride() == (1, 3) and across is not stand_in
+
+
+@pytest.mark.skipif(shutil.which("gcc") is None, reason="needs gcc")
+def test_what_calls_the_driver_is_linked_without_one(tmp_path: Path) -> None:
+    header, source = tmp_path / "cuda.h", tmp_path / "main.c"
+    header.write_text("#define cuMemAlloc cuMemAlloc_v2\nint cuInit(unsigned);\n")
+    source.write_text("int cuMemAlloc_v2(void); int f(void) { return cuMemAlloc_v2(); }\n")
+    library = tmp_path / "f.so"
+    command = ["gcc", "-shared", "-fPIC", "-Wl,--as-needed", str(source), "-lcuda", "-o", str(library)]
+    before = os.environ.get("LIBRARY_PATH")
+    with linkable_driver(header):
+        subprocess.run(command, check=True)
+    assert os.environ.get("LIBRARY_PATH") == before
+    assert b"libcuda.so.1" in library.read_bytes()  # it is looked for where this is loaded
