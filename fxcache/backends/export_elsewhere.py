@@ -64,7 +64,9 @@ def _require_all_on_cpu(cached: CachedTransformer, example_inputs: Mapping[str, 
     tensors = (*cached.original.parameters(), *cached.original.buffers(), *given)
     others = sorted({str(t.device) for t in tensors if t.device.type != "cpu"})
     if others:
-        raise ExportError(name, f"with arch= all of it is on the CPU, and it lies on {', '.join(others)} too")
+        raise ExportError(
+            name, f"arch= takes what is on the CPU, and it lies on {', '.join(others)}: move it"
+        )
     if config.history_offload:
         raise ExportError(name, "history_offload=True keeps state beside a GPU: export it on one")
     if torch.is_autocast_enabled("cpu"):
@@ -76,7 +78,11 @@ def _header() -> Path | None:
     """The toolkit's declarations of the driver's functions."""
     from torch.utils.cpp_extension import include_paths  # says so on import where there is no GPU
 
-    files = (Path(folder, "cuda.h") for folder in include_paths("cuda"))
+    try:
+        folders = include_paths("cuda")
+    except OSError:  # there is no toolkit
+        return None
+    files = (Path(folder, "cuda.h") for folder in folders)
     return next((file for file in files if file.is_file()), None)
 
 
