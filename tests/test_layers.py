@@ -31,6 +31,8 @@ LAYERS = (
     {"__init__"},
     {"embedded"},
     {"benchmark"},
+    {"preparation"},
+    {"gallery"},
     {"cli"},
 )
 

@@ -3,10 +3,18 @@
 from __future__ import annotations
 
 import string
+import warnings
 from pathlib import Path
 
 import torch
-from diffusers import AutoencoderKL, FlowMatchEulerDiscreteScheduler, SD3Transformer2DModel
+from diffusers import (
+    AutoencoderKL,
+    DiffusionPipeline,
+    FlowMatchEulerDiscreteScheduler,
+    SD3Transformer2DModel,
+    StableAudioPipeline,
+    WanPipeline,
+)
 from diffusers.pipelines.stable_diffusion_3.pipeline_stable_diffusion_3 import StableDiffusion3Pipeline
 from transformers import (
     CLIPConfig,
@@ -16,7 +24,11 @@ from transformers import (
     CLIPTextConfig,
     CLIPTextModelWithProjection,
     CLIPTokenizer,
+    T5Config,
+    T5EncoderModel,
 )
+
+from tests.behaviour.pipelines import build
 
 WIDTH, LENGTH = 32, 16
 
@@ -108,5 +120,30 @@ def save_sd3(folder: Path) -> Path:
         text_encoder_3=None,
         tokenizer_3=None,
     )
+    pipe.save_pretrained(folder)
+    return folder
+
+
+def save_wan(folder: Path) -> Path:
+    """A WanPipeline of clips, with two denoisers of four blocks and a T5 text encoder."""
+    parts = build.WAN.components() | {"text_encoder": _t5(16), "tokenizer": tokenizer()}
+    return _saved(WanPipeline(**parts, **build.WAN.settings), folder)
+
+
+def save_stable_audio(folder: Path) -> Path:
+    """A StableAudioPipeline of sounds, 24 samples long, with four blocks and a T5 text encoder."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", FutureWarning)  # torch's, of diffusers' autoencoder
+        parts = build.audio_parts()
+    parts |= {"text_encoder": _t5(4), "tokenizer": tokenizer()}
+    return _saved(StableAudioPipeline(**parts), folder)
+
+
+def _t5(width: int) -> T5EncoderModel:
+    torch.manual_seed(0)
+    return T5EncoderModel(T5Config(vocab_size=54, d_model=width, d_kv=4, d_ff=8, num_layers=1, num_heads=2))
+
+
+def _saved(pipe: DiffusionPipeline, folder: Path) -> Path:
     pipe.save_pretrained(folder)
     return folder

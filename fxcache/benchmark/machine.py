@@ -60,5 +60,5 @@ def command(*words: str, options: Sequence[tuple[str, object]]) -> str:
         if value is True:
             parts.append(name)
         elif value is not None and value is not False:
-            parts += [name, str(value)]
+            parts += [*filter(None, [name]), str(value)]  # without a name: one more value of the last option
     return shlex.join(parts)

@@ -29,17 +29,11 @@ class PipelineSubject:
     def __init__(
         self, path: Path, device: torch.device, dtype: str | None, arguments: Mapping[str, Any]
     ) -> None:
-        if not (path / "model_index.json").is_file():
-            raise MissingPathError(
-                "--model",
-                path,
-                "no diffusers pipeline there (a folder with model_index.json), and not 'embedded'",
-            )
         kind = read_dtype(dtype, str(path)) if dtype else None
         self.name = str(path)
         self.device = device
         self._arguments = dict(arguments)
-        self._pipe = _load(path, kind).to(device)
+        self._pipe = load_folder(path, kind).to(device)
         self._pipe.set_progress_bar_config(disable=True)
         self.models: Mapping[str, nn.Module] = {
             name: part
@@ -74,12 +68,22 @@ class PipelineSubject:
         return images
 
 
-def _load(path: Path, dtype: torch.dtype | None) -> DiffusionPipeline:
+def load_folder(path: Path, dtype: torch.dtype | None, **given: Any) -> DiffusionPipeline:
+    """The pipeline in a folder, with nothing from anywhere else.
+
+    dtype: None for what each part is stored in. given: parts that are not to be read.
+
+    Raises `MissingPathError`, `PipelineError`.
+    """
+    index = path / "model_index.json"
+    if not index.is_file():
+        need = "no diffusers pipeline there (a folder with model_index.json), and not 'embedded'"
+        raise MissingPathError("--model", path, need)
     options: dict[str, Any] = {} if dtype is None else {"torch_dtype": dtype}
     try:
         # A part that was saved as None must be given as None again.
-        index = json.loads((path / "model_index.json").read_text())
-        options |= {name: None for name, kind in index.items() if kind == [None, None]}
-        return DiffusionPipeline.from_pretrained(path, local_files_only=True, **options)
+        parts = json.loads(index.read_text())
+        options |= {name: None for name, kind in parts.items() if kind == [None, None]}
+        return DiffusionPipeline.from_pretrained(path, local_files_only=True, **{**options, **given})
     except (OSError, ValueError, AttributeError, ImportError) as error:
         raise PipelineError(path, f"cannot be loaded: {' '.join(str(error).split())}") from error

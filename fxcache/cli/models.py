@@ -83,6 +83,13 @@ def tensors(texts: Sequence[str], dtype: str, device: str = "cpu") -> dict[str, 
     return dict(_tensor(text, DTYPES[dtype], device) for text in texts)
 
 
+def given_call(inputs: Sequence[str], constants: Sequence[str], dtype: str) -> dict[str, Any]:
+    """A call as typed with --input and --arg; empty where it is to be found."""
+    if constants and not inputs:
+        raise click.UsageError("--arg needs the tensors of the call, too: --input NAME=SHAPE for each")
+    return {**tensors(inputs, dtype), **named_values(constants)} if inputs else {}
+
+
 def named_values(pairs: Sequence[str]) -> dict[str, Any]:
     """Arguments from `NAME=VALUE`, the values in YAML."""
     for pair in pairs:

@@ -1,43 +1,39 @@
-"""`fxcache sample`: draw pictures with and without the cache and say what it did."""
+"""`fxcache sample`: draw with and without the cache, and show what it did."""
 
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import click
-from rich.console import Console
 
-from .common import CONFIG_HELP, DEFAULT_CONFIG, Sampler, compare, read_config
+from .common import CONFIG_HELP, DEFAULT_CONFIG
+from .drawing_options import drawing, with_drawing
 
 
 @click.command()
-@click.option(
-    "--config",
-    default=DEFAULT_CONFIG,
-    show_default=True,
-    help=CONFIG_HELP,
-)
-@click.option("--steps", default=28, show_default=True, help="Denoising steps.")
-@click.option("--guidance", default=2.0, show_default=True, help="Classifier-free guidance scale.")
+@click.argument("settings", nargs=-1, metavar="[SETTING]...")
+@click.option("--config", help=f"{CONFIG_HELP}  [default: {DEFAULT_CONFIG}]")
+@click.option("--compare", is_flag=True, help="Several settings in one picture: --compare A B C.")
 @click.option(
     "--package", type=click.Path(path_type=Path), help="Sample with this package (it runs native code)."
 )
-@click.option("--out", default="samples.png", show_default=True, type=click.Path(path_type=Path))
-def sample(config: str, steps: int, guidance: float, package: Path | None, out: Path) -> None:
-    """Sample the embedded trained FLUX, plain and cached, and compare.
+@with_drawing
+def sample(
+    settings: tuple[str, ...], config: str | None, compare: bool, package: Path | None, **options: Any
+) -> None:
+    """Sample plain and cached, and compare: pictures, clips or sounds.
 
-    Writes one picture: the plain pictures above, the cached ones below.
+    Writes into the folder --out: comparison.png (and .webp, of a clip), decisions.png, report.json, and every
+    sample at its own size.
     """
-    from .. import embedded, load, transform
-    from ..errors import PackageError
+    from .drawing import draw
 
-    console = Console(width=120)
-    sampler = Sampler(steps, guidance)
-    if package is not None:
-        try:
-            cached = load(package)
-        except PackageError as error:
-            raise click.ClickException(str(error)) from error
-    else:
-        cached = transform(embedded.load_transformer(), read_config(config, steps))  # type: ignore[assignment]
-    compare(console, sampler, cached, out)
+    if compare != bool(settings) or (compare and config is not None):
+        raise click.UsageError("give one setting with --config A, or several with --compare A B C")
+    own: list[tuple[str, object]] = [("--config", config), ("--package", package)]
+    if compare:
+        own = [("--compare", settings[0]), *(("", text) for text in settings[1:])]
+    default = () if package is not None else (DEFAULT_CONFIG,)
+    chosen = settings or ((config,) if config is not None else default)
+    draw(drawing("sample", chosen, options, own), package)

@@ -16,10 +16,10 @@ from tests.sweep import sweep
 def test_sample_follows_a_plan(kind: str, tmp_path: Path) -> None:
     plan = fxcache.plan(steps=6, speedup=2)
     setting = "P6K3" if kind == "notation" else str(plan.save(tmp_path / "plan.json"))
-    out = tmp_path / "samples.png"
+    out = tmp_path / "out"
     done = CliRunner().invoke(main, ["sample", "--config", setting, "--steps", "6", "--out", str(out)])
     assert done.exit_code == 0, done.output
-    assert out.stat().st_size > 0 and "3 (50%)" in done.output
+    assert (out / "comparison.png").stat().st_size > 0 and "3 (50%)" in done.output
 
 
 @pytest.mark.parametrize(

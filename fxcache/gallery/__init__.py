@@ -1,0 +1,1 @@
+"""What a setting does, for the eye: samples plain and cached, their difference, and which steps were hits."""
