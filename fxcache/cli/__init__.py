@@ -9,6 +9,7 @@ import click
 from .bench import bench
 from .calibrate import calibrate
 from .compilation import compile_command, export_command
+from .doctor import doctor
 from .explain import explain
 from .look import COMPLETION, EXIT_CODES, Commands
 from .sample import sample
@@ -27,5 +28,5 @@ def main() -> None:
     os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
 
 
-for command in (sample, explain, calibrate, compile_command, export_command, bench, tensorrt_report):
+for command in (sample, explain, calibrate, compile_command, export_command, bench, tensorrt_report, doctor):
     main.add_command(command)

@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
+import dataclasses
 from pathlib import Path
 from typing import Any
 
 import click
 
-from ..errors import FxcacheError
+from .look import JSON, Commands, aside, print_json
 from .models import DEVICE, named_values
 
 FOLDER = click.Path(path_type=Path)
 
 
-@click.group()
+@click.group(cls=Commands)
 def bench() -> None:
     """The DrawBench benchmark: run settings, measure pictures, write the report."""
 
@@ -46,15 +47,20 @@ def bench() -> None:
 @click.option(
     "--arg", "arguments", multiple=True, metavar="NAME=VALUE", help="Argument of the pipeline's call."
 )
-def run(out: Path, resume: bool, **options: Any) -> None:
+@JSON
+def run(out: Path, resume: bool, as_json: bool, **options: Any) -> None:
     """Draw every prompt with every setting; say what each cost.
 
     Share the work: torchrun --nproc-per-node 2 --no-python fxcache bench run ...
     """
+    from ..benchmark.folder import RunFolder
     from ..benchmark.start import RunOptions, start
 
     arguments = named_values(options.pop("arguments"))
-    with_errors(lambda: start(RunOptions(out=out, resume=resume, arguments=arguments, **options)))
+    with aside(as_json):
+        start(RunOptions(out=out, resume=resume, arguments=arguments, **options))
+    if as_json:
+        print_json({"run": str(out), **RunFolder(out).about()})
 
 
 @bench.command()
@@ -66,33 +72,42 @@ def run(out: Path, resume: bool, **options: Any) -> None:
 )
 @click.option("--lpips", type=click.Choice(["alex", "vgg", "squeeze"]), help="LPIPS with this network.")
 @click.option("--device", type=DEVICE, help="Default: the GPU, else the CPU.")
-def metrics(root: Path, **options: Any) -> None:
+@JSON
+def metrics(root: Path, as_json: bool, **options: Any) -> None:
     """Compare the pictures of a run with the uncached ones and with the prompts."""
+    from ..benchmark.folder import RunFolder
     from ..benchmark.measure import MetricOptions, measure
 
-    with_errors(lambda: measure(MetricOptions(root=root, **options)))
+    with aside(as_json):
+        measure(MetricOptions(root=root, **options))
+    if as_json:
+        print_json(RunFolder(root).metrics())
 
 
 @bench.command()
 @click.option("--run", "root", required=True, type=FOLDER, help="Folder of a run.")
-def report(root: Path) -> None:
+@JSON
+def report(root: Path, as_json: bool) -> None:
     """Write a run's tables, plots, picture strips and HTML page into its report/ folder."""
+    from ..benchmark.folder import RunFolder
     from ..benchmark.report import report as write
+    from ..benchmark.results import load_results
 
-    with_errors(lambda: write(root))
+    with aside(as_json):
+        write(root)
+    if as_json:
+        rows = load_results(RunFolder(root)).rows
+        print_json([{"setting": r.name, "seconds": r.seconds, "flops": r.flops, **r.values} for r in rows])
 
 
 @bench.command()
-def document() -> None:
+@JSON
+def document(as_json: bool) -> None:
     """Re-derive the DrawBench document: the mean cached steps that its TFLOPs imply, and their limit."""
     from ..benchmark.document import derive, table
 
-    with_errors(lambda: click.echo(table(derive())))
-
-
-def with_errors(action: Any) -> None:
-    """Run, turning a user's mistake into one line."""
-    try:
-        action()
-    except FxcacheError as error:
-        raise click.ClickException(str(error)) from error
+    found = derive()
+    if as_json:
+        print_json(dataclasses.asdict(found))
+    else:
+        click.echo(table(found))

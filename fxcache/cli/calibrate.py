@@ -7,7 +7,7 @@ from typing import Any
 
 import click
 
-from .bench import with_errors
+from .look import JSON, aside, print_json, say
 from .models import DEVICE, named_values
 
 FILE = click.Path(path_type=Path)
@@ -47,8 +47,14 @@ FILE = click.Path(path_type=Path)
     "--arg", "arguments", multiple=True, metavar="NAME=VALUE", help="Argument of the pipeline's call."
 )
 @click.option("--out", type=FILE, help="[plan.json; with --config setting.yaml]")
+@JSON
 def calibrate(
-    out: Path | None, speedups: tuple[float, ...], psnr: float | None, config: str | None, **options: Any
+    out: Path | None,
+    speedups: tuple[float, ...],
+    psnr: float | None,
+    config: str | None,
+    as_json: bool,
+    **options: Any,
 ) -> None:
     """Fit a plan: which steps to compute, and what the others are made of.
 
@@ -67,11 +73,13 @@ def calibrate(
         out=named, speedups=wanted, psnr=psnr, config=config, arguments=arguments, **options
     )
 
-    def run() -> None:
+    with aside(as_json):
         made = run_calibration(asked)
-        click.echo(made.text)
-        for file in (*made.files, *made.drawn):
-            click.echo(f"wrote {file}")
-        click.echo(f"made by: {made_by(asked)}")
-
-    with_errors(run)
+    if as_json:
+        files = {str(file): used.to_dict() for file, used in made.files.items()}
+        print_json({"files": files, "drawn": list(map(str, made.drawn)), "made_by": made_by(asked)})
+        return
+    click.echo(made.text)
+    for file in (*made.files, *made.drawn):
+        say(f"wrote {file}")
+    say(f"made by: {made_by(asked)}")

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
+import sys
 import warnings
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from types import TracebackType
 from typing import Any
 
@@ -57,6 +59,13 @@ def messages() -> Console:
     return Console(stderr=True, highlight=False)
 
 
+@contextlib.contextmanager
+def aside(as_json: bool) -> Iterator[None]:
+    """Within the block, where JSON is asked for, what is printed goes to stderr."""
+    with contextlib.redirect_stdout(sys.stderr) if as_json else contextlib.nullcontext():
+        yield
+
+
 def say(text: str) -> None:
     """Print a line, however long, as it is."""
     console().print(escape(text), soft_wrap=True)
@@ -89,6 +98,13 @@ def facts(title: str, found: Sequence[tuple[str, str]]) -> None:
     for name, text in found:
         made.add_row(escape(name), escape(text))
     console().print(made)
+
+
+def say_sizes(title: str, found: Mapping[str, Sequence[int | str]]) -> None:
+    """Print the shapes of a model's inputs, of which the sizes that are words are free."""
+    facts(title, [(name, f"[{', '.join(map(str, shape))}]") for name, shape in found.items()])
+    free = sorted({size for shape in found.values() for size in shape if isinstance(size, str)})
+    say(f"{', '.join(free)} may be other sizes" if free else "and no other sizes")
 
 
 def print_json(found: Any) -> None:

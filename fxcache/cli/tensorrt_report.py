@@ -2,18 +2,15 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 import torch
-from rich.console import Console
-from rich.table import Table
 
-from ..errors import FxcacheError
 from .common import CONFIG_HELP
+from .look import JSON, print_json, say, table
 from .models import DTYPES, INPUT_HELP, named_values, tensors, without_weights
 
 if TYPE_CHECKING:
@@ -42,7 +39,7 @@ DEFAULT_CONFIG = "F8B0_W8M0MC3_T1O1_R0.12"
     help="Another argument of the call, as the pipeline gives it: return_dict=false.",
 )
 @click.option("--dynamic/--static", default=False, show_default=True, help="Leave sizes open.")
-@click.option("--json", "as_json", is_flag=True, help="Print the table as JSON.")
+@JSON
 def tensorrt_report(
     model: str,
     config: str,
@@ -62,14 +59,11 @@ def tensorrt_report(
     else:
         arguments = {**tensors(inputs, dtype), **named_values(constants)}
         loaded = without_weights(Path(model), dtype)
-    try:
-        rows = _coverage(loaded, arguments, config, dynamic)
-    except FxcacheError as error:
-        raise click.ClickException(str(error)) from error
+    rows = _coverage(loaded, arguments, config, dynamic)
     if as_json:
-        click.echo(json.dumps([_as_dict(row) for row in rows], indent=1))
+        print_json([_as_dict(row) for row in rows])
     else:
-        _print(Console(), rows)
+        _print(rows)
 
 
 def _coverage(model: nn.Module, inputs: dict[str, Any], config: str, dynamic: bool) -> tuple[Coverage, ...]:
@@ -100,22 +94,26 @@ def _as_dict(row: Coverage) -> dict[str, Any]:
     }
 
 
-def _print(console: Console, rows: Sequence[Coverage]) -> None:
-    table = Table(title="TensorRT coverage by stage (nothing was built or run)")
-    for heading in ("stage", "engines", "operators in engines", "left in PyTorch", "weights"):
-        table.add_column(heading, justify="left" if heading in ("stage", "left in PyTorch") else "right")
-    for row in rows:
-        left = "\n".join(f"{name}: {why}" for name, why in row.leftovers.items()) or "none"
-        table.add_row(row.stage, str(row.engines), str(row.in_engines), left, f"{row.weights / 2**20:.1f} MB")
-    console.print(table)
+def _print(rows: Sequence[Coverage]) -> None:
+    cells = [
+        (
+            row.stage,
+            "; ".join(f"{name}: {why}" for name, why in row.leftovers.items()) or "none",
+            str(row.engines),
+            str(row.in_engines),
+            f"{row.weights / 2**20:.1f} MB",
+        )
+        for row in rows
+    ]
+    columns = ("stage", "left in PyTorch", "engines", "operators", "weights")
+    table("TensorRT coverage by stage (nothing was built or run)", columns, cells, left=2)
     beside = sum(sum(row.beside.values()) for row in rows)
-    console.print(
+    say(
         f"Beside the engines, by design: {beside} small operators (bookkeeping, float64, writes to "
-        "the state). The conditional is an `if` on the host. The PyTorch model keeps its weights, too.",
-        highlight=False,
+        "the state). The conditional is an `if` on the host. The PyTorch model keeps its weights, too."
     )
     repeated = sum(row.repeated for row in rows)
     if repeated:
-        console.print(f"{repeated / 2**20:.1f} MB of weights are in more than one engine.", highlight=False)
+        say(f"{repeated / 2**20:.1f} MB of weights are in more than one engine.")
     full = all(row.full for row in rows)
-    console.print("Every stage is one engine." if full else "Some stages are cut up; see above.")
+    say("Every stage is one engine." if full else "Some stages are cut up; see above.")

@@ -27,7 +27,7 @@ class _Catcher(ModuleProxy):
 
     @property
     def device(self) -> torch.device:
-        found = torch.device(self.original.device)  # type: ignore[arg-type]
+        found = torch.device(self.original.device)  # type: ignore[call-overload]
         return torch.device("cpu") if found.type == "meta" else found
 
     def forward(self, *args: Any, **kwargs: Any) -> Any:

@@ -1,0 +1,29 @@
+"""For which sizes a captured graph holds."""
+
+from __future__ import annotations
+
+import sympy
+
+from ..ir.captured import Capture
+
+
+def served(capture: Capture) -> dict[str, list[int | str]]:
+    """The shape of each input: numbers that are fixed, and names of sizes that are free.
+
+    Example:
+        >>> import fxcache
+        >>> from fxcache.embedded import example_inputs, load_transformer
+        >>> from fxcache.preparation.served import served
+        >>> cached = fxcache.transform(load_transformer(), "2x", example_inputs=example_inputs())
+        >>> served(cached.specializations()[0].program.capture)["hidden_states"]
+        [10, 's...', 16]
+    """
+    shapes = capture.shapes
+    free = set(shapes.open_dims())
+    numbers = {c.lhs: c.rhs for c in shapes.conditions if isinstance(c, sympy.Eq) and c.rhs.is_number}
+    return {
+        name: [
+            str(dim) if (i, d) in free else int(numbers.get(dim, dim)) for d, dim in enumerate(shapes.dims[i])
+        ]
+        for i, name in enumerate(capture.inputs)
+    }
