@@ -31,9 +31,8 @@ TEXTS = {  # inputs, and the settings that say how wide they are
     "encoder_hidden_states_t5": ("text_embed_dim_t5", "cross_attention_dim_t5"),
     "encoder_hidden_states_2": ("text_embed_2_dim",),
     "pooled_projections": ("pooled_projection_dim", "in_text_dim2", "text_embed_dim", "text_states_dim_2"),
-    "global_hidden_states": ("global_states_input_dim", "global_cond_dim"),
 }
-POOLED = ("pooled_projections", "global_hidden_states")  # without a dimension of tokens
+POOLED = ("pooled_projections",)  # without a dimension of tokens
 LENGTHS = ("max_text_seq_length", "text_len", "max_sequence_length")
 MASKS = ("encoder_attention_mask", "encoder_hidden_states_mask", "attention_mask", "text_mask")
 ATTEMPTS = 64
