@@ -44,6 +44,11 @@ MODULES = (
     "fxcache.runtime.graph_view",
     "fxcache.runtime.stats",
 )
+BEHIND_COMMANDS = (  # nobody imports these: not every object has an example, but all examples are right
+    *(f"fxcache.gallery.{name}" for name in ("comparison", "likeness", "media", "sheet", "source", "steps")),
+    *(f"fxcache.preparation.{name}" for name in ("caught", "conventional", "named", "served", "sizes")),
+    "fxcache.gallery.spectrogram",
+)
 COMPILED = {  # their examples run a compiler: run by `pytest -m full`
     "fxcache.api.compile",
     "fxcache.api.export",
@@ -112,7 +117,7 @@ def sources(written: str) -> str:
 
 def cases() -> list[Any]:
     marks = {True: [pytest.mark.full], False: []}
-    return [pytest.param(name, marks=marks[name in COMPILED]) for name in names()]
+    return [pytest.param(name, marks=marks[name in COMPILED]) for name in (*names(), *BEHIND_COMMANDS)]
 
 
 @pytest.mark.parametrize("name", cases())

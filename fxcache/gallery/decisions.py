@@ -25,19 +25,18 @@ def decisions(title: str, drawn: Sequence[Drawn], out: Path) -> Path:
     """A row for each context of each setting: hits blue, diffs as points, the threshold dashed."""
     rows = [(one, name, context) for one in drawn for name, context in one.contexts.items()]
     heights = [TALL if _finite(context) else FLAT for _, _, context in rows]
-    height = HEAD + FOOT + sum(heights) + BELOW * (len(rows) - 1)
+    height = HEAD + FOOT + sum(heights) + BELOW * max(len(rows) - 1, 0)
     figure = Figure(figsize=(WIDTH, height), facecolor="white")
     FigureCanvasAgg(figure)
     figure.text(0.16 / WIDTH, 1 - 0.12 / height, title, va="top", size=11, weight="bold", color=INK)
     top = HEAD
-    for (one, name, context), tall in zip(rows, heights, strict=True):
+    for i, ((one, name, context), tall) in enumerate(zip(rows, heights, strict=True)):
         place = (LEFT / WIDTH, 1 - (top + tall) / height, (WIDTH - LEFT - RIGHT) / WIDTH, tall / height)
         axes = figure.add_axes(place)
         _row(axes, one, name, context)
-        if (one, name, context) is rows[-1]:
+        if i == len(rows) - 1:
             axes.set_xlabel("step", size=9, color=INK)
         top += tall + BELOW
-    axes.set_xlabel("step", size=9, color=INK)
     _legend(figure, rows, height)
     out.parent.mkdir(parents=True, exist_ok=True)
     figure.savefig(out, dpi=110)

@@ -56,8 +56,8 @@ class Drawn:
 
     @property
     def speedup(self) -> float:
-        """Times fewer FLOPs, or fewer computed steps where FLOPs are not known."""
-        return speedup(self.contexts.values())
+        """Times fewer FLOPs, or fewer computed steps where FLOPs are not known; 1 without a cache."""
+        return speedup(self.contexts.values()) if self.contexts else 1.0
 
 
 class Watcher(Protocol):

@@ -92,6 +92,12 @@ def test_a_clip_has_a_sheet_for_each_prompt(tmp_path: Path) -> None:
     assert one.likeness.psnr == one.each[1].psnr and one.each[0].psnr is None
 
 
+def test_a_setting_without_a_cache_is_drawn_too(tmp_path: Path) -> None:
+    plain = drawn("plain", Media("picture", RED))
+    none = Drawn(Candidate("C0_Q0_NONE", {}, as_config("C0_Q0_NONE")), plain.media, 1.0, 1.0, {}, ())
+    assert none.speedup == 1 and decisions("title", [none], tmp_path / "d.png").stat().st_size > 0
+
+
 def test_hits_are_blue_and_the_threshold_red(tmp_path: Path) -> None:
     plain = drawn("plain", Media("picture", RED))
     one = drawn("F1B0", Media("picture", RED + 1), plain=plain)
