@@ -16,7 +16,7 @@ def served(capture: Capture) -> dict[str, list[int | str]]:
         >>> from fxcache.preparation.served import served
         >>> cached = fxcache.transform(load_transformer(), "2x", example_inputs=example_inputs())
         >>> served(cached.specializations()[0].program.capture)["hidden_states"]
-        [10, 's...', 16]
+        ['s...', 's...', 16]
     """
     shapes = capture.shapes
     free = set(shapes.open_dims())

@@ -102,7 +102,7 @@ def test_weights_of_the_denoiser_are_not_read(tmp_path: Path) -> None:
         (("AutoencoderKL",), "no such folder, file or class"),
         (("embedded", "--config", "F8B8_W8M0MC0_T0O1_R0.1"), "Fn + Bn"),
         (("embedded", "--height", "64"), "takes no --height"),
-        (("ConsisIDTransformer3DModel",), "--input NAME=SHAPE"),
+        (("PriorTransformer",), "--input NAME=SHAPE"),
     ],
 )
 def test_a_mistake_is_one_line(words: tuple[str, ...], says: str) -> None:
