@@ -111,7 +111,7 @@ def export_command(
         return
     say_sizes("The package serves", sizes)
     if manifest.conditions:
-        say(f"where {', '.join(manifest.conditions)}")
+        say(f"within {len(manifest.conditions)} conditions, which --json prints")
     say(f"wrote {path} ({size / 2**20:.1f} MiB) in {seconds:.0f} s")
 
 
