@@ -10,13 +10,14 @@ from typing import TYPE_CHECKING, Any
 import click
 import torch
 
+from ..backends.absent_gpu import GPUS
 from ..backends.inductor import MODES, Mode
 from ..config import as_config
 from ..runtime.cached_transformer import CachedTransformer
 from .common import CONFIG_HELP, DEFAULT_CONFIG, SIZES, sizes_of, with_sizes
 from .drawing_options import drawing, with_drawing
 from .look import JSON, messages, print_json, quiet, say, say_sizes
-from .models import DEVICE, DTYPES, INPUT_HELP, load_weights, named_values, tensors
+from .models import DEVICE, DTYPES, INPUT_HELP, Device, load_weights, named_values, tensors
 
 if TYPE_CHECKING:
     from torch import nn
@@ -68,7 +69,12 @@ def compile_command(config: str, mode: Mode, **options: Any) -> None:
     help="Another argument, fixed in the package: of the transformer, return_dict=false, or of the pipeline.",
 )
 @click.option("--dtype", type=click.Choice(sorted(DTYPES)), default="fp32", show_default=True)
-@click.option("--device", type=DEVICE, default="cpu", show_default=True)
+@click.option("--device", type=Device(absent=True), default="cpu", show_default=True)
+@click.option(
+    "--arch",
+    type=click.Choice(sorted(GPUS)),
+    help="With --device cuda: compile for a GPU of this kind, on a machine without one.",
+)
 @click.option("--config", default=DEFAULT_CONFIG, show_default=True, help=CONFIG_HELP)
 @click.option(
     "--static", is_flag=True, help="Fix all sizes; by default they stay open where the model allows."
@@ -82,6 +88,7 @@ def export_command(
     constants: tuple[str, ...],
     dtype: str,
     device: str,
+    arch: str | None,
     config: str,
     static: bool,
     as_json: bool,
@@ -97,12 +104,12 @@ def export_command(
 
     quiet()
     begin = time.perf_counter()
-    settings = as_config(config)
+    settings, device = as_config(config), _where_to_export(device, arch)
     with messages().status("loading"):
         loaded, example = _loaded(model, component, inputs, constants, dtype, device, sizes_of(options))
     cached = transform(loaded, settings)
     with messages().status("exporting and compiling; this takes some minutes"):
-        export(cached, path, example, dynamic=not static)
+        export(cached, path, example, dynamic=not static, arch=arch)
     manifest, seconds, size = read_manifest(path), time.perf_counter() - begin, path.stat().st_size
     sizes = {entry.name: [*entry.shape] for entry in manifest.inputs}
     if as_json:
@@ -142,3 +149,16 @@ def _loaded(
         raise click.UsageError("--component and sizes are of a pipeline: give its folder, or --input instead")
     called = {**tensors(inputs, dtype, device), **named_values(constants)}
     return load_weights(Path(model), dtype, device), called
+
+
+def _where_to_export(device: str, arch: str | None) -> str:
+    """Where the model is loaded: for a GPU of another machine, on the CPU."""
+    if arch is None:
+        try:
+            return DEVICE.convert(device, None, None)
+        except click.BadParameter as error:
+            more = ", or --arch to build for a GPU of another machine" if device.startswith("cuda") else ""
+            raise click.BadParameter(error.message + more, param_hint="--device") from None
+    if device not in ("cuda", "cuda:0"):
+        raise click.UsageError("--arch is for a package that runs on CUDA: give --device cuda, too")
+    return "cpu"
