@@ -111,7 +111,8 @@ class Inductor:
             return self.compiled(graph)
         # Sizes are marked one by one (see `_with_marks`): with all numbers open the conditional would be
         # given the floats that the model holds, which it does not take.
-        return self.compiled(graph, backend=inductor_open_sizes, dynamic=None)
+        backend = self.options.get("backend", inductor_open_sizes)
+        return self.compiled(graph, backend=backend, dynamic=None)
 
     def _with_marks(self, program: Program, run: Runner) -> Runner:
         """`run`, told by the capture which sizes are open and which are not.

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import pytest
 import torch
@@ -71,6 +71,18 @@ def test_graphs_breaks_and_recompilations(mode: str, expected: int) -> None:
     assert compiled.stats()["uncond"].hits == eager.stats()["uncond"].hits
     assert graphs() == expected
     assert not counters["graph_break"]
+
+
+def test_the_single_graph_goes_to_the_backend_that_was_named() -> None:
+    seen: list[torch.fx.GraphModule] = []
+
+    def backend(graph: torch.fx.GraphModule, inputs: object) -> Callable[..., object]:
+        seen.append(graph)
+        return graph.forward
+
+    eager = fxcache.transform(toy(), SETTING)
+    assert_alike(fxcache.compile(eager, mode="single", backend=backend), eager)
+    assert len(seen) == 1
 
 
 def test_the_single_graph_where_branches_may_not_write(monkeypatch: pytest.MonkeyPatch) -> None:
