@@ -126,12 +126,13 @@ def contenders(model: nn.Module, tokens: int, width: int) -> dict[str, Step]:
     return found
 
 
-def first_block_cache(model: Any) -> Step:
-    """diffusers' FirstBlockCache, which hits on every step but the first, compiled."""
+def first_block_cache(model: Any, compiled: bool = True, **options: Any) -> Step:
+    """diffusers' FirstBlockCache, which hits on every step but the first. options: of `torch.compile`."""
     from diffusers import FirstBlockCacheConfig
 
     model.enable_cache(FirstBlockCacheConfig(threshold=1e9))
-    model.compile()
+    if compiled:
+        model.compile(**options)
 
     def step(**arguments: Any) -> Any:
         with model.cache_context("default"):
@@ -140,8 +141,8 @@ def first_block_cache(model: Any) -> Step:
     return step
 
 
-def cache_dit(model: Any) -> Step:
-    """cache-dit's DBCache with the same setting, compiled."""
+def cache_dit(model: Any, compiled: bool = True, **options: Any) -> Step:
+    """cache-dit's DBCache with the same setting. options: of `torch.compile`."""
     import cache_dit
 
     cache_dit.enable_cache(
@@ -154,7 +155,8 @@ def cache_dit(model: Any) -> Step:
             num_inference_steps=MANY,
         ),
     )
-    model.compile()
+    if compiled:
+        model.compile(**options)
     return model  # type: ignore[no-any-return]
 
 

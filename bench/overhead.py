@@ -10,7 +10,7 @@ from __future__ import annotations
 import argparse
 import statistics
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -43,12 +43,14 @@ def network(width: int, dual: int, single: int, text: int = 64) -> FluxTransform
     return model.eval().requires_grad_(False)
 
 
-def inputs(tokens: int, prompt: int, text: int = 64) -> dict[str, Any]:
+def inputs(
+    tokens: int, prompt: int, text: int = 64, channels: int = 16, pooled: int | None = None
+) -> dict[str, Any]:
     """Arguments of a call but for the timestep."""
     return {
-        "hidden_states": torch.randn(1, tokens, 16),
+        "hidden_states": torch.randn(1, tokens, channels),
         "encoder_hidden_states": torch.randn(1, prompt, text),
-        "pooled_projections": torch.randn(1, text),
+        "pooled_projections": torch.randn(1, pooled or text),
         "img_ids": torch.zeros(tokens, 3),
         "txt_ids": torch.zeros(prompt, 3),
         "return_dict": False,
@@ -96,26 +98,31 @@ ALWAYS = CacheConfig(fn_compute_blocks=1, max_warmup_steps=1, residual_diff_thre
 BURST = 5
 
 
+def turns(names: Sequence[str], total: int) -> Iterator[tuple[str, range]]:
+    """Who is called next, and for which steps: a turn is `BURST` calls, as a sampling loop makes them, and
+    each round another begins."""
+    for turn in range(0, total, BURST):
+        shift = turn // BURST % len(names)
+        for name in [*names[shift:], *names[:shift]]:
+            yield name, range(turn, turn + BURST)
+
+
 def interleaved(
     models: Mapping[str, Callable[..., Any]], arguments: dict[str, Any], rounds: int, warmup: int = 5
 ) -> dict[str, float]:
     """Median seconds of a call of each model, called in turn with falling timesteps.
 
-    A turn is `BURST` calls, as a sampling loop makes them, and each round another model begins. Seconds
-    are the processor's: on one thread that is what a call took, whatever else the machine does.
+    Seconds are the processor's: on one thread that is what a call took, whatever else the machine does.
     """
     times: dict[str, list[float]] = {name: [] for name in models}
     total = rounds + warmup
     with torch.no_grad():
-        for turn in range(0, total, BURST):
-            names = list(models)
-            shift = turn // BURST % len(names)
-            for name in [*names[shift:], *names[:shift]]:
-                for i in range(turn, turn + BURST):
-                    call = {**arguments, "timestep": torch.full((1,), 1 - i / (total + BURST))}
-                    begin = time.process_time()
-                    models[name](**call)
-                    times[name].append(time.process_time() - begin)
+        for name, steps in turns(list(models), total):
+            for i in steps:
+                call = {**arguments, "timestep": torch.full((1,), 1 - i / (total + BURST))}
+                begin = time.process_time()
+                models[name](**call)
+                times[name].append(time.process_time() - begin)
     return {name: statistics.median(t[warmup:]) for name, t in times.items()}
 
 

@@ -1,6 +1,6 @@
 """Eager, inductor and TensorRT on a GPU: are the pictures the same, and how fast are the steps?
 
-    python bench/tensorrt.py [--config F8B0_W8M0MC3_T1O1_R0.12] [--dtype bf16] [--steps 28] [--model FOLDER]
+    python -m bench.tensorrt [--config F8B0_W8M0MC3_T1O1_R0.12] [--dtype bf16] [--steps 28] [--model FOLDER]
 
 What could not be verified without a GPU is verified by this one command: engines are deserialized and
 run, their numbers compared with eager, refit after a change of weights, the engine cache, a range of
@@ -51,28 +51,41 @@ class Row:
 
 def main() -> int:
     options = _arguments()
-    # torch-tensorrt imports a package `tensorrt`: it must not find this file, whose folder comes first
-    sys.path[:] = [p for p in sys.path if Path(p).resolve() != Path(__file__).resolve().parent]
     try:
-        require_gpu(())
-        require_torch_tensorrt()
+        report = verify(options.config, options.dtype, options.steps, options.model)
     except (TensorRTDeviceError, TensorRTMissingError) as error:
-        print(f"bench/tensorrt.py cannot run here: {error}", file=sys.stderr)
+        print(f"bench.tensorrt cannot run here: {error}", file=sys.stderr)
         return UNAVAILABLE
-    dtype = DTYPES[options.dtype]
-    model, inputs = _model(options.model, dtype)
+    print(json.dumps(report, indent=1))
+    return 0 if report["passed"] else 1
+
+
+def verify(config: str, dtype: str, steps: int, folder: str | None = None) -> dict[str, Any]:
+    """Everything that is checked here, as plain values; `passed` sums it up.
+
+    Args:
+        config: cache setting.
+        dtype: one of `DTYPES`.
+        folder: of a FLUX transformer; None for the embedded one.
+
+    Raises:
+        TensorRTMissingError, TensorRTDeviceError: there is no torch-tensorrt, or no GPU.
+    """
+    require_torch_tensorrt()
+    require_gpu(())
+    model, inputs = _model(folder, DTYPES[dtype])
     model = model.requires_grad_(False).eval().cuda()
     inputs = {k: v.cuda() if isinstance(v, torch.Tensor) else v for k, v in inputs.items()}
-    cached = fxcache.transform(model, options.config)
-    with tempfile.TemporaryDirectory() as folder:
-        rows = _compare(cached, inputs, options.steps, Path(folder) / "engines")
-        checks = _checks(cached, inputs, options.steps, Path(folder))
-    refitted, stale = _refit(cached, inputs, options.steps)  # last: it changes the weights
+    cached = fxcache.transform(model, config)
+    with tempfile.TemporaryDirectory() as temporary:
+        rows = _compare(cached, inputs, steps, Path(temporary) / "engines")
+        checks = _checks(cached, inputs, steps, Path(temporary))
+    refitted, stale = _refit(cached, inputs, steps)  # last: it changes the weights
     checks["refit"] = refitted
-    limit = TOLERANCE[options.dtype]
+    limit = TOLERANCE[dtype]
     good = all(r.error <= limit and r.same_hits for r in rows) and all(e <= limit for e in checks.values())
     passed = good and stale > limit  # the new weights must be told from the old
-    report = {
+    return {
         "device": torch.cuda.get_device_name(),
         "rows": [asdict(r) for r in rows],
         "errors": checks,
@@ -80,8 +93,6 @@ def main() -> int:
         "tolerance": limit,
         "passed": passed,
     }
-    print(json.dumps(report, indent=1))
-    return 0 if passed else 1
 
 
 def _arguments() -> argparse.Namespace:

@@ -16,10 +16,10 @@ from ..devices import name_of
 PACKAGES = ("fxcache", "torch", "diffusers", "transformers", "torchmetrics", "cache-dit")
 
 
-def versions() -> dict[str, str]:
-    """Versions of Python and of the packages that matter and are installed."""
+def versions(more: Sequence[str] = ()) -> dict[str, str]:
+    """Versions of Python and of the packages that matter, and of `more`, as far as they are installed."""
     found = {"python": platform.python_version()}
-    for name in PACKAGES:
+    for name in (*PACKAGES, *more):
         try:
             found[name] = importlib.metadata.version(name)
         except importlib.metadata.PackageNotFoundError:
