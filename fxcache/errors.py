@@ -188,6 +188,37 @@ class TooManyCapturesError(CaptureError):
         )
 
 
+class PeersError(CaptureError):
+    """Several processes make different things of one call, or one of them can make nothing of it.
+
+    Raised by the first call of a kind, on all ranks that decide together. Give all ranks the same model,
+    settings and calls, and mend what the message names; or let such calls run uncached on all of them with
+    `on_unsupported="passthrough"`.
+    """
+
+    def __init__(self, model: str, what: str) -> None:
+        self.attempts = {}
+        FxcacheError.__init__(
+            self,
+            f"the ranks that run {model} together must do the same, and do not: {what}. Give all of them the "
+            'same model, settings and calls. on_unsupported="passthrough" runs such calls uncached on all.',
+        )
+
+
+class AloneError(FxcacheError):
+    """One of several processes cannot run cached what all agreed to run cached.
+
+    Raised by a call, on that rank; it does not run the model alone, as others would wait in the cached graph.
+    They wait until the group's timeout, or until this process ends.
+    """
+
+    def __init__(self, model: str, why: str) -> None:
+        super().__init__(
+            f"this rank cannot run a call of {model} cached that the ranks agreed to run so: {why}. Mend "
+            "that, or give all ranks calls that they can run."
+        )
+
+
 class UnknownSizeError(CaptureError):
     """The sizes of what a model's blocks carry depend on values, and this torch must know them.
 
@@ -307,6 +338,14 @@ class PassthroughWarning(UserWarning):
     """A model runs uncached because it could not be transformed.
 
     Warned of once for each reason, with `on_unsupported="passthrough"`.
+    """
+
+
+class ProcessesWarning(UserWarning):
+    """Several processes have a part in a model's forward, and nothing says that they must decide together.
+
+    Warned of once for each cached model. Give `transform(process_group=...)`, or `process_group=None` where
+    each rank may cache as it likes.
     """
 
 

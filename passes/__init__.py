@@ -18,6 +18,7 @@ from ..ir.verify import (
     hits_replay,
     middles_complete,
     nothing_dead,
+    ranks_agree,
     regions_ordered,
     segments_whole,
     signals_remembered,
@@ -29,6 +30,7 @@ from ..ir.verify import (
 )
 from .assign_regions import assign_regions
 from .find_chain import find_chain
+from .insert_agreement import insert_agreement
 from .insert_cache_check import insert_cache_check
 from .insert_clock import insert_clock
 from .insert_conditional import insert_conditional
@@ -75,6 +77,7 @@ PASSES: tuple[Pass, ...] = (
     Pass(measure_signal, (stages_described, signals_remembered)),
     Pass(insert_cache_check, (stages_described, decisions_made)),
     Pass(insert_forecast, (stages_described, middles_complete, hits_replay)),
+    Pass(insert_agreement, (stages_described, decisions_made, ranks_agree)),
     Pass(insert_conditional, (graph_described, branches_agree, nothing_dead)),
 )
 

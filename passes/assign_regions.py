@@ -61,7 +61,7 @@ def assign_regions(program: Program) -> Program:
 def _front_and_rest(program: Program) -> dict[Node, int]:
     """Where the output is cached: what the front blocks need (0), and all else (1)."""
     (segment,) = program.segments
-    front = {b.node for b in segment.blocks[: segment.fn]}
+    front = {n for b in segment.blocks[: segment.fn] for n in (b.node, *b.carries.values())}
     needed = front | set(_first_operands(program))
     needed |= ancestors(needed)
     regions: dict[Node, int] = {}
@@ -100,6 +100,8 @@ def _block_regions(program: Program) -> dict[Node, int]:
         for i, block in enumerate(segment.blocks):
             step = 0 if i < segment.fn else 2 if i >= total - segment.bn else 1
             fixed[block.node] = 2 * segment.index + step
+            # A rank's own part of what a block splits itself: nothing uses it but what asks what is carried.
+            fixed.update((n, fixed[block.node]) for n in block.carries.values() if not n.users)
     return fixed
 
 

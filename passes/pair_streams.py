@@ -18,6 +18,7 @@ from torch.fx import Node
 from ..ir.blocks import Block
 from ..ir.dataflow import ancestors, argument_values, equalities, numel, output_values, same_shape
 from ..ir.program import Program
+from ..ops.shard import own_part
 
 Pairing = dict[Any, Any]  # place of an output in the result → path of the argument it continues
 
@@ -108,18 +109,27 @@ def _carries(block: Block, pairing: Pairing | None) -> dict[Node, Node]:
     if pairing is not None:
         by_path = dict(arguments)
         for k, path in pairing.items():
-            if k in values and path in by_path and same_shape(values[k], by_path[path]):
-                carries[values[k]] = by_path[path]
+            carried = _carried(values.get(k), by_path.get(path))
+            if carried is not None:
+                carries[values[k]] = carried
         return carries
     # No two of its class in a row, or modules between them that change the stream: an output continues
     # the first argument shaped like it.
     free = [node for _, node in arguments]
     for value in values.values():
-        match = next((a for a in free if same_shape(value, a)), None)
+        match = next((a for a in free if _carried(value, a) is not None), None)
         if match is not None:
-            carries[value] = match
+            carries[value] = _carried(value, match)  # type: ignore[assignment]
             free.remove(match)
     return carries
+
+
+def _carried(value: Node | None, argument: Node | None) -> Node | None:
+    """What `value` continues of an argument: all of it, or this rank's part; None where the shapes differ."""
+    if value is None or argument is None:
+        return None
+    parts = (user for user in argument.users if user.target is own_part)
+    return next((node for node in (argument, *parts) if same_shape(value, node)), None)
 
 
 def _with_primary(program: Program, blocks: list[Block]) -> list[Block]:

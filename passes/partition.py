@@ -14,6 +14,7 @@ from torch.fx import Node
 from torch.fx.node import map_arg
 
 from ..capture.first_projection import before_first_projection
+from ..capture.whole_parameters import fully_sharded
 from ..config import CacheConfig
 from ..errors import ConfigError
 from ..ir.blocks import Block, Segment
@@ -144,6 +145,9 @@ def _first_norm(program: Program, segment: Segment, builder: StageBuilder) -> No
     """What the first projection of the first block's primary stream is given."""
     block, fakes = segment.blocks[0], builder.fakes
     called = program.capture.graph.get_submodule(str(block.node.target))
+    if fully_sharded(called):  # to trace it would gather its parameters
+        need = f"looks into block '{block.name}', which FSDP shards; take one that looks at the front"
+        raise ConfigError("policy", program.config.policy, need)
     stream = None if block.primary is None else block.carries.get(block.primary)
     operands = block.node.all_input_nodes
     norm = None

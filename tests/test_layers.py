@@ -146,7 +146,8 @@ OF_HOOKS = {
 }
 OF_TENSORS_AND_OPERATORS = {"_version", "_schema"}
 OF_DIFFUSERS = {
-    *("_AttentionBackendRegistry", "_active_backend", "_diffusers_hook", "_fn_refs", "_hook_order"),
+    *("_AttentionBackendRegistry", "_active_backend", "_diffusers_hook", "_flattened_mesh", "_fn_refs"),
+    *("_hook_order",),
     *("_is_cached", "_is_stateful", "_module_ref", "_progress_bar_config"),
 }
 OF_PYTHON = {"_getframe", "_lru_cache_wrapper", "_value_"}

@@ -10,7 +10,7 @@ from ..backends.lowering import lowering
 from ..backends.tensorrt import compile_tensorrt
 from ..errors import BackendError
 from ..runtime.cached_transformer import CachedTransformer
-from ..runtime.subjects import require_cached
+from ..runtime.subjects import require_cached, shared_with
 
 
 def compile(
@@ -64,4 +64,8 @@ def compile(
         return cached.lowered(lowering(backend, mode, dynamic, options))
     if mode not in ("fused", None):
         raise BackendError(f"mode={mode!r} of fxcache.compile()", 'be left out for backend="tensorrt"')
+    shared = shared_with(cached)
+    if shared is not None:
+        need = f'be "inductor" for a model whose forward several processes share: {shared}'
+        raise BackendError('backend="tensorrt" of fxcache.compile()', need)
     return compile_tensorrt(cached, dynamic=False if dynamic is None else dynamic, **options)

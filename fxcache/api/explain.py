@@ -11,12 +11,16 @@ from torch import nn
 from torch.fx import Node
 
 from ..backends.host.stage_fusion import host_path
-from ..capture.call_signature import flatten
+from ..capture.call_signature import Call, flatten
 from ..capture.forward_inputs import ForwardInputs
-from ..capture.leaf_adapter import LeafAdapter
+from ..capture.input_splits import argument_name
+from ..capture.rank_groups import rank_groups
+from ..capture.root_hooks import beneath, has_root_hooks
 from ..config import CacheConfig, ConfigLike, as_config
 from ..ir.blocks import Segment
 from ..ir.program import Program
+from ..ir.ranks import RankGroup
+from ..ops.shard import own_part
 from ..policies import DBCache
 from ..runtime.cached_transformer import CachedTransformer
 from ..runtime.flops import count_step
@@ -71,6 +75,7 @@ class Explanation:
         batch, a multiply-add as two; None where they cannot be counted.
     notes: what was decided against, and why. waits: why the compiled model cannot start a hit before it
         knows whether the step is one; None where it can.
+    processes: the groups of ranks that decide together; none where each process decides for itself.
 
     Example:
         >>> import torch
@@ -97,6 +102,7 @@ class Explanation:
     flops_cached: int | None
     notes: tuple[str, ...] = ()
     waits: str | None = None
+    processes: tuple[RankGroup, ...] = ()
 
     @property
     def blocks(self) -> int:
@@ -114,6 +120,7 @@ class Explanation:
             f"  trajectories    {self._trajectories()}",
             *(f"  context         {name} follows {leader}" for name, leader in self.config.followed),
             *(f"  plan            {plan.draw()}" for plan in self.config.plans),
+            *(f"  processes       {group.describe()}" for group in self.processes),
             *(f"  beside          {note}" for note in self.notes),
         ]
         for i, segment in enumerate(self.segments):
@@ -225,9 +232,17 @@ def explain(
     original = model.original if isinstance(model, CachedTransformer) else require_model(model)
     settings = as_config(config)
     inputs = ForwardInputs.of(original, timestep)
-    bound = inputs.bind((), example_inputs)
-    call = flatten(bound, original.training)
-    program = transform_call(original, settings, scope, inputs, bound, call.tensors)
+    groups = model.processes if isinstance(model, CachedTransformer) else rank_groups(original)
+
+    def transformed(*args: Any, **kwargs: Any) -> tuple[Call, Program]:
+        bound = inputs.bind(args, kwargs)
+        call = flatten(bound, original.training)
+        return call, transform_call(original, settings, scope, inputs, bound, call.tensors, groups=groups)
+
+    if groups and has_root_hooks(original):  # which split the inputs, or gather weights
+        call, program = beneath(original, transformed, (), example_inputs)
+    else:
+        call, program = transformed(**example_inputs)
     symbols = program.capture.shapes.bind([t.shape for t in call.tensors]) or {}
     described = [(tuple(t.shape), t.dtype, t.device) for t in call.tensors]
     flops = count_step(program, described, symbols)
@@ -246,6 +261,7 @@ def explain(
         flops_cached=flops.cached if flops else None,
         notes=program.notes,
         waits=host_path(program).waits,
+        processes=program.groups,
     )
 
 
@@ -311,16 +327,6 @@ def _primary(program: Program) -> str:
 
 def _argument(program: Program, carried: Node) -> str:
     """The name under which the first block takes a value."""
-    call = program.chain[0].node
-    for name, value in call.kwargs.items():
-        if value is carried:
-            return name
-    for position, value in enumerate(call.args):
-        if value is carried:
-            called = program.capture.graph.get_submodule(str(call.target))
-            place = called.argument(position) if isinstance(called, LeafAdapter) else position
-            if isinstance(place, str):
-                return place
-            parameters = ForwardInputs.of(program.capture.leaves[str(call.target)]).names
-            return parameters[place] if place < len(parameters) else f"argument {place}"
-    return carried.name
+    whole = carried.args[0] if carried.target is own_part else carried
+    assert isinstance(whole, Node)
+    return argument_name(program.capture.graph, program.chain[0].node, whole) or carried.name

@@ -11,11 +11,12 @@ import torch
 
 from ..backends.export_elsewhere import export_elsewhere
 from ..backends.tensorrt import export_tensorrt
+from ..capture.whole_parameters import class_of
 from ..errors import BackendError, ExportError
 from ..package.aoti import export_aoti
 from ..package.arguments import plain
 from ..runtime.cached_transformer import CachedTransformer
-from ..runtime.subjects import require_cached
+from ..runtime.subjects import require_cached, shared_with
 from ..spelling import require_known
 from ..torch_private import inductor_options, pytree
 
@@ -52,7 +53,7 @@ def export(
 
     Raises:
         ExportError: the graph or its state depends on values of its inputs, or cannot be exported; or there
-        are several graphs, as contexts follow others.
+        are several graphs, as contexts follow others; or several processes share the model's forward.
         BackendError: `cached` is no cached model; or `arch` is none of these, or given where there is a GPU.
         CudaBuildError: `arch` is given and this torch cannot compile for CUDA.
         PackageUseError: it is a loaded package.
@@ -79,6 +80,14 @@ def export(
             "Let every context decide: cached.configure(follow={})"
         )
         raise ExportError(type(cached.original).__name__, why)
+    shared = shared_with(cached)
+    if shared is not None:
+        why = (
+            f"several processes share its forward: {shared}. A package would have the names of this "
+            "process's groups in it, and split no inputs among ranks. Export the model before it is "
+            "parallelized, or compile this one: fxcache.compile(cached)"
+        )
+        raise ExportError(class_of(cached.original).__name__, why)
     # Compiled code reads memory as the example's was laid out; a loaded package hands it plain tensors.
     example_inputs = pytree.tree_map_only(torch.Tensor, plain, dict(example_inputs))
     if backend == "tensorrt":

@@ -8,8 +8,11 @@ from typing import Any, Literal, overload
 from torch import nn
 
 from ..backends.lowering import lowering
+from ..capture.rank_groups import AUTO
+from ..capture.whole_parameters import class_of
 from ..config import FIELDS, CacheConfig, ConfigLike, as_config
 from ..errors import ConfigError
+from ..ir.ranks import Agree
 from ..ir.settings import require_made_for
 from ..runtime.cached_transformer import CachedTransformer
 from ..runtime.diffusers_pipeline import P, is_pipeline, transform_pipeline
@@ -32,6 +35,8 @@ def transform(
     on_unsupported: OnUnsupported = "raise",
     max_contexts: int = 64,
     max_captures: int = MAX_CAPTURES,
+    process_group: Any = AUTO,
+    agree: Agree = "parts",
 ) -> CachedTransformer: ...
 
 
@@ -45,6 +50,8 @@ def transform(
     on_unsupported: OnUnsupported = "raise",
     max_contexts: int = 64,
     max_captures: int = MAX_CAPTURES,
+    process_group: Any = AUTO,
+    agree: Agree = "parts",
 ) -> P: ...
 
 
@@ -59,6 +66,8 @@ def transform(
     on_unsupported: OnUnsupported = "raise",
     max_contexts: int = 64,
     max_captures: int = MAX_CAPTURES,
+    process_group: Any = AUTO,
+    agree: Agree = "parts",
 ) -> Any:
     """Compile a block cache into a diffusion transformer, or into every denoiser of a pipeline.
 
@@ -78,6 +87,13 @@ def transform(
         max_captures: how many graphs to keep for one kind of call, that is for calls that differ only in
             sizes and plain values; the one not used for longest is dropped. Calls that need a new graph each
             time are refused when N graphs served one call each.
+        process_group: the processes that take each decision together, as they must where they have
+            collectives in common: a group of torch.distributed, or a `DeviceMesh`; "auto" finds diffusers'
+            context and tensor parallelism, `DTensor` shards and FSDP2; None: each process for itself.
+        agree: what the ranks of a given group have: "parts" of one sample, whose measurements are summed, or
+            a sample "each" (CFG or data parallel), of which a step is a hit where it is one for all. All
+            ranks make the same calls; one that fails while others wait for it ends by the group's timeout,
+            see `torch.distributed.init_process_group(timeout=)`.
 
     Returns:
         A module to use in the model's place; of a pipeline, the pipeline (`fxcache.restore` undoes it).
@@ -109,10 +125,12 @@ def transform(
 
     if max_captures < 1:
         raise ConfigError("max_captures", max_captures, "it must be at least 1", of="fxcache.transform()")
+    if agree not in ("parts", "each"):
+        raise ConfigError("agree", agree, 'it must be "parts" or "each"', of="fxcache.transform()")
 
     def cache(module: nn.Module, settings: CacheConfig) -> CachedTransformer:
         original = module.original if isinstance(module, CachedTransformer) else require_model(module)
-        require_made_for(settings.plans, type(original).__name__)
+        require_made_for(settings.plans, class_of(original).__name__)
         return CachedTransformer(
             original,
             settings,
@@ -122,6 +140,8 @@ def transform(
             on_unsupported=on_unsupported,
             max_contexts=max_contexts,
             max_captures=max_captures,
+            process_group=process_group,
+            agree=agree,
         )
 
     if is_pipeline(model):

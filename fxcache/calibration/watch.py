@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import ClassVar, Literal
 
@@ -9,7 +10,7 @@ import torch
 from torch import Tensor
 
 from ..errors import ConfigError
-from ..ops.residual_diff import residual_diff
+from ..ops.residual_diff import mean_size
 from ..policies import Decision, Policy, Progress
 from ..policies.base import Signal
 
@@ -44,11 +45,15 @@ class Watch(Policy):
         return Decision(memory[0], memory, memory)
 
     def learn(
-        self, computed: Tensor, given: tuple[Tensor, Tensor], returned: tuple[Tensor, Tensor]
+        self,
+        computed: Tensor,
+        given: tuple[Tensor, Tensor],
+        returned: tuple[Tensor, Tensor],
+        size_of: Callable[[Tensor], Tensor] = mean_size,
     ) -> Tensor:
         value, before = (tensor.to(torch.float32) for tensor in returned)
         if self.what == "change":
-            seen = residual_diff(value, before)
+            seen = size_of(value - before) / size_of(before)
         else:
-            seen = (value.norm(dim=-1) / (before.norm(dim=-1) + 1e-8)).mean()
+            seen = size_of(value.norm(dim=-1) / (before.norm(dim=-1) + 1e-8))
         return seen.reshape(1)

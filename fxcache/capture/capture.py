@@ -40,12 +40,14 @@ from ..torch_private import (
 from .call_signature import arguments_structure, tensor_names
 from .extract_value_guards import separate_reads
 from .forward_inputs import ForwardInputs
+from .input_splits import add_own_parts
 from .leaf_adapter import called_leaf
 from .lower_leaf_calls import finish_graph
 from .module_calls import ModuleCalls, calls_on_fakes, calls_on_values
 from .number_check import refuse_unlike
 from .number_promotion import as_numbers
 from .operand_writes import copied
+from .operator_schemas import is_collective
 from .record_leaves import LeafReadsError
 from .rng_state import randomness_kept
 from .root_hooks import forward_beneath
@@ -54,6 +56,7 @@ from .thread_isolation import unnoticed
 from .trace_lock import LOCK
 from .tracing import Trace, trace
 from .uncompiled_functions import uncompiled
+from .whole_parameters import class_of, fully_sharded, refuse_wrapped, whole_parameters
 
 _LOG = logging.getLogger("fxcache")
 NUMBERS_WANTED = "expected to contain only concrete integers"  # a kernel's answer to symbolic amounts
@@ -65,6 +68,7 @@ def capture(
     tensors: list[torch.Tensor],
     way: Way = USUAL,
     numbers: tuple[str, ...] = (),
+    together: bool = False,
 ) -> Capture:
     """Capture the call `model(**bound)`.
 
@@ -74,6 +78,8 @@ def capture(
         tensors: the flat tensors of `bound`, as `signature.flatten` orders them.
         way: which modules' calls stay whole.
         numbers: names of tensors that hold a number each, as which the forward is given them.
+        together: whether other processes take part in the model's forward: then it is not run for real, as
+            they need not run it now.
 
     Raises:
         CaptureError: no way of tracing worked; it holds the reason for each.
@@ -86,6 +92,9 @@ def capture(
         ("static", _capture_fake),
         ("real", _capture_real),
     )
+    together = together or bool(fully_sharded(model))
+    if together:
+        ways = ways[:-1]
     if numbers:
         ways = (("symbolic", functools.partial(_capture_symbolic, numbers=numbers)),)
     _refuse_sharded(model)
@@ -101,11 +110,17 @@ def capture(
                 if _is_ours(error):
                     raise DefectError(type(model).__name__, _one_line(error)) from error
                 attempts[how], last = _one_line(error), error
-    raise CaptureError(type(model).__name__, attempts) from last
+    if together and not numbers:
+        attempts["real"] = "other processes have a part in it, and need not run it now"
+    raise CaptureError(class_of(model).__name__, attempts) from last
 
 
 def module_calls(
-    model: nn.Module, bound: Mapping[str, Any], tensors: list[torch.Tensor], numbers: tuple[str, ...] = ()
+    model: nn.Module,
+    bound: Mapping[str, Any],
+    tensors: list[torch.Tensor],
+    numbers: tuple[str, ...] = (),
+    together: bool = False,
 ) -> ModuleCalls:
     """The calls of modules in the call `model(**bound)`; none where they cannot be found out.
 
@@ -113,6 +128,8 @@ def module_calls(
     """
     _refuse_sharded(model)
     _refuse_profiled(model)
+    if fully_sharded(model):
+        return ModuleCalls()
     names = tensor_names(bound)
     flat = [t for name, t in zip(names, tensors, strict=True) if name not in numbers]
     forward = _forward_of(model, as_numbers(bound) if numbers else bound)
@@ -124,6 +141,8 @@ def module_calls(
             raise
         except Exception as error:  # whatever the model's own code raises on fake tensors
             _LOG.debug("%s: its calls, on fake tensors: %s", type(model).__name__, _one_line(error))
+        if together:
+            return ModuleCalls()
         try:
             with randomness_kept(), pristine(model) as sandbox:
                 return calls_on_values(forward, model, [_private(t) for t in flat], sandbox)
@@ -136,13 +155,10 @@ def module_calls(
 
 def _refuse_sharded(model: nn.Module) -> None:
     """Raises `CaptureError` before anything runs: gathering shards under a trace would leave fakes behind."""
-    for name, module in model.named_modules():
-        kinds = {
-            cls.__name__ for cls in type(module).__mro__ if cls.__module__.startswith("torch.distributed")
-        }
-        if kinds & {"FSDPModule", "FullyShardedDataParallel"}:
-            why = f"'{name or type(model).__name__}' is sharded by FSDP; transform a model that is whole"
-            raise CaptureError(type(model).__name__, {"sharded": why})
+    try:
+        refuse_wrapped(model)
+    except RefusedTrace as error:
+        raise CaptureError(class_of(model).__name__, {"sharded": str(error)}) from error
 
 
 def _refuse_profiled(model: nn.Module) -> None:
@@ -234,7 +250,7 @@ def _capture_fake(
     reads = SymbolicReads(env, tensors, frozenset(places), reading) if numbers or reading else None
     dims = [[_expression(s) for s in t.shape] for t in flat]
     leaves = find_leaves(model, way)
-    with pristine(model) as sandbox, _quiet():
+    with whole_parameters(model, mode), pristine(model) as sandbox, _quiet():
         forward = _forward_of(model, bound, places)
         traced = trace(forward, leaves, lambda: flat, model, sandbox, False, decomposed, reads)
     if reads is not None:
@@ -324,7 +340,10 @@ def _finished(
 ) -> Capture:
     names = tuple(tensor_names(bound))
     values = separate_reads(traced, model)
+    outcomes = [record.outcome for record in traced.calls if record.outcome is not None]
+    communicates = any(o.communicates for o in outcomes) or any(map(is_collective, _operators(traced.graph)))
     graph = finish_graph(traced.graph, model, traced.calls, names)
+    add_own_parts(graph)
     calls = graph.graph.find_nodes(op="call_module")
     used = {called_leaf(graph.get_submodule(str(n.target))) for n in calls}
     return Capture(
@@ -341,4 +360,9 @@ def _finished(
         settings=traced.settings,
         finals=traced.finals,
         code=traced.code,
+        communicates=communicates,
     )
+
+
+def _operators(graph: torch.fx.GraphModule) -> Iterator[Any]:
+    return (node.target for node in graph.graph.nodes if node.op == "call_function")

@@ -6,6 +6,7 @@ tell views.
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Container, Iterable, Sequence
 from typing import Any
 
@@ -16,7 +17,8 @@ from torch.multiprocessing.reductions import StorageWeakRef  # a storage's numbe
 from ..environment.opaque_objects import tensors_within
 from ..errors import BlockMutationError
 from ..torch_private import FakeTensor, OpOverload, TorchDispatchMode
-from .operator_schemas import draws, storage_of, written_by
+from .operator_schemas import draws, is_collective, storage_of, written_by
+from .rng_state import python_random_kept
 
 LIFTED = (
     torch.ops.aten.lift_fresh.default,
@@ -39,9 +41,9 @@ class LeafWrites(TorchDispatchMode):
     """Collects the operands that a leaf writes to, with what they held before.
 
     before: for each written operand, by its place, a copy from before the first write.
-    wrote: whether the leaf wrote to anything. drew: whether it took random numbers. objects: those among
-    its arguments. models: memory of the model's parameters and buffers, which are a leaf's own only where it
-    has them registered.
+    wrote: whether the leaf wrote to anything. drew: whether it took random numbers. communicates: whether
+    other processes took part. objects: those among its arguments. models: memory of the model's
+    parameters and buffers, which are a leaf's own only where it has them registered.
     Raises `BlockMutationError` at a write to what is neither the leaf's own, nor made by it, nor an operand.
     """
 
@@ -59,6 +61,7 @@ class LeafWrites(TorchDispatchMode):
         self.before: dict[int, torch.Tensor] = {}
         self.drew = False
         self.wrote = False
+        self.communicates = False
         self._name = name
         self._operands = operands
         self._at: dict[int | None, list[int]] = {}
@@ -76,9 +79,12 @@ class LeafWrites(TorchDispatchMode):
             self.wrote = True
             self._write(func, tensor)
         self.drew = self.drew or draws(func, args, kwargs)
+        self.communicates = self.communicates or is_collective(func)
         # The kernel returns its input where nothing is dropped; fake tensors, below autograd, a copy.
         unchanged = func is torch.ops.aten.dropout.default and not draws(func, args, kwargs)
-        result = args[0] if unchanged else func(*args, **kwargs)
+        # On fake tensors torch gives the work of a collective a random name: no number of the model's.
+        with python_random_kept() if is_collective(func) else contextlib.nullcontext():
+            result = args[0] if unchanged else func(*args, **kwargs)
         for made in result if isinstance(result, (list, tuple)) else (result,):
             if isinstance(made, torch.Tensor):
                 self._note(func, args, made)

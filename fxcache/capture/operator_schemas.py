@@ -10,6 +10,7 @@ import torch
 from ..torch_private import OpOverload, registered_effect, storage_id
 
 CHANCES = ("dropout_p", "p", "dropout")  # arguments without which an operator draws nothing
+COLLECTIVES = ("c10d", "_c10d_functional", "_c10d_functional_autograd", "symm_mem")
 TRAINING = ("train", "training")
 
 
@@ -58,6 +59,11 @@ def unordered(func: Any) -> str | None:
     if func.namespace != "aten" and registered_effect(func) is not None:
         return "it is registered to have side effects"
     return None
+
+
+def is_collective(func: Any) -> bool:
+    """Whether other processes take part in a call of `func`."""
+    return isinstance(func, OpOverload) and func.namespace in COLLECTIVES
 
 
 def storage_of(tensor: torch.Tensor) -> int | None:

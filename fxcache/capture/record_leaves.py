@@ -47,7 +47,7 @@ class Outcome:
 
     outputs: the structure of what it returned. written: the operands that it writes to. same: for each
     output that is one of the operands, which. shared: outputs that share memory with something else.
-    drew: whether it took random numbers.
+    drew: whether it took random numbers. communicates: whether other processes took part.
     """
 
     outputs: Structure
@@ -55,6 +55,7 @@ class Outcome:
     same: Mapping[int, int] = field(default_factory=dict)
     shared: tuple[int, ...] = ()
     drew: bool = False
+    communicates: bool = False
 
 
 @dataclass
@@ -233,7 +234,7 @@ def _outcome(outputs: Structure, results: list[Any], watch: LeafWrites) -> Outco
             same[i] = source[0]
         elif source is not None or not watch.made(result) or _overlaps(i, results):
             shared.append(i)
-    return Outcome(outputs, tuple(sorted(watch.before)), same, tuple(shared), watch.drew)
+    return Outcome(outputs, tuple(sorted(watch.before)), same, tuple(shared), watch.drew, watch.communicates)
 
 
 def _overlaps(index: int, results: list[Any]) -> bool:

@@ -32,5 +32,15 @@ def randomness_kept() -> Iterator[None]:
         raise RefusedTrace("its Python code draws random numbers from `random` or numpy, a new one each call")
 
 
+@contextlib.contextmanager
+def python_random_kept() -> Iterator[None]:
+    """Put the generator of `random` back."""
+    state = random.getstate()
+    try:
+        yield
+    finally:
+        random.setstate(state)
+
+
 def _same(a: object, b: object) -> bool:
     return all(map(np.array_equal, a, b))  # type: ignore[call-overload]

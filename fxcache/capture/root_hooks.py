@@ -7,8 +7,9 @@ Hooks on modules inside need nothing: the graph calls those modules.
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from torch import nn
@@ -16,6 +17,7 @@ from torch import nn
 from ..errors import RootHookError
 
 Forward = Callable[..., Any]
+Result = TypeVar("Result")
 
 
 def has_root_hooks(model: nn.Module) -> bool:
@@ -42,6 +44,27 @@ def hooked(model: nn.Module, forward: Forward) -> Forward:
     if not inner:
         forward = _with_accelerate_hook(model, forward)
     return _with_torch_hooks(model, forward)
+
+
+def beneath(model: nn.Module, use: Callable[..., Result], args: Any, kwargs: Any) -> Result:
+    """What `use` gives of a call's arguments as they reach the forward: the hooks before it run, those
+    behind it do not.
+
+    Raises what `hooked`, the hooks and `use` do.
+    """
+    found: list[Result] = []
+
+    def reached(*args: Any, **kwargs: Any) -> None:
+        found.append(use(*args, **kwargs))
+        raise _Reached
+
+    with contextlib.suppress(_Reached):
+        hooked(model, reached)(*args, **kwargs)
+    return found[0]
+
+
+class _Reached(Exception):
+    """The forward would run now."""
 
 
 def forward_beneath(model: nn.Module) -> Forward:

@@ -33,6 +33,7 @@ class Capture:
     written: (input, output) pairs: these outputs are what the forward writes to its inputs.
     settings: of torch, to be in force while the graph runs.
     numbers: which of the flat inputs stand for numbers.
+    communicates: whether other processes have a part in the forward.
     """
 
     model: nn.Module
@@ -50,6 +51,7 @@ class Capture:
     finals: tuple[Final, ...] = ()
     code: ExecutedCode = field(default_factory=ExecutedCode)
     numbers: tuple[int, ...] = ()
+    communicates: bool = False
 
     def finish(self, flat: Sequence[Any]) -> Any:
         """The model's return value, of the flat outputs of its graph; does what the forward leaves done."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import operator
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any
@@ -134,6 +135,27 @@ def in_order(nodes: Iterable[Node], graph: torch.fx.Graph) -> Iterator[Node]:
     """`nodes` in the graph's execution order."""
     chosen = set(nodes)
     return (n for n in graph.nodes if n in chosen)
+
+
+def order_by_dependency(graph: torch.fx.Graph) -> None:
+    """Let every node of a graph come after those that it needs; otherwise their order stays."""
+    placed: set[Node] = set()
+    ordered: list[Node] = []
+    for node in graph.nodes:
+        pending = [node]
+        while pending:  # not by recursion: a graph may be thousands of operators deep
+            current = pending[-1]
+            missing = [n for n in current.all_input_nodes if n not in placed]
+            if current in placed or not missing:
+                pending.pop()
+                if current not in placed:
+                    placed.add(current)
+                    ordered.append(current)
+            else:
+                pending.extend(reversed(missing))
+    for before, node in itertools.pairwise(ordered):
+        if before.next is not node:
+            before.append(node)
 
 
 def attribute_of(graph: GraphModule, node: Node) -> Any:

@@ -10,7 +10,18 @@ from dataclasses import dataclass
 from typing import Literal, get_args
 
 StateKind = Literal[
-    "clock", "log", "sample", "previous", "knobs", "plan", "fits", "policy", "memory", "given", "leader"
+    "clock",
+    "log",
+    "sample",
+    "previous",
+    "knobs",
+    "plan",
+    "fits",
+    "policy",
+    "memory",
+    "given",
+    "leader",
+    "digest",
 ]
 ValueKind = Literal[
     "near",
@@ -36,7 +47,8 @@ class StateKey:
     last step was given to denoise, "given" what the last computed one was; "previous" is what the policy
     compares the signal with; "knobs" holds the settings that decide, "policy" the numbers of the policy and
     "memory" what it remembers; "plan" the rows of plans, "fits" which of them the trajectory followed so far;
-    "leader" what the context that this one follows did.
+    "leader" what the context that this one follows did; "digest" stands for the settings, which must be those
+    of the other ranks.
 
     Example:
         >>> from fxcache.ir.keys import StateKey
@@ -93,12 +105,13 @@ class ValueKey:
 # What is named so: with `output_N`, those of the capture's own outputs.
 NUMBERED = "|".join((*get_args(StateKind), *get_args(ValueKind), "output"))
 HISTORY = re.compile(r"(.+)_history")
-SETTINGS = re.compile(r"(knobs|plan|policy)_\d+")  # what a config says that is no part of the graph
+SETTINGS = re.compile(r"(knobs|plan|policy|digest)_\d+")  # what a config says that is no part of the graph
 POLICY = re.compile(r"policy_\d+")  # of these, what the policy says
 # All but what is as large as the model's own values: counts, settings, rows of weights, decisions.
 LARGE = ("sample", "previous", "given", "residual", "norm", "view")
 SMALL = "|".join(kind for kind in (*get_args(StateKind), *get_args(ValueKind)) if kind not in LARGE)
 BOOKKEEPING = re.compile(rf"({SMALL})_\d+")
+DIGEST = re.compile(r"digest_\d+")  # of these, what stands for all
 LEADER = re.compile(r"leader_(\d+)")  # what a context that follows another is told of it
 RECORD = re.compile(r"(clock|log)_\d+")  # the small state tensors that say what a trajectory did
 

@@ -13,6 +13,7 @@ from torch.fx import GraphModule, Node
 from ..config import CacheConfig
 from .blocks import Block, Segment
 from .captured import Capture
+from .ranks import RankGroup
 from .stage import Stage
 from .stage_builder import StageBuilder
 from .state import StateTensor
@@ -90,6 +91,7 @@ class Program:
     by_class: blocks may be any modules of one class that are called repeatedly. among: names of the leaves
     that may be blocks then; of all, where it is empty.
     notes: what passes decided against, and why, in words.
+    groups: ranks that take each decision together; none where there is one process.
     """
 
     capture: Capture
@@ -108,6 +110,7 @@ class Program:
     by_class: bool = False
     among: frozenset[str] = frozenset()
     notes: tuple[str, ...] = ()
+    groups: tuple[RankGroup, ...] = ()
 
     @property
     def main_value(self) -> Any:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+import zlib
 from collections.abc import Sequence
 
 from ..config import CacheConfig
@@ -12,7 +13,7 @@ from ..ops.knobs import computing_row, knob_row
 from ..ops.plan import plan_entries
 from ..plans import Plan
 from ..plans.plan import as_plans
-from .keys import POLICY, SETTINGS
+from .keys import DIGEST, POLICY, SETTINGS
 from .state import StateTensor
 
 # Fields that the graph is made of. k, how many values are remembered, follows from the forecaster.
@@ -93,7 +94,23 @@ def initial_rows(name: str, config: CacheConfig) -> tuple[tuple[float, ...], ...
         >>> initial_rows("policy_0", config)[0][:3]
         (1.0, 0.5, 1.0)
     """
+    if DIGEST.fullmatch(name):
+        return ((digest(config),),)
     return (config.policy.numbers(),) if POLICY.fullmatch(name) else settings_rows(config)
+
+
+@functools.lru_cache(maxsize=64)
+def digest(config: CacheConfig) -> float:
+    """A whole number that stands for the settings that are state, as large as a float32 holds exactly.
+
+    Example:
+        >>> from fxcache import CacheConfig
+        >>> from fxcache.ir.settings import digest
+        >>> digest(CacheConfig()) == digest(CacheConfig(residual_diff_threshold=0.5))
+        False
+    """
+    said = repr((settings_rows(config), config.policy.numbers()))
+    return float(zlib.crc32(said.encode()) & 0xFFFFFF)
 
 
 def same_graph(one: CacheConfig, other: CacheConfig) -> bool:

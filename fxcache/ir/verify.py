@@ -9,11 +9,17 @@ import torch
 from torch.fx import Graph, Node
 
 from ..errors import GraphSpecError
+from ..ops.agreement import gather_shares, unanimous
 from ..ops.cond import materialize
+from ..ops.nearness import is_near
+from ..ops.residual_diff import largest_row_diff, mean_change, residual_diff
 from .dataflow import ancestors, same_shape
 from .keys import StateKey, ValueKey, stage_name
 from .program import Program
+from .ranks import named
 from .stage import Stage
+
+ALONE = (is_near, residual_diff, mean_change, largest_row_diff)  # measured of one rank's part
 
 Rule = Callable[[Program], str | None]  # what is broken, in words, or None
 
@@ -129,6 +135,20 @@ def decisions_made(program: Program) -> str | None:
         for value in (ValueKey("hit", index), ValueKey("record", index)):
             if value.name not in given:
                 return f"'{trunk.builder.name}' does not give '{value.name}'"
+    return None
+
+
+def ranks_agree(program: Program) -> str | None:
+    """Where ranks decide together, nothing that one rank alone sees decides; else nothing is gathered."""
+    assert program.partition is not None
+    expected = {gather_shares: named(program.groups, "parts"), unanimous: named(program.groups, "each")}
+    for index, trunk in enumerate(program.partition.trunks[:-1]):
+        behind = ancestors([trunk.builder.outputs[ValueKey("hit", index).name]])
+        for target, groups in expected.items():
+            if bool(groups) != any(n.target is target for n in behind):
+                return f"the decision of '{trunk.builder.name}' is not that of {groups or 'one process'}"
+        if expected[gather_shares] and any(n.target in ALONE for n in behind):
+            return f"the decision of '{trunk.builder.name}' depends on what one rank alone sees"
     return None
 
 

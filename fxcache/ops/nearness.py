@@ -39,8 +39,22 @@ def distance(sample: Tensor, last: Tensor) -> Tensor:
         >>> distance(torch.tensor([1, 2, 3, 4]), torch.tensor([1, 2, 3, 5]))
         tensor(0.2500)
     """
+    far, size = distance_share(sample, last)
+    return far / size
+
+
+def distance_share(sample: Tensor, last: Tensor) -> tuple[Tensor, Tensor]:
+    """Numerator and denominator of `distance`, 0-dim: of parts of a sample they may be added up.
+
+    Example:
+        >>> import torch
+        >>> from fxcache.ops.nearness import distance_share
+        >>> distance_share(torch.tensor([3.0, 1.0]), torch.tensor([1.0, 1.0]))
+        (tensor(1.), tensor(2.))
+    """
     if not (sample.is_floating_point() or sample.is_complex()):
-        return (sample != last).mean(dtype=torch.float32)
+        changed = (sample != last).sum(dtype=torch.float32)
+        return changed, torch.zeros_like(changed) + sample.numel()
     dtype = torch.float32 if sample.dtype.itemsize < 4 else None  # sums, which half precision cannot hold
     now, before = (torch.linalg.vector_norm(v, 1, dtype=dtype) for v in (sample, last))
-    return torch.linalg.vector_norm(sample * (before / now) - last, 1, dtype=dtype) / before
+    return torch.linalg.vector_norm(sample * (before / now) - last, 1, dtype=dtype), before

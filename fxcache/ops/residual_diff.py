@@ -60,3 +60,15 @@ def largest_row_diff(residual: Tensor, previous: Tensor) -> Tensor:
     rows = (residual.shape[0], -1)
     change = (residual - previous).abs().reshape(rows).mean(1, dtype=torch.float32)
     return (change / previous.abs().reshape(rows).mean(1, dtype=torch.float32)).max()
+
+
+def mean_size(value: Tensor) -> Tensor:
+    """Mean absolute value, 0-dim float32.
+
+    Example:
+        >>> import torch
+        >>> from fxcache.ops.residual_diff import mean_size
+        >>> mean_size(torch.tensor([-1.0, 2.0], dtype=torch.bfloat16))
+        tensor(1.5000)
+    """
+    return value.abs().mean(dtype=torch.float32)

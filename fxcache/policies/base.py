@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar, Literal, NamedTuple
 
@@ -12,6 +12,7 @@ from torch import Tensor
 
 from ..errors import ConfigError
 from ..ops.clock import COMPUTED, RUN, STEP, TIMESTEP
+from ..ops.residual_diff import mean_size
 from ..spelling import require_known
 
 # What a policy looks at: the residual of the first Fn blocks; the model's first input, which is denoised; the
@@ -209,7 +210,11 @@ class Policy:
         return type(self).decide is not Policy.decide
 
     def learn(
-        self, computed: Tensor, given: tuple[Tensor, Tensor], returned: tuple[Tensor, Tensor]
+        self,
+        computed: Tensor,
+        given: tuple[Tensor, Tensor],
+        returned: tuple[Tensor, Tensor],
+        size_of: Callable[[Tensor], Tensor] = mean_size,
     ) -> Tensor:
         """What to remember of a computed step, [m] float32, in place of `Decision.if_computed`.
 
@@ -217,6 +222,7 @@ class Policy:
             computed: 0-dim, how many steps were computed before this one.
             given: the sample at this step and at the last computed one. returned: what is cached, at these:
                 the first of several values.
+            size_of: the mean absolute value of a tensor; where ranks hold parts of a sample, of all of it.
 
         Example:
             >>> import torch

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import ClassVar
 
 import torch
 from torch import Tensor
 
+from ..ops.residual_diff import mean_size
 from .base import Against, Decision, Policy, Progress, Signal
 
 
@@ -43,21 +45,13 @@ class EasyCache(Policy):
         return Decision(number, torch.stack((number, gain, size)), memory)
 
     def learn(
-        self, computed: Tensor, given: tuple[Tensor, Tensor], returned: tuple[Tensor, Tensor]
+        self,
+        computed: Tensor,
+        given: tuple[Tensor, Tensor],
+        returned: tuple[Tensor, Tensor],
+        size_of: Callable[[Tensor], Tensor] = mean_size,
     ) -> Tensor:
-        moved, gained = (mean_size(now - before) for now, before in (given, returned))
-        size = mean_size(returned[0])
+        moved, gained = (size_of(now - before) for now, before in (given, returned))
+        size = size_of(returned[0])
         learned = torch.stack((torch.zeros_like(size), gained / moved, size))
         return torch.where(computed > 0, learned, torch.zeros_like(learned))
-
-
-def mean_size(value: Tensor) -> Tensor:
-    """Mean absolute value, 0-dim float32.
-
-    Example:
-        >>> import torch
-        >>> from fxcache.policies.easycache import mean_size
-        >>> mean_size(torch.tensor([-1.0, 2.0], dtype=torch.bfloat16))
-        tensor(1.5000)
-    """
-    return value.abs().mean(dtype=torch.float32)

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import copy
+import functools
 import warnings
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -13,11 +15,14 @@ from torch import nn
 
 from ..capture.call_signature import Call
 from ..capture.forward_inputs import ForwardInputs, ForwardWatch
-from ..capture.root_hooks import has_root_hooks, hooked
+from ..capture.rank_groups import AUTO
+from ..capture.root_hooks import beneath, has_root_hooks, hooked
+from ..capture.whole_parameters import class_of
 from ..config import CacheConfig, ConfigLike, as_config
 from ..environment.opaque_objects import tensors_within
 from ..environment.refused_trace import RefusedTrace
 from ..errors import (
+    AloneError,
     AlreadyCachedError,
     ArgumentsError,
     BackendError,
@@ -27,11 +32,14 @@ from ..errors import (
     GradientWarning,
     NotCapturedError,
     PassthroughWarning,
+    PeersError,
+    ProcessesWarning,
     RecaptureWarning,
     TooManyCapturesError,
     TooManyContextsError,
     TrajectoryWarning,
 )
+from ..ir.ranks import Agree, RankGroup
 from ..ir.settings import reconfigured, replanned
 from ..plans import Plan
 from ..policies import Follow
@@ -41,12 +49,17 @@ from .foreign_tracers import REASON, refuse_compilation, refuse_tracing
 from .graph_view import CachedGraph
 from .module_proxy import ModuleProxy
 from .other_caches import OtherCaches
+from .peers import CACHED, GRADIENT, UNCACHED, Peers, described
 from .sampling import Sampling
 from .specialization import Lowering, Specialization, eager
 from .specializations import MAX_CAPTURES, Specializations
 from .stats import Stats
 from .trainable import Trainable
 
+UNKNOWN_PEERS = (
+    "has collectives in its forward, and nothing in it says with which ranks: where they cache different "
+    "steps they wait for each other for ever. Give transform(process_group=...)"
+)
 NO_TIMESTEP = "has no timestep input, so only its sample tells a new trajectory: call reset() between runs"
 
 
@@ -81,7 +94,7 @@ class CachedTransformer(ModuleProxy):
 
     KEPT = ModuleProxy.KEPT | {
         "cache_config", "_options", "_forward", "_specializations", "_following", "_contexts",
-        "_passthrough", "_told", "_trainable", "_warned", "_others",
+        "_passthrough", "_told", "_trainable", "_warned", "_others", "_peers",
     }  # fmt: skip
 
     def __init__(
@@ -96,6 +109,8 @@ class CachedTransformer(ModuleProxy):
         max_contexts: int = 64,
         max_captures: int = MAX_CAPTURES,
         lower: Lowering = eager,
+        process_group: Any = AUTO,
+        agree: Agree = "parts",
     ) -> None:
         others = OtherCaches(original)
         if isinstance(config.policy, Follow):
@@ -112,7 +127,10 @@ class CachedTransformer(ModuleProxy):
             "max_captures": max_captures,
             "lower": lower,
             "choose_lowering": choose_lowering,
+            "process_group": process_group,
+            "agree": agree,
         }
+        self._peers = Peers(original, process_group, agree)
         self._forward = ForwardWatch(original, timestep)
         self._forget_specializations()
         self._contexts = Contexts(max_contexts)
@@ -127,28 +145,31 @@ class CachedTransformer(ModuleProxy):
     def forward(self, *args: Any, **kwargs: Any) -> Any:
         """As the original's forward: one step of the trajectory that the call continues.
 
-        With gradients enabled, and anything that needs one, the original runs uncached.
+        With gradients enabled, and anything that needs one, the original runs uncached. Where ranks decide
+        together, they tell one another at the first call of a kind what they make of it; what fails on one of
+        them fails on all.
 
         Raises:
             CaptureError, NoBlocksError, TooManyBlocksError, BlockMutationError, OpaqueInputError,
-            TooManyCapturesError: this call cannot be served (with `on_unsupported="passthrough"` it runs
-            uncached). TooManyContextsError: more contexts hold state than `max_contexts`.
+            TooManyCapturesError, PeersError: this call cannot be served (with `on_unsupported="passthrough"`
+            it runs uncached). TooManyContextsError: more contexts hold state than `max_contexts`.
             AlreadyCachedError, RootHookError, TracingError: somebody else's cache, hook or tracer is in the
-            way.
+            way. AloneError: what the ranks agreed to run cached cannot be, on this one.
         """
         refuse_tracing()
+        if self._peers.changed():
+            self._forget_specializations()
         if not self._contexts.config(self.cache_config).enabled:
-            self._contexts.count_uncached()
-            return self.original(*args, **kwargs)
+            return self._run_uncached(UNCACHED, args, kwargs)
         if torch.is_grad_enabled() and self._needs_gradient(args, kwargs):
             return self._run_for_gradient(args, kwargs)
         self._others.refuse()
-        run = self._run
+        run: Callable[..., Any] = functools.partial(self._run, self._as_given(args, kwargs))
         try:
             if has_root_hooks(self.original):
                 run = hooked(self.original, run)
             return run(*args, **kwargs)
-        except TooManyContextsError:
+        except (TooManyContextsError, AloneError):
             raise
         except _NeedsGradient:
             return self._run_for_gradient(args, kwargs)
@@ -157,7 +178,8 @@ class CachedTransformer(ModuleProxy):
             if not self._passthrough and (wasted or not isinstance(error, (ArgumentsError, CaptureError))):
                 raise
             failure = error
-        if not self._passthrough and not _may_be_the_models(failure):
+        alone = self._peers.groups and not isinstance(failure, ArgumentsError)  # others do not run it now
+        if not self._passthrough and (alone or not _may_be_the_models(failure)):
             raise failure
         result = self.original(*args, **kwargs)  # what the model itself rejects is its own error
         if isinstance(failure, ArgumentsError):  # a decorator takes what its signature does not say
@@ -209,19 +231,41 @@ class CachedTransformer(ModuleProxy):
             options["lower"],
             options["max_captures"],
             remember=options["on_unsupported"] == "passthrough",
+            groups=self._peers.look_again,
         )
 
-    def _run(self, *args: Any, **kwargs: Any) -> Any:
+    def _as_given(self, args: Any, kwargs: Mapping[str, Any]) -> Call | None:
+        """The call before hooks on the model split it among ranks; None where there is but one."""
+        if not self._peers.groups:
+            return None
+        serving = self._serving(self._contexts.config(self.cache_config))
+        try:
+            return serving.flatten(self._inputs.bind(args, kwargs, serving.flexible))[0]
+        except FxcacheError:  # whatever is wrong with it, the call itself raises it
+            return None
+
+    def _run(self, given: Call | None, /, *args: Any, **kwargs: Any) -> Any:
         if self._forward.replaced():
             self._forget_specializations()
         config = self._contexts.config(self.cache_config)
         serving = self._serving(config)
-        bound = self._inputs.bind(args, kwargs, serving.flexible)
-        specialization, call = serving.of(*serving.flatten(bound))
+
+        def find() -> tuple[Specialization, Call]:
+            bound = self._inputs.bind(args, kwargs, serving.flexible)
+            return serving.of(*serving.flatten(bound))
+
+        specialization, call = self._agreed(given, find)
         if torch.is_grad_enabled() and specialization.trainable:
             raise _NeedsGradient
-        flat = self._step(specialization, call, config)
+        flat = self._step(specialization, call, config, given)
         return specialization.program.capture.finish(flat)
+
+    def _agreed(
+        self, given: Call | None, find: Callable[[], tuple[Specialization, Call]]
+    ) -> tuple[Specialization, Call]:
+        """What `find` finds, once the other ranks found the same."""
+        key = given.key if given is not None else ()
+        return self._peers.settle(key, CACHED, find, lambda found: described(found[0].program))
 
     def prepare(self, example_inputs: Mapping[str, Any]) -> None:
         """Capture and transform for calls like `example_inputs`, as the first of them would.
@@ -280,13 +324,31 @@ class CachedTransformer(ModuleProxy):
             ([torch.Size([3, 1, 8])], 1)
         """
         serving = self._serving(self._contexts.config(self.cache_config))
-        bound = self._inputs.bind((), example_inputs, numbers and serving.flexible)
-        return serving.of(*serving.flatten(bound, numbers), numbers)
 
-    def _step(self, specialization: Specialization, call: Call, config: CacheConfig) -> tuple[Any, ...]:
-        if specialization.program.timestep is None:
+        def found(*args: Any, **kwargs: Any) -> tuple[Specialization, Call]:
+            bound = self._inputs.bind(args, kwargs, numbers and serving.flexible)
+            return serving.of(*serving.flatten(bound, numbers), numbers)
+
+        def find() -> tuple[Specialization, Call]:
+            if self._peers.groups and has_root_hooks(
+                self.original
+            ):  # which split the inputs, or gather weights
+                return beneath(self.original, found, (), example_inputs)
+            return found(**example_inputs)
+
+        if self._peers.changed():
+            self._forget_specializations()
+        return self._agreed(self._as_given((), example_inputs), find)
+
+    def _step(
+        self, specialization: Specialization, call: Call, config: CacheConfig, given: Call | None
+    ) -> tuple[Any, ...]:
+        program = specialization.program
+        if program.timestep is None:
             self._warn(TrajectoryWarning, NO_TIMESTEP)
-        return self._contexts.step(specialization, call, config)
+        if program.capture.communicates and self._peers.unknown:
+            self._warn(ProcessesWarning, UNKNOWN_PEERS)
+        return self._contexts.step(specialization, call, config, given)
 
     def _tell_uncached(self, error: FxcacheError) -> None:
         """Say, once for each reason, that calls of a kind run uncached."""
@@ -300,6 +362,19 @@ class CachedTransformer(ModuleProxy):
 
     def _run_for_gradient(self, args: Any, kwargs: Mapping[str, Any]) -> Any:
         self._warn(GradientWarning, "called with gradients enabled: it runs uncached")
+        return self._run_uncached(GRADIENT, args, kwargs)
+
+    def _run_uncached(self, why: str, args: Any, kwargs: Mapping[str, Any]) -> Any:
+        """The original, if the other ranks run it, too."""
+        if why == UNCACHED:
+            self._contexts.count_uncached()
+        given = self._as_given(args, kwargs)
+        try:
+            self._peers.settle(given.key if given else (), why, lambda: None, lambda _: {})
+        except PeersError as error:
+            if not self._passthrough:
+                raise
+            self._tell_uncached(error)
         return self.original(*args, **kwargs)
 
     def _needs_gradient(self, args: Any, kwargs: Mapping[str, Any]) -> bool:
@@ -362,6 +437,7 @@ class CachedTransformer(ModuleProxy):
         self._contexts.reset()
         for group in self._groups():
             group.forgive()
+        self._peers.forgive()
         self._told.clear()
 
     def configure(self, config: ConfigLike = None, **changes: Any) -> None:
@@ -401,7 +477,7 @@ class CachedTransformer(ModuleProxy):
         wanted = (self.cache_config if config is None else as_config(config)).replace(**changes)
         if not self._specializations.config.enabled:
             return wanted
-        return reconfigured(self.cache_config, wanted, type(self.original).__name__)
+        return reconfigured(self.cache_config, wanted, class_of(self.original).__name__)
 
     def use(self, plans: Plan | Sequence[Plan]) -> None:
         """Follow another plan, or several of which the timesteps choose, from the next trajectory on.
@@ -422,7 +498,7 @@ class CachedTransformer(ModuleProxy):
             >>> print(cached.cache_config)
             P2K1_...+P3K1_...
         """
-        self.cache_config = replanned(self.cache_config, plans, type(self.original).__name__)
+        self.cache_config = replanned(self.cache_config, plans, class_of(self.original).__name__)
         self._contexts.finish()
 
     def _reset_stateful_cache(self, recurse: bool = True) -> None:
@@ -434,7 +510,19 @@ class CachedTransformer(ModuleProxy):
     def stats(self) -> Stats:
         """What was cached in the last trajectory of each context. Reads the device; do not call it in
         the sampling loop where that matters."""
-        return self._contexts.stats(self.cache_config)
+        return replace(self._contexts.stats(self.cache_config), processes=self.processes)
+
+    @property
+    def processes(self) -> tuple[RankGroup, ...]:
+        """The groups of ranks that decide together with this process, as of the last call; often none.
+
+        Example:
+            >>> import fxcache
+            >>> from fxcache.embedded import load_transformer
+            >>> fxcache.transform(load_transformer(), "F1B0_W4M0MC3_T1O1_R0.12").processes
+            ()
+        """
+        return self._peers.groups
 
     @property
     def graph(self) -> CachedGraph:

@@ -6,6 +6,7 @@ import contextlib
 import warnings
 from collections.abc import Iterator
 from contextvars import ContextVar
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -37,13 +38,18 @@ class Contexts(PerCaller[Context]):
         self._sampling: ContextVar[Sampling | None] = ContextVar("fxcache_sampling", default=None)
         self._told_idle = False
 
-    def step(self, graph: Served, call: Call, config: CacheConfig) -> tuple[Any, ...]:
+    def step(
+        self, graph: Served, call: Call, config: CacheConfig, given: Call | None = None
+    ) -> tuple[Any, ...]:
         """Run `call` with the state that it continues, in this thread and the enclosing `named` block.
+
+        given: the call as it was made, where what reaches the graph is this rank's part of it: all ranks must
+            find the same run.
 
         Raises `TooManyContextsError` where that would be one context more than the limit.
         """
         context = self.current()
-        state = context.find(graph, call, config)
+        state = context.find(graph, as_told_by(call, given), config)
         if context.ended or context.alone >= LEAST_STEPS:
             self._look_at(context)
         with torch.no_grad() if torch.is_grad_enabled() else contextlib.nullcontext():
@@ -140,6 +146,13 @@ class Contexts(PerCaller[Context]):
         for context in found.contexts.values():
             self._tell_idle(why_idle(context, config))
         return found
+
+
+def as_told_by(call: Call, given: Call | None) -> Call:
+    """`call`, with the tensors that were given in place of those that hooks made of them."""
+    if given is None or len(given.tensors) != len(call.tensors):
+        return call
+    return replace(call, tensors=given.tensors)
 
 
 def _stats_of(state: TrajectoryState) -> ContextStats:

@@ -117,8 +117,9 @@ class Specialization:
 
     @property
     def asks_host(self) -> bool:
-        """Whether the host may decide a step: the graph asks it first."""
-        return True
+        """Whether the host may decide a step: the graph asks it first. Not where ranks decide together: what
+        each host has seen by now is no two ranks' the same."""
+        return not self.program.groups
 
     def intact(self) -> bool:
         """Whether the model's Python state is what the graph was made for."""

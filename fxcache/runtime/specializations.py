@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -15,6 +15,7 @@ from ..capture.number_promotion import Promotion, as_numbers, path_of
 from ..config import CacheConfig
 from ..environment.key_differences import Difference, differences, kind_of
 from ..errors import CaptureError, FxcacheError, TooManyCapturesError
+from ..ir.ranks import RankGroup
 from .specialization import Key, Lowering, Specialization, eager
 from .transform_call import transform_call
 
@@ -46,6 +47,7 @@ class Specializations:
     Args:
         max_captures: how many specializations may be kept for one kind of call.
         remember: whether a kind of call that was refused is refused again without another try.
+        groups: gives the ranks that decide together.
     """
 
     def __init__(
@@ -57,6 +59,7 @@ class Specializations:
         lower: Lowering,
         max_captures: int = MAX_CAPTURES,
         remember: bool = False,
+        groups: Callable[[], tuple[RankGroup, ...]] = tuple,
     ) -> None:
         self._lower = lower
         self._model = model
@@ -65,6 +68,7 @@ class Specializations:
         self._inputs = inputs
         self._max_captures = max_captures
         self._remember = remember
+        self._groups = groups
         self._kinds: dict[Key, Kind] = {}
         self._by_call: dict[Key, tuple[Key, Specialization]] = {}
         self._last: tuple[Key, Specialization] | None = None
@@ -283,10 +287,21 @@ class Specializations:
 
     def _make(self, call: Call, bound: Mapping[str, Any]) -> Specialization:
         program = transform_call(
-            self._model, self.config, self._scope, self._inputs, bound, call.tensors, call.numbers
+            self._model,
+            self.config,
+            self._scope,
+            self._inputs,
+            bound,
+            call.tensors,
+            call.numbers,
+            self._groups(),
         )
         specialization = Specialization.of(program, self._lower(program), call)
         specialization.number, specialization.flexible = self._calls, self.flexible
         if not specialization.accepts(call):
             raise CaptureError(type(self._model).__name__, {"guards": "they reject the captured call"})
+        symbols = specialization.symbols[call.key]
+        if program.groups and any(tensor.sizes(symbols) is None for tensor in program.state):
+            why = "what it remembers has sizes that depend on values: to find them, all ranks would run it"
+            raise CaptureError(type(self._model).__name__, {"processes": why})
         return specialization

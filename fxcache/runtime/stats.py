@@ -12,6 +12,7 @@ import torch
 
 from ..errors import UnknownContextError
 from ..ir.keys import StateKey
+from ..ir.ranks import RankGroup
 from ..ops.clock import LIVE, STEP
 from ..ops.plan import UNPLANNED
 from ..spelling import nearest
@@ -215,6 +216,7 @@ class Stats:
 
     contexts: by the name given to `cache_context`, "default" outside of any. Further trajectories of one
         context are called `name/2` and so on.
+    processes: the groups of ranks that decide together; none where each process decides for itself.
 
     Raises:
         UnknownContextError: `stats[name]` of a context that ran no step.
@@ -241,6 +243,7 @@ class Stats:
     """
 
     contexts: Mapping[str, ContextStats]
+    processes: tuple[RankGroup, ...] = ()
 
     def __getitem__(self, name: str) -> ContextStats:
         if name not in self.contexts:
@@ -278,6 +281,7 @@ class Stats:
                 lines.append(f"{name}: diffs {quantiles}")
             if context.unplanned:
                 lines.append(f"{name}: steps {ranges(context.unplanned)} are of no plan, and were computed")
+        lines += [group.describe() for group in self.processes]
         return "\n".join(lines)
 
 

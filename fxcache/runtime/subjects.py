@@ -7,6 +7,8 @@ import inspect
 import torch
 from torch import nn
 
+from ..capture.rank_groups import rank_groups
+from ..capture.whole_parameters import fully_sharded
 from ..errors import BackendError, NotAModelError, PackageUseError
 from ..torch_private import OptimizedModule
 from .cached_transformer import CachedTransformer
@@ -33,6 +35,14 @@ def require_cached(value: object, verb: str) -> CachedTransformer:
     if not isinstance(value, CachedTransformer):
         raise BackendError(f"what is given to fxcache.{verb}()", "be what fxcache.transform() returns")
     return value
+
+
+def shared_with(cached: CachedTransformer) -> str | None:
+    """Which processes have a part in a model's forward, in words; None where it is this one's alone."""
+    groups = (*cached.processes, *rank_groups(cached.original))
+    if groups:
+        return groups[0].describe()
+    return "FSDP gathers its parameters" if fully_sharded(cached.original) else None
 
 
 def _refuse_package(value: object, use: str, instead: str) -> None:

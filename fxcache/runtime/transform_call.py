@@ -18,6 +18,7 @@ from ..ir.captured import Capture
 from ..ir.fake_values import forget_operators
 from ..ir.module_lists import Way
 from ..ir.program import Program
+from ..ir.ranks import RankGroup
 from ..passes import run_passes
 from ..torch_private import forget_environments
 from .random_order import refuse_reordered
@@ -31,9 +32,11 @@ def transform_call(
     bound: Mapping[str, Any],
     tensors: list[torch.Tensor],
     numbers: tuple[str, ...] = (),
+    groups: tuple[RankGroup, ...] = (),
 ) -> Program:
     """Capture one call and run the passes, with the first way of choosing blocks that finds a chain.
 
+    groups: ranks that take each decision together.
     Raises `ConfigError` where the config has no cache to put into the graph, and what these raise.
     """
     if not config.enabled:
@@ -42,16 +45,21 @@ def transform_call(
 
     def passed(captured: Capture, way: Way) -> Program:
         timestep = inputs.timestep_of(captured.inputs)
-        program = Program(captured, config, scope, timestep, by_class=way.by_class, among=way.blocks)
+        program = Program(
+            captured, config, scope, timestep, by_class=way.by_class, among=way.blocks, groups=groups
+        )
         program = run_passes(program)
         forget_operators(captured.graph)
         refuse_reordered(program)
         return program
 
     def called() -> Way | None:
-        return way_by_calls(model, module_calls(model, bound, tensors, numbers))
+        return way_by_calls(model, module_calls(model, bound, tensors, numbers, bool(groups)))
+
+    def captured(way: Way) -> Capture:
+        return capture(model, bound, tensors, way, numbers, bool(groups))
 
     try:
-        return first_chain(model, lambda way: capture(model, bound, tensors, way, numbers), passed, called)
+        return first_chain(model, captured, passed, called)
     finally:
         forget_environments()

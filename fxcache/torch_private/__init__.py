@@ -59,6 +59,7 @@ from .operators import (
     without_dispatch_modes,
     without_torch_function,
 )
+from .processes import fsdp_casts, fsdp_groups
 from .settings import (
     any_autocast,
     attention_kernels,

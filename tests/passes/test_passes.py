@@ -15,10 +15,12 @@ from fxcache.capture.capture import capture
 from fxcache.capture.forward_inputs import ForwardInputs
 from fxcache.errors import GraphSpecError
 from fxcache.ir.program import Program
+from fxcache.ir.ranks import RankGroup
 from fxcache.ir.verify import verify
 from fxcache.passes import PASSES, Pass, run_passes
 from fxcache.passes.assign_regions import assign_regions
 from fxcache.passes.find_chain import find_chain
+from fxcache.passes.insert_agreement import insert_agreement
 from fxcache.passes.insert_cache_check import insert_cache_check
 from fxcache.passes.insert_clock import insert_clock
 from fxcache.passes.insert_conditional import insert_conditional
@@ -183,6 +185,10 @@ def without_a_replay(done: Program) -> Program:
     return done
 
 
+def selfish(done: Program) -> Program:
+    return done.replace(groups=(RankGroup("0", (0, 1), "parts", "given"),))
+
+
 def other_branch(done: Program) -> Program:
     skip = done.stages["skip"]
     return done.replace(stages={**done.stages, "skip": dataclasses.replace(skip, inputs=())})
@@ -198,6 +204,7 @@ BROKEN = (
     (measure_signal, forgetful),
     (insert_cache_check, undecided),
     (insert_forecast, without_a_replay),
+    (insert_agreement, selfish),
     (insert_conditional, other_branch),
 )
 
