@@ -13,7 +13,6 @@ LATER = [
     "before_and_after",
     "explained",
     "one_rank_fails",
-    "policies",
 ]
 
 
@@ -83,12 +82,3 @@ def test_what_fails_on_one_rank_fails_on_both(later: Found) -> None:
     for rank, result in enumerate(later.of("one_rank_fails")):
         assert result["raise"][0] == ("CaptureError" if rank == 1 else "PeersError")
         assert result["passthrough"] == 0.0
-
-
-@pytest.mark.full
-def test_every_policy(later: Found) -> None:
-    for result in later.of("policies"):
-        assert "looks at the whole sample" in result.pop("seacache")
-        for found in result.values():
-            assert found["hits"] == found["hits of one"]
-            assert found["off"] < 1e-5

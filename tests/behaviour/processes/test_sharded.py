@@ -7,7 +7,7 @@ import pytest
 from tests.behaviour.processes.launch import Found, launched
 
 SOON = ["sharded_blocks", "own_prompts"]
-LATER = ["root_parameters", "refused_and_whole", "feed_forwards_in_parts", "replicas"]
+LATER = ["root_parameters", "refused_and_whole"]
 
 
 @pytest.fixture(scope="module")
@@ -51,20 +51,3 @@ def test_what_is_refused_leaves_the_model_whole(later: Found) -> None:
     assert "more than the 4 blocks" in result["blocks"]
     assert "other processes have a part in it" in result["unreadable"]
     assert {value for name, value in result.items() if name.endswith(" off")} == {0.0}
-
-
-@pytest.mark.full
-def test_tensor_parallelism(later: Found) -> None:
-    result = later.same_of("feed_forwards_in_parts")
-    for name in ("early", "late"):
-        assert result[f"{name} off"] < 1e-5
-        assert result[f"{name} hits"] == result["hits of one"]
-        assert "(tensor parallelism)" in result[f"{name} said"]
-
-
-@pytest.mark.full
-def test_replicas(later: Found) -> None:
-    for result in later.of("replicas"):
-        assert result["around off"] == result["inside off"] == result["original off"] == 0.0
-        assert result["inside hits"] == result["hits"] == "..HH.HH."
-        assert "decide together" not in result["said"]

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from tests.behaviour.processes.launch import Found, launched
-from tests.behaviour.processes.toys import LATER, SCENARIOS, SOON
+from tests.behaviour.processes.toys import SCENARIOS, SOON
 
 LONG = ["more_policies", "one_context_follows"]
 
@@ -15,11 +15,6 @@ LONG = ["more_policies", "one_context_follows"]
 @pytest.fixture(scope="module")
 def found(tmp_path_factory: pytest.TempPathFactory) -> Found:
     return launched(tmp_path_factory, "toys", 3, [name for name in SCENARIOS if name not in LONG])
-
-
-@pytest.fixture(scope="module")
-def later(tmp_path_factory: pytest.TempPathFactory) -> Found:
-    return launched(tmp_path_factory, "toys", 3, LONG)
 
 
 def test_parts_decide_as_one_process(found: Found) -> None:
@@ -48,21 +43,9 @@ def test_a_policy_decides_as_in_one_process(found: Found, policy: str) -> None:
     decides_as_one([result[policy] for result in found.of("policies")])
 
 
-@pytest.mark.full
-@pytest.mark.parametrize("policy", LATER)
-def test_every_policy_decides_as_in_one_process(later: Found, policy: str) -> None:
-    decides_as_one([result[policy] for result in later.of("more_policies")])
-
-
 def test_a_policy_that_needs_the_whole_sample_is_refused(found: Found) -> None:
     for result in found.of("policies"):
         assert "looks at the whole sample" in result["seacache"]
-
-
-@pytest.mark.full
-def test_one_context_follows_another(later: Found) -> None:
-    for together, alone in later.same_of("one_context_follows").values():
-        assert together == alone and "H" in alone
 
 
 def test_what_fails_on_one_rank_fails_on_all_at_once(found: Found) -> None:
