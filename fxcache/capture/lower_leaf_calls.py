@@ -151,7 +151,7 @@ def _name_attributes(graph: Graph, traced: GraphModule, model: nn.Module, holder
         if hasattr(holder, str(node.target)):
             continue
         value = _attribute(traced, str(node.target))
-        if isinstance(value, FakeTensor):
+        if isinstance(value, FakeTensor) and id(value) not in own:  # a model may be made of fake ones
             raise RefusedTrace(f"the graph needs '{node.name}', a tensor that Python code made of the inputs")
         if id(value) in own:
             name = attribute(own[id(value)][0], taken)

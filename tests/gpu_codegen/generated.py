@@ -87,7 +87,7 @@ def generated(
 def handing_over(device: FakeDevice) -> Iterator[list[Generated]]:
     """Within, what Inductor compiles is collected. To call it gives fake results and runs nothing.
 
-    Where its inputs stand for real tensors it runs on these.
+    Where its inputs stand for real tensors it runs on these (see interpreting.py).
     """
     found: list[Generated] = []
     made = {"__init__": CompiledFxGraph.__init__, "__call__": CompiledFxGraph.__call__}

@@ -1,4 +1,4 @@
-"""What the compiler makes of the stages for a GPU: machine code, no waiting, CUDA graphs."""
+"""What the compiler makes of the stages for a GPU: machine code, launches, no waiting, CUDA graphs."""
 
 from __future__ import annotations
 
@@ -10,19 +10,27 @@ import pytest
 import torch
 from torch import Tensor
 
+from bench.overhead import Minimum
 from fxcache.backends.absent_gpu import target_gpu
 from tests.sweep import sweep
 
-from .generated import Generated
+from .fake_device import FakeDevice
+from .generated import Generated, generated
 from .machine_code import Usage, machine_codes
-from .subjects import CASES, Steps, Subject, compiled_steps
+from .subjects import CASES, Steps, Subject, compiled_steps, small
 
 pytestmark = pytest.mark.gpu_codegen
 
 ARCHS = ("sm_80", "sm_90", "sm_100")
 MODES = ("fused", "single", "staged", "reduce-overhead")
 ALL = itertools.starmap(Subject, product(CASES, ("bfloat16", "float16"), MODES, ("dbcache", "plan")))
-FEW = (Subject("flux", "bfloat16", "reduce-overhead", "dbcache"),)
+FUSED = Subject("flux", "bfloat16", "fused", "dbcache")
+FEW = (
+    FUSED,
+    Subject("flux", "bfloat16", "reduce-overhead", "dbcache"),
+    Subject("sd3", "float16", "staged", "dbcache"),
+    Subject("wan", "bfloat16", "fused", "plan"),
+)
 
 
 @pytest.fixture(scope="module", params=sweep(ALL, FEW))  # of the module: all tests of one, then of the next
@@ -40,7 +48,7 @@ TRIGONOMETRY = 64
 
 
 def test_every_kernel_is_machine_code_without_spills(subject: Subject, steps: Steps) -> None:
-    archs = ("sm_90",) if subject in FEW else ARCHS
+    archs = ARCHS if subject == FUSED or subject not in FEW else ("sm_90",)
     kernels = {n: k for graph in steps.graphs for n, k in graph.kernels.items()}
     assert kernels
     with target_gpu("sm_90"):
@@ -55,15 +63,21 @@ def test_every_kernel_is_machine_code_without_spills(subject: Subject, steps: St
 def test_nothing_waits_or_copies_inside_a_stage(subject: Subject, steps: Steps) -> None:
     decided_inside = subject.mode == "single"
     for graph in steps.graphs:
-        waits = waiting(graph.body)
+        waits, crossings = waiting(graph.body), crossing(graph)
+        if subject.name in COPY_TABLES:
+            waits = [w for w in waits if not COPIED.search(w)]
+            crossings = [c for c in crossings if "placeholder" not in c]
         assert len(waits) == (1 if decided_inside else 0), "\n".join(waits)  # the branch that is taken
-        assert not list(crossing(graph))
+        assert not crossings
         assert not [c for c in constants(graph) if c.device.type != "cuda"]
     read = ["aten._local_scalar_dense.default(torch.bool, ())"]  # the decision
     expected = [] if decided_inside or subject.setting == "plan" else read
     assert steps.crossings == {False: expected, True: expected}
 
 
+# These models keep rotary tables in the host's memory and copy them at each call, cached or not.
+COPY_TABLES = ("qwen",)
+COPIED = re.compile(r"prims\.device_put\.default")
 WAITS = re.compile(
     r"\.item\(\)|\.tolist\(\)|\.cpu\(|\.to\(|device_put|synchronize|empty_strided_cpu\w*\(|'cpu'|memcpy"
 )
@@ -104,3 +118,28 @@ def test_every_stage_can_be_a_cuda_graph(subject: Subject, steps: Steps) -> None
         assert len(compiled.partition_maps or [None]) == 1  # nothing is left out of the recording
         assert compiled.mutated_input_idxs <= graph.static  # the state is where it was recorded
     assert any(graph.compiled.mutated_input_idxs for graph in steps.graphs)
+
+
+# What a hit starts beyond the minimum: the residual's norm and those it is compared with, the clock and the
+# decision, the weights, the sum over the stream's history, the log; and the text stream's half of the front
+# block, which the minimum leaves out and a miss needs. Measured: 14, with torch 2.14.1.
+BOOKKEEPING = 16
+
+
+def test_a_hit_launches_little_more_than_the_minimum(capsys: pytest.CaptureFixture[str]) -> None:
+    hit = launched(compiled_steps(FUSED))
+    with target_gpu("sm_90"):
+        device = FakeDevice()
+        model, inputs = small("flux")
+        minimum = Minimum(device.move(model, torch.bfloat16))
+        arguments = device.tree(inputs, torch.bfloat16)
+        (least,) = generated(lambda: minimum(**arguments), (), device)
+    count = sum(least.launches().values())
+    with capsys.disabled():
+        print(f"\nFLUX, F1B0: a hit launches {hit} kernels, its minimum {count}")
+    assert count < hit <= count + BOOKKEEPING
+
+
+def launched(steps: Steps) -> int:
+    """Kernels of a hit, which is the first graph of a step that starts as one."""
+    return sum(steps.graphs[0].launches().values())

@@ -5,25 +5,18 @@
 #   tests/versions/run.sh 2.15 0.40 'transformers<5'
 #   PYTHON=python3.13 tests/versions/run.sh 2.13.0
 #
-# `newest` takes what pip offers, and FEW=1 a few tests of each kind, as the gate does.
+# `newest` takes what pip offers, and FEW=1 a few tests of each kind, as the gate does; GPU_CODEGEN=1 runs the
+# tests of the code that is generated for GPUs (tests/gpu_codegen), too.
 # Where torch is a CUDA build, the environment takes 6 GB. Prints one line of result; fails where a test does.
 set -euo pipefail
 cd "$(dirname "$0")/../.."
 export HF_HUB_OFFLINE=1 OMP_NUM_THREADS=1
 
-exactly() { [[ $1 == *.*.* ]] && echo "==$1" || echo "==$1.*"; }
-torch=torch
-[[ ${1:?which torch} == newest ]] || torch+=$(exactly "$1")
-diffusers=diffusers$(exactly "${2:-0.42}")
-
 folder=$(mktemp -d)
 trap 'rm -rf "$folder"' EXIT
-export TORCHINDUCTOR_CACHE_DIR=$folder/inductor
-"${PYTHON:-python3}" -m venv "$folder/venv"
-# shellcheck disable=SC1091
-. "$folder/venv/bin/activate"
-pip install -q "$torch" "$diffusers" "${@:3}" -e '.[draw]' 'pytest>=8' 'pytest-xdist>=3.6' 'hypothesis>=6.100' \
-  'peft>=0.17' 'setuptools>=77'
+# shellcheck source=tests/versions/environment.sh
+. tests/versions/environment.sh
+environment "${1:?which torch}" "${2:-0.42}" "${@:3}"
 
 tiers=(
   tests/test_torch_private.py tests/test_layers.py                                               # names
@@ -45,4 +38,5 @@ versions=$(python -c 'import platform, diffusers, torch, transformers as t
 print(f"torch {torch.__version__}, diffusers {diffusers.__version__}, transformers {t.__version__}, "
       f"Python {platform.python_version()}")' 2>/dev/null)
 echo "$versions: $(grep -E '^[0-9]+ (passed|failed)|(passed|failed|error).* in ' "$folder/report" | tail -1)"
+if [[ ${GPU_CODEGEN:-} ]]; then tests/gpu_codegen/suite.sh || status=$?; fi
 exit "$status"
