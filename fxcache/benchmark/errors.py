@@ -73,3 +73,13 @@ class ImageRewardError(BenchmarkError):
 
     def __init__(self, why: str) -> None:
         super().__init__(f"ImageReward: {why}")
+
+
+class LostProcessError(BenchmarkError):
+    """Another process of a shared run is gone."""
+
+    def __init__(self, rank: int, world: int, why: str) -> None:
+        self.rank = rank
+        super().__init__(
+            f"process {rank} (of 0 to {world - 1}) {why}; what was drawn is kept: begin anew with --resume"
+        )

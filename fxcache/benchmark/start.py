@@ -64,7 +64,11 @@ class RunOptions:
 
 def start(options: RunOptions) -> None:
     """Run. Raises the benchmark's errors before anything is drawn, where that can be known."""
-    share = Share.of_environment()
+    with Share.of_environment().together() as share:
+        _start(options, share)
+
+
+def _start(options: RunOptions, share: Share) -> None:
     console = Console()
     _at_least_one(options)
     sweep = load_sweep(options.sweep)
@@ -79,7 +83,6 @@ def start(options: RunOptions) -> None:
     )
     with ProgressWatcher(console, quiet=share.rank > 0) as watcher:
         Runner(subject, sweep, prompts, options.steps, size, folder, share, watcher).run()
-    share.leave()
     if share.rank == 0:
         say(console, f"wrote {options.out}; made by: {options.command()}")
         say(console, f"next: fxcache bench metrics --run {options.out}")
