@@ -25,9 +25,7 @@ from torch.distributed.rendezvous import rendezvous
 from .errors import LostProcessError
 
 PIECE = 1 << 20  # bytes of a value in the store, whose server takes 8 MiB at most
-POLL = (
-    0.2  # seconds between two looks into the store, so that who waits takes no time from who still measures
-)
+POLL = 0.2  # seconds between two looks into the store: who waits takes little from who measures
 
 
 @dataclass(frozen=True)
