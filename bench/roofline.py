@@ -22,11 +22,14 @@ from rich.console import Console
 from torch import Tensor
 
 import fxcache
+from bench.gpu.subjects import made
 from bench.overhead import Minimum
 from fxcache.backends.absent_gpu import target_gpu
 from fxcache.backends.host.stage_fusion import host_path
-from fxcache.benchmark.document import IMAGE_TOKENS, TERA, TEXT_TOKENS, read_document
+from fxcache.benchmark.document import TERA, flux_dev, read_document
+from fxcache.benchmark.tables import grid
 from fxcache.config import ConfigLike
+from fxcache.ir.interpret import run_part
 from fxcache.ir.program import Program
 from fxcache.ir.stage import Stage
 from fxcache.notation import NONE
@@ -66,24 +69,8 @@ SETTINGS: Mapping[str, ConfigLike] = {
 
 def flux(dual: int, single: int) -> tuple[FluxTransformer2DModel, dict[str, Any]]:
     """FLUX.1-dev with so many blocks, and the arguments of a call; call it where tensors are fake."""
-    before = torch.get_default_dtype()
-    torch.set_default_dtype(torch.bfloat16)
-    try:
-        with torch.device("cuda"):
-            model = FluxTransformer2DModel(guidance_embeds=True, num_layers=dual, num_single_layers=single)
-            arguments = {
-                "hidden_states": torch.empty(1, IMAGE_TOKENS, 64),
-                "encoder_hidden_states": torch.empty(1, TEXT_TOKENS, 4096),
-                "pooled_projections": torch.empty(1, 768),
-                "timestep": torch.empty(1),
-                "img_ids": torch.empty(IMAGE_TOKENS, 3),
-                "txt_ids": torch.empty(TEXT_TOKENS, 3),
-                "guidance": torch.empty(1, dtype=torch.float32),
-                "return_dict": False,
-            }
-    finally:
-        torch.set_default_dtype(before)
-    return model.eval().requires_grad_(False), arguments
+    model, arguments = made(torch.device("cuda"), lambda: flux_dev(num_layers=dual, num_single_layers=single))
+    return model.requires_grad_(False), {**arguments, "return_dict": False}
 
 
 @dataclass(frozen=True)
@@ -110,25 +97,31 @@ def count_steps(
     """A hit and a computed step of mode "fused", whose stages run one after the other."""
     program = cached.graph.program
     path = host_path(program)
-    trunk = [path.speculated] if path.speculated is not None else [path.front]
-    hit = trunk if path.speculated is not None else [*trunk, *path.hits]
-    yield Counted(f"hit, {name}", tuple(_launches(program, hit, arguments)))
-    yield Counted(f"computed, {name}", tuple(_launches(program, [*trunk, *path.misses], arguments)))
+    first = path.speculated or path.front
+    values = _values(program, arguments)
+    begun = _launches([first], values)
+    hits = () if path.speculated is not None else path.hits
+    yield Counted(f"hit, {name}", (*begun, *_launches(hits, dict(values))))
+    yield Counted(f"computed, {name}", (*begun, *_launches(path.misses, dict(values))))
 
 
-def _launches(program: Program, stages: Sequence[Stage], arguments: Mapping[str, Any]) -> list[Launch]:
+def _values(program: Program, arguments: Mapping[str, Any]) -> dict[str, Any]:
+    """What stages take, by name, before the first one runs."""
     tensors = [v for v in arguments.values() if isinstance(v, Tensor)]
+    names = (n.name for n in program.capture.graph.graph.find_nodes(op="placeholder"))
+    symbols = program.capture.shapes.bind([t.shape for t in tensors]) or {}
+    with FakeTensorMode(allow_non_fake_inputs=True):
+        state = {s.name: s.allocate(symbols) for s in program.state}
+    return {**{name: arguments[name] for name in names}, **state}
+
+
+def _launches(stages: Sequence[Stage], values: dict[str, Any]) -> list[Launch]:
+    """What stages launch that run one after the other; adds their outputs to `values`."""
     found: list[Launch] = []
-    with FakeTensorMode(allow_non_fake_inputs=True), torch.no_grad():
-        names = (n.name for n in program.capture.graph.graph.find_nodes(op="placeholder"))
-        values: dict[str, Any] = {name: arguments[name] for name in names}
-        symbols = program.capture.shapes.bind([t.shape for t in tensors]) or {}
-        values.update({s.name: s.allocate(symbols) for s in program.state})
     for stage in stages:
-        given = [values[name] for name in stage.inputs]
-        found += launches_of(stage.graph, *given)
+        found += launches_of(stage.graph, *[values[name] for name in stage.inputs])
         with FakeTensorMode(allow_non_fake_inputs=True), torch.no_grad():
-            values.update(zip(stage.outputs, stage.graph(*given), strict=True))
+            run_part(stage, stage.graph, values)
     return found
 
 
@@ -177,25 +170,25 @@ def counted_table(counted: Sequence[Counted]) -> str:
     cards = (H100, L20)
     head = ["step", "kernels", "of libraries", "TFLOPs", "GB"]
     head += [f"{c.name}, ms at least" for c in cards] + [f"bound by memory, {c.name}" for c in cards]
-    lines = [_row(head), _row(["---"] * len(head))]
+    rows = []
     for step in counted:
         found = step.launches
         flops, moved = sum(n.flops for n in found) / TERA, sum(n.bytes for n in found) / 1e9
         cells = [step.name, len(found), sum(n.library for n in found), f"{flops:.3f}", f"{moved:.2f}"]
         cells += [f"{1e3 * c.seconds(found):.2f}" for c in cards]
         cells += [f"{c.bound_by_memory(found):.0%}" for c in cards]
-        lines.append(_row(cells))
-    return "\n".join(lines)
+        rows.append(cells)
+    return grid(head, rows)
 
 
 def predicted_table(line: Line, predictions: Sequence[Prediction]) -> str:
     """The document's latencies beside what its FLOPs say, in Markdown."""
     head = ["setting", "measured, s", "FLOPs alone, s", "off", f"{line.fixed:.2f} s + FLOPs, s", "off"]
-    lines = [_row(head), _row(["---"] * len(head))]
+    rows = []
     for p in predictions:
         off = [f"{guess / p.measured - 1:+.1%}" for guess in (p.alone, p.line)]
-        lines.append(_row([p.name, p.measured, f"{p.alone:.2f}", off[0], f"{p.line:.2f}", off[1]]))
-    return "\n".join(lines)
+        rows.append([p.name, p.measured, f"{p.alone:.2f}", off[0], f"{p.line:.2f}", off[1]])
+    return grid(head, rows)
 
 
 def picture_table(counted: Sequence[Counted], line: Line, steps: int) -> str:
@@ -212,16 +205,11 @@ def picture_table(counted: Sequence[Counted], line: Line, steps: int) -> str:
     hits = steps - len(plan.computed)
     cost = hits * seconds["hit, plan"] + len(plan.computed) * seconds["computed, plan"]
     rows.append((f"plan, {hits} of {steps} steps cached", cost))
-    lines = [_row(["picture", "s", "times faster"]), _row(["---"] * 3)]
-    whole = line.fixed + rows[0][1] / share
-    for name, cost in rows:
-        total = line.fixed + cost / share
-        lines.append(_row([name, f"{total:.2f}", f"{whole / total:.2f}"]))
-    return f"A plain step is {share:.0%} of the roofline there.\n\n" + "\n".join(lines)
-
-
-def _row(cells: Sequence[Any]) -> str:
-    return "| " + " | ".join(str(c) for c in cells) + " |"
+    totals = [(name, line.fixed + cost / share) for name, cost in rows]
+    cells = [(name, f"{total:.2f}", f"{totals[0][1] / total:.2f}") for name, total in totals]
+    return f"A plain step is {share:.0%} of the roofline there.\n\n" + grid(
+        ["picture", "s", "times faster"], cells
+    )
 
 
 def report(counted: Sequence[Counted], arch: str) -> str:

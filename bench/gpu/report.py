@@ -12,6 +12,8 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
+from fxcache.benchmark.tables import grid
+
 from .rows import Cell, Row, Section
 
 COLORS = {"passed": "green", "failed": "red", "refused": "yellow", "left out": "yellow"}
@@ -43,7 +45,7 @@ class Report:
         for section in self.sections:
             lines += ["", f"## {section.name}: {section.status}, {section.seconds:.0f} s"]
             for heads, rows in tables(section):
-                lines += ["", _line(heads), _line(["---"] * len(heads)), *map(_line, rows)]
+                lines += ["", grid(heads, rows)]
         return "\n".join(lines) + "\n"
 
     def show(self, console: Console) -> None:
@@ -90,10 +92,6 @@ def _text(cell: Cell) -> str:
     if not isinstance(cell, float):
         return str(cell)
     return f"{cell:.1e}" if 0 < abs(cell) < 1e-3 else f"{cell:.4g}"
-
-
-def _line(cells: Sequence[str]) -> str:
-    return f"| {' | '.join(' '.join(cell.replace('|', '/').split()) for cell in cells)} |"
 
 
 def _verdict(report: Report) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from diffusers.models.transformers.transformer_flux import FluxTransformer2DModel
@@ -17,6 +17,7 @@ from fxcache import embedded
 from .setup import Setup
 
 SAMPLE = "hidden_states"
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -55,10 +56,10 @@ def wide(setup: Setup) -> Subject:
     double, single = (1, 2) if setup.small else (2, 4)
     if setup.device.type == "cpu":
         image, prompt = 64, 8
-        model = _made(setup.device, lambda: network(64, double, single, text=32))
+        model = made(setup.device, lambda: network(64, double, single, text=32))
     else:
         image, prompt = (1024, 128) if setup.quick else (4096, 512)
-        model = _made(
+        model = made(
             setup.device, lambda: FluxTransformer2DModel(num_layers=double, num_single_layers=single)
         )
     config = model.config
@@ -68,8 +69,11 @@ def wide(setup: Setup) -> Subject:
     return _placed(f"FLUX.1's shape, {size}", model, given, setup.device, torch.bfloat16)
 
 
-def _made(device: torch.device, make: Callable[[], Any]) -> Any:
-    """A model whose random weights are made where it will be: on a processor they take a minute."""
+def made(device: torch.device, make: Callable[[], T]) -> T:
+    """What `make` gives with `device` and bfloat16 as defaults.
+
+    Random weights of FLUX.1's width take a minute where they are made on a processor.
+    """
     before = torch.get_default_dtype()
     torch.set_default_dtype(torch.bfloat16)
     try:

@@ -93,22 +93,30 @@ def most_hits(config: CacheConfig, steps: int) -> int:
     return hits
 
 
+def flux_dev(**changes: int) -> tuple[Any, dict[str, torch.Tensor]]:
+    """FLUX.1-dev without its weights, and a call at the document's sizes, on torch's default device.
+
+    changes: of the model's config, as `num_layers=1`.
+    """
+    from diffusers.models import FluxTransformer2DModel
+
+    model = FluxTransformer2DModel(guidance_embeds=True, **changes).eval()  # the defaults are FLUX.1-dev's
+    return model, {
+        "hidden_states": torch.empty(1, IMAGE_TOKENS, 64),
+        "encoder_hidden_states": torch.empty(1, TEXT_TOKENS, 4096),
+        "pooled_projections": torch.empty(1, 768),
+        "timestep": torch.empty(1),
+        "img_ids": torch.empty(IMAGE_TOKENS, 3),
+        "txt_ids": torch.empty(TEXT_TOKENS, 3),
+        "guidance": torch.empty(1, dtype=torch.float32),  # in the pipeline, too
+    }
+
+
 @cache
 def count_flux(fn: int) -> StepCost:
     """Count FLUX.1-dev at the document's sizes, from its graph on the meta device."""
-    from diffusers.models import FluxTransformer2DModel
-
     with torch.device("meta"):
-        model = FluxTransformer2DModel(guidance_embeds=True).eval()  # the defaults are FLUX.1-dev's
-        inputs = {
-            "hidden_states": torch.empty(1, IMAGE_TOKENS, 64),
-            "encoder_hidden_states": torch.empty(1, TEXT_TOKENS, 4096),
-            "pooled_projections": torch.empty(1, 768),
-            "timestep": torch.empty(1),
-            "img_ids": torch.empty(IMAGE_TOKENS, 3),
-            "txt_ids": torch.empty(TEXT_TOKENS, 3),
-            "guidance": torch.empty(1),
-        }
+        model, inputs = flux_dev()
     found = explain(model, CacheConfig(fn_compute_blocks=fn), inputs)
     assert found.flops_computed is not None and found.flops_cached is not None
     return StepCost(found.flops_computed / TERA, found.flops_cached / TERA)

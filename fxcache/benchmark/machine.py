@@ -20,11 +20,18 @@ def versions(more: Sequence[str] = ()) -> dict[str, str]:
     """Versions of Python and of the packages that matter, and of `more`, as far as they are installed."""
     found = {"python": platform.python_version()}
     for name in (*PACKAGES, *more):
-        try:
-            found[name] = importlib.metadata.version(name)
-        except importlib.metadata.PackageNotFoundError:
-            continue
+        version = installed(name)
+        if version is not None:
+            found[name] = version
     return found
+
+
+def installed(name: str) -> str | None:
+    """The version of a package; None where it is not there."""
+    try:
+        return importlib.metadata.version(name)
+    except importlib.metadata.PackageNotFoundError:
+        return None
 
 
 def describe(device: torch.device) -> str:

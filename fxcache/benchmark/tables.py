@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from .quality.catalogue import MEASURES, Measure
@@ -21,8 +21,12 @@ class Table:
     rows: tuple[tuple[str, ...], ...]
 
     def markdown(self) -> str:
-        lines = [f"- {self.title}", "", _line(self.heads), _line(("---",) * len(self.heads))]
-        return "\n".join([*lines, *map(_line, self.rows)]) + "\n"
+        return f"- {self.title}\n\n{grid(self.heads, self.rows)}\n"
+
+
+def grid(heads: Sequence[object], rows: Iterable[Sequence[object]]) -> str:
+    """A table in Markdown. Cells are written as text in one line, without the sign that ends a cell."""
+    return "\n".join(map(_line, (heads, ["---"] * len(heads), *rows)))
 
 
 def tables(results: Results) -> tuple[Table, ...]:
@@ -117,5 +121,5 @@ def flops_unit(results: Results) -> tuple[str, float]:
     return ("TFLOPs", TERA) if (results.baseline.flops or TERA) >= TERA / 10 else ("GFLOPs", GIGA)
 
 
-def _line(cells: Sequence[str]) -> str:
-    return f"| {' | '.join(cells)} |"
+def _line(cells: Sequence[object]) -> str:
+    return f"| {' | '.join(' '.join(str(cell).replace('|', '/').split()) for cell in cells)} |"

@@ -19,6 +19,7 @@ import torch
 from packaging.requirements import Requirement
 from torch import nn
 
+from ..benchmark.machine import installed
 from ..errors import TrajectoryWarning
 
 PACKAGES = ("torch", "diffusers", "transformers", "accelerate", "peft", "triton")
@@ -94,14 +95,6 @@ def package(path: Path) -> Found:
         if kind == "cuda" and not torch.cuda.is_available():
             return Found(path.name, False, "it is for CUDA, and there is no GPU: export it for the CPU")
     return Found(path.name, True, f"{manifest.model}, {manifest.notation}, by torch {manifest.torch}")
-
-
-def installed(name: str) -> str | None:
-    """The version of a package; None where it is not there."""
-    try:
-        return importlib.metadata.version(name)
-    except importlib.metadata.PackageNotFoundError:
-        return None
 
 
 def _cache() -> Found:

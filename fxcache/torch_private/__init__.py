@@ -38,7 +38,7 @@ from .compiler import (
     mark_static_address,
     maybe_mark_dynamic,
 )
-from .generated_code import Launch, counting_launches, launches_of
+from .generated_code import LAUNCHED, Launch, launches_of
 from .operators import (
     DeviceContext,
     DispatchKey,

@@ -16,9 +16,7 @@ import torch
 from torch.utils.flop_counter import flop_registry
 
 # In the generated code each launch is a line of its own: of Triton, of a library, or of an ATen operator.
-LAUNCHED = re.compile(
-    r"^\s*(?:\w+ = )?(?:\w+\.run\(|extern_kernels\.|torch\.ops\.(?:aten|prims)\.)", re.MULTILINE
-)
+LAUNCHED = re.compile(r"^\s*(?:\w+ = )?(?:\w+\.run\(|extern_kernels\.|torch\.ops\.[\w.]+\()", re.MULTILINE)
 NO_KERNEL = ("NopKernelSchedulerNode",)  # a buffer that others write parts of
 
 
@@ -40,7 +38,7 @@ class CodeGenerated(Exception):
 
 
 @contextlib.contextmanager
-def counting_launches(found: list[Launch]) -> Iterator[None]:
+def _counting(found: list[Launch]) -> Iterator[None]:
     """Within, what Inductor would launch is added to `found`, and compilation ends at `CodeGenerated`."""
     from torch._inductor.graph import GraphLowering
 
@@ -64,7 +62,7 @@ def launches_of(function: Callable[..., Any], *args: Any, **kwargs: Any) -> list
     """What `function`, compiled for these arguments, launches in one call. Nothing of it is kept or run."""
     found: list[Launch] = []
     anew = torch._inductor.config.patch(fx_graph_cache=False)
-    with counting_launches(found), anew, torch.no_grad():
+    with _counting(found), anew, torch.no_grad():
         try:
             torch.compile(function, fullgraph=True, dynamic=False)(*args, **kwargs)
         except Exception:  # the compiler wraps ours in errors of its own

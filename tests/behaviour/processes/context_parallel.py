@@ -29,7 +29,7 @@ from tests.behaviour.processes.models import (
     wan,
     wan_call,
 )
-from tests.behaviour.processes.worker import gathered, main
+from tests.behaviour.processes.worker import by_name, gathered, main
 
 NEVER, ALWAYS = 1e-9, 9.0
 Start = tuple[Tensor, Call]
@@ -226,24 +226,21 @@ def staged() -> Any:
     return compiled("staged")
 
 
-SCENARIOS: dict[str, Callable[[], Any]] = {
-    function.__name__: function
-    for function in (
-        flux_decides_as_one,
-        wan_decides_as_one,
-        qwen_decides_as_one,
-        times_of_tokens,
-        before_and_after,
-        uneven_parts,
-        export_is_refused,
-        explained,
-        one_rank_fails,
-        policies,
-        fused,
-        single,
-        staged,
-    )
-}
+SCENARIOS = by_name(
+    flux_decides_as_one,
+    wan_decides_as_one,
+    qwen_decides_as_one,
+    times_of_tokens,
+    before_and_after,
+    uneven_parts,
+    export_is_refused,
+    explained,
+    one_rank_fails,
+    policies,
+    fused,
+    single,
+    staged,
+)
 
 if __name__ == "__main__":
     main(SCENARIOS, sys.argv[1], sys.argv[2:])

@@ -14,7 +14,7 @@ from torch.distributed.fsdp import fully_shard
 from torch.distributed.tensor.parallel import ColwiseParallel, RowwiseParallel, parallelize_module
 
 from tests.behaviour.processes.models import cached, diffs, farthest, flux, flux_call, hits, run
-from tests.behaviour.processes.worker import main
+from tests.behaviour.processes.worker import by_name, main
 
 THRESHOLD = 0.3  # at which the two prompts have other hits
 
@@ -64,10 +64,7 @@ def shards_of_pairs() -> Any:
     return compared(cached(pairs(flux(), across), THRESHOLD), prompt=dist.get_rank() // 2)
 
 
-SCENARIOS: dict[str, Callable[[], Any]] = {
-    function.__name__: function
-    for function in (pairs_with_prompts_of_their_own, tensors_in_parts, shards_of_pairs)
-}
+SCENARIOS = by_name(pairs_with_prompts_of_their_own, tensors_in_parts, shards_of_pairs)
 
 if __name__ == "__main__":
     main(SCENARIOS, sys.argv[1], sys.argv[2:])

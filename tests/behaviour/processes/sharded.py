@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -27,7 +26,7 @@ from tests.behaviour.processes.models import (
     wan,
     wan_call,
 )
-from tests.behaviour.processes.worker import gathered, main
+from tests.behaviour.processes.worker import by_name, gathered, main
 
 NEVER, ALWAYS = 1e-9, 9.0
 
@@ -191,17 +190,14 @@ def replicas() -> Any:
     return {**found, "hits": hits(alone), "said": str(inside.stats())}
 
 
-SCENARIOS: dict[str, Callable[[], Any]] = {
-    function.__name__: function
-    for function in (
-        sharded_blocks,
-        own_prompts,
-        root_parameters,
-        refused_and_whole,
-        feed_forwards_in_parts,
-        replicas,
-    )
-}
+SCENARIOS = by_name(
+    sharded_blocks,
+    own_prompts,
+    root_parameters,
+    refused_and_whole,
+    feed_forwards_in_parts,
+    replicas,
+)
 
 if __name__ == "__main__":
     main(SCENARIOS, sys.argv[1], sys.argv[2:])

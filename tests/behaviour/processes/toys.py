@@ -15,7 +15,7 @@ from torch import Tensor, nn
 import fxcache
 from fxcache.errors import ExportError, FxcacheError, PeersError, ProcessesWarning
 from fxcache.torch_private import FakeTensor
-from tests.behaviour.processes.worker import gathered, main
+from tests.behaviour.processes.worker import by_name, gathered, main
 
 SIZES = (7, 4, 5)
 WIDTH, STEPS = 8, 10
@@ -305,21 +305,18 @@ def refused() -> Any:
     return found
 
 
-SCENARIOS: dict[str, Callable[[], Any]] = {
-    function.__name__: function
-    for function in (
-        as_one_process,
-        policies,
-        more_policies,
-        one_context_follows,
-        one_rank_fails,
-        ranks_differ,
-        an_error_amid_a_step,
-        a_sample_each,
-        told_of_nobody,
-        refused,
-    )
-}
+SCENARIOS = by_name(
+    as_one_process,
+    policies,
+    more_policies,
+    one_context_follows,
+    one_rank_fails,
+    ranks_differ,
+    an_error_amid_a_step,
+    a_sample_each,
+    told_of_nobody,
+    refused,
+)
 
 if __name__ == "__main__":
     main(SCENARIOS, sys.argv[1], sys.argv[2:])

@@ -24,6 +24,11 @@ from tests.behaviour.processes import shim
 TIMEOUT = 60  # seconds that a collective waits for a peer
 
 
+def by_name(*scenarios: Callable[[], Any]) -> dict[str, Callable[[], Any]]:
+    """Functions by their own names, in order."""
+    return {scenario.__name__: scenario for scenario in scenarios}
+
+
 def main(scenarios: dict[str, Callable[[], Any]], folder: str, names: list[str]) -> None:
     """Run those that are named, in order, and write what this rank found to `folder`."""
     torch.set_num_threads(1)
