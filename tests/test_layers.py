@@ -33,6 +33,7 @@ LAYERS = (
     {"benchmark"},
     {"preparation"},
     {"gallery"},
+    {"integrations"},
     {"cli"},
 )
 
