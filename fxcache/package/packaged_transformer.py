@@ -253,7 +253,7 @@ class PackagedTransformer(Sealed):
 
         FLOPs are known only for calls of the sizes of the example that was exported.
         """
-        return self._contexts.stats(self.cache_config)
+        return self._contexts.stats()
 
     # ------------------------------------------------------------------ copies
 

@@ -510,7 +510,7 @@ class CachedTransformer(ModuleProxy):
     def stats(self) -> Stats:
         """What was cached in the last trajectory of each context. Reads the device; do not call it in
         the sampling loop where that matters."""
-        return replace(self._contexts.stats(self.cache_config), processes=self.processes)
+        return replace(self._contexts.stats(), processes=self.processes)
 
     @property
     def processes(self) -> tuple[RankGroup, ...]:

@@ -52,8 +52,8 @@ class Context:
     """The trajectories of one context.
 
     vouched: whether the caller named the context.
-    ended: runs that are over and were not looked at, with their settings; but those of plans, of which the
-        host must not wait to know. alone: calls in a row that each began a run.
+    ended: runs that are over and were not looked at; but those of plans, of which the host must not wait to
+        know. alone: calls in a row that each began a run.
     """
 
     def __init__(self, vouched: bool) -> None:
@@ -61,7 +61,7 @@ class Context:
         self.uncached_steps = 0
         self._all: list[Trajectory] = []
         self.last: Trajectory | None = None
-        self.ended: list[tuple[TrajectoryState, CacheConfig]] = []
+        self.ended: list[TrajectoryState] = []
         self.alone = 0
         self._first = 0  # the step of the sampler at which its run began, and the last one
         self._index: int | None = None
@@ -166,7 +166,7 @@ class Context:
         chosen.stop_watching(change.inputs)
 
     def _begin(self, trajectory: Trajectory) -> Trajectory:
-        self.ended += [(t.state, t.config) for t in self._all if t.over and not t.config.plans]
+        self.ended += [t.state for t in self._all if t.over and not t.config.plans]
         self._all = [t for t in self._all if not t.over]
         if len(self._all) >= MAX_TRAJECTORIES:
             self._all.remove(max(self._all, key=lambda t: t.waited))

@@ -79,7 +79,7 @@ class Contexts(PerCaller[Context]):
     def _look_at(self, context: Context) -> None:
         """Warn, once, of runs that were over without a hit."""
         ended, context.ended = context.ended, []
-        reasons = [why_idle(_stats_of(state), config) for state, config in ended if not self._told_idle]
+        reasons = [_why_idle(state) for state in ended if not self._told_idle]
         if context.alone >= LEAST_STEPS:
             reasons.append(LONE)
         self._tell_idle(next(filter(None, reasons), None))
@@ -140,12 +140,12 @@ class Contexts(PerCaller[Context]):
                 labelled.append((label if i == 0 else f"{label}/{i + 1}", state))
         return labelled
 
-    def stats(self, config: CacheConfig) -> Stats:
-        """What was cached in the last trajectory of each context, by these settings."""
-        found = Stats({name: _stats_of(state) for name, state in self.items()})
-        for context in found.contexts.values():
-            self._tell_idle(why_idle(context, config))
-        return found
+    def stats(self) -> Stats:
+        """What was cached in the last trajectory of each context."""
+        states = self.items()
+        for _, state in states:
+            self._tell_idle(_why_idle(state))
+        return Stats({name: _stats_of(state) for name, state in states})
 
 
 def as_told_by(call: Call, given: Call | None) -> Call:
@@ -153,6 +153,11 @@ def as_told_by(call: Call, given: Call | None) -> Call:
     if given is None or len(given.tensors) != len(call.tensors):
         return call
     return replace(call, tensors=given.tensors)
+
+
+def _why_idle(state: TrajectoryState) -> str | None:
+    """Why its run had no hit, by the settings that it had; None where they were those of no cache."""
+    return None if state.config is None else why_idle(_stats_of(state), state.config)
 
 
 def _stats_of(state: TrajectoryState) -> ContextStats:

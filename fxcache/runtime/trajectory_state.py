@@ -21,7 +21,8 @@ from .served_graph import Served
 class TrajectoryState:
     """State of one trajectory: the tensors of the one under way, or what is left of it once over.
 
-    host: what the host knows of the plan that it follows. leader: the context that its own one follows.
+    config: the settings that its run has or had; None before its first step. host: what the host knows of
+        the plan that it follows.
     """
 
     graph: Served | None = None
@@ -29,7 +30,7 @@ class TrajectoryState:
     state: dict[str, torch.Tensor] = field(default_factory=dict)
     uncached_steps: int = 0
     host: HostPlan = field(default_factory=HostPlan)
-    leader: str | None = None
+    config: CacheConfig | None = None
     _measured: tuple[Served, tuple[Any, ...]] | None = None
 
     def tensors(self, graph: Served, call: Call, config: CacheConfig) -> list[torch.Tensor]:
@@ -43,9 +44,14 @@ class TrajectoryState:
                 self.forget()
                 self.state = graph.allocate(call, config)
                 self._measured = (graph, call.key)
-                self.leader = leader_of(config)
+                self.config = config
             self.graph, self.call_key = graph, call.key
         return list(self.state.values())
+
+    @property
+    def leader(self) -> str | None:
+        """The context that its own one follows."""
+        return None if self.config is None else leader_of(self.config)
 
     def flops_counter(self) -> Callable[[], StepFlops | None]:
         """What counts the FLOPs of a step of the last trajectory, also when another has begun."""

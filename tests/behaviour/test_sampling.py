@@ -125,6 +125,34 @@ def test_a_run_without_a_hit_is_told_of_once(config: str, reason: str) -> None:
     assert len(seen) == 1
 
 
+def within(cached: CachedTransformer, config: str) -> None:
+    """A run with settings of its own."""
+    for x, t in zip(latents(12, 0), timesteps(12), strict=True):
+        with cached.cache_context("mine", config):
+            cached(x, t)
+
+
+def test_what_is_told_is_of_the_settings_that_the_run_had() -> None:
+    cached = fxcache.transform(toy(), "F1B0_W30M0MC0_T0O1_R9")
+    within(cached, "F1B0_W4M0MC0_T0O1_R0.0001")
+    with pytest.warns(IdleCacheWarning, match=r"below residual_diff_threshold=0.0001"):
+        cached.stats()
+    changed = fxcache.transform(toy(), "F1B0_W4M0MC0_T0O1_R9")
+    within(changed, "F1B0_W4M0MC0_T0O1_R0.0001")
+    changed.configure("F1B0_W30M0MC0_T0O1_R9")
+    with pytest.warns(IdleCacheWarning, match=r"below residual_diff_threshold=0.0001"):
+        changed.stats()
+
+
+@pytest.mark.parametrize("own", ["C0_Q0_NONE", "F1B0_W4M0MC0_T0O1_R0"])
+def test_nobody_is_told_of_a_request_that_asked_for_no_hits(own: str) -> None:
+    cached = fxcache.transform(toy(), "F1B0_W30M0MC0_T0O1_R9")
+    within(cached, own)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert not any(cached.stats()["mine"].hits)
+
+
 def test_the_next_run_of_a_pipeline_tells_of_the_last() -> None:
     pipe, inputs = WAN.load(), WAN.inputs(Draw(7))
     fxcache.transform(pipe, "F1B0_W30M0MC0_T0O1_R9")
