@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from types import FunctionType
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from torch import nn
@@ -30,10 +30,8 @@ from .host.deferred_stores import defer_stores
 from .host.dispatch import Runner, host_runner
 from .host.stage_fusion import host_path
 from .inductor_cond import inductor_open_sizes
+from .modes import MODES, Mode
 from .recompilation import compiled
-
-Mode = Literal["fused", "single", "staged", "reduce-overhead"]
-MODES: tuple[Mode, ...] = ("fused", "single", "staged", "reduce-overhead")
 
 
 @dataclass(frozen=True)

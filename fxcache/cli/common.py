@@ -8,7 +8,6 @@ from typing import Any
 
 import click
 
-from ..config import CacheConfig, as_config
 from ..preparation.sizes import Sizes
 
 DEFAULT_CONFIG = "F1B0_W4M0MC3_T1O1_R0.12"
@@ -20,11 +19,6 @@ SIZES = {
     "prompt_length": "Tokens that prompts are padded or cut to.",
     "batch": "Samples of one prompt at a time.",
 }
-
-
-def read_config(text: str, steps: int) -> CacheConfig:
-    """A config from its notation, or a plan from its file, for so many steps."""
-    return as_config(text).for_steps(steps)
 
 
 def with_sizes(*names: str) -> Callable[[Any], Any]:

@@ -8,21 +8,19 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
-import torch
 
-from ..backends.absent_gpu import GPUS
-from ..backends.inductor import MODES, Mode
-from ..config import as_config
-from ..runtime.cached_transformer import CachedTransformer
+from ..backends.gpus import GPUS
+from ..backends.modes import MODES, Mode
 from .common import CONFIG_HELP, DEFAULT_CONFIG, SIZES, sizes_of, with_sizes
 from .drawing_options import drawing, with_drawing
 from .look import JSON, messages, print_json, quiet, say, say_sizes
-from .models import DEVICE, DTYPES, INPUT_HELP, Device, load_weights, named_values, tensors
+from .models import DEVICE, DTYPES, INPUT_HELP, Device, dtype_of, load_weights, named_values, tensors
 
 if TYPE_CHECKING:
     from torch import nn
 
     from ..preparation.sizes import Sizes
+    from ..runtime.cached_transformer import CachedTransformer
 
 
 @click.command("compile")
@@ -100,6 +98,7 @@ def export_command(
     package, and so does `fxcache sample --package PATH`.
     """
     from .. import export, transform
+    from ..config import as_config
     from ..package.manifest import read_manifest
 
     quiet()
@@ -132,19 +131,21 @@ def _loaded(
     sizes: Sizes,
 ) -> tuple[nn.Module, dict[str, Any]]:
     """The model with its weights, and a call of it."""
+    import torch
+
     from .. import embedded
     from ..preparation.loaded import loaded
 
     if model == "embedded":
         sizes.arguments("The embedded model", {"num_images_per_prompt": ...})
         example = embedded.example_inputs(batch=sizes.batch or 10)
-        kind = DTYPES[dtype]
+        kind = dtype_of(dtype)
         moved = {n: v.to(device, kind) if isinstance(v, torch.Tensor) else v for n, v in example.items()}
         return embedded.load_transformer(kind).to(device), moved
     if (Path(model) / "model_index.json").is_file():
         if inputs:
             raise click.UsageError(f"{model} is a pipeline, which makes its calls itself: leave out --input")
-        return loaded(Path(model), component, sizes, named_values(constants), DTYPES[dtype], device)
+        return loaded(Path(model), component, sizes, named_values(constants), dtype_of(dtype), device)
     if component is not None or any(vars(sizes).values()):
         raise click.UsageError("--component and sizes are of a pipeline: give its folder, or --input instead")
     called = {**tensors(inputs, dtype, device), **named_values(constants)}

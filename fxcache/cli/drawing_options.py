@@ -12,7 +12,6 @@ import click
 if TYPE_CHECKING:
     from .drawing import Drawing, Finish
 
-from ..benchmark.machine import command
 from .common import SIZES, sizes_of, with_sizes
 from .look import JSON
 from .models import DEVICE, named_values
@@ -57,6 +56,7 @@ def drawing(
 
     own: options of this command alone, for the line that draws it anew.
     """
+    from ..benchmark.machine import command
     from ..gallery.source import Request
     from .drawing import Drawing
 

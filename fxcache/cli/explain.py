@@ -7,10 +7,9 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from ..runtime.stats import amount
 from .common import CONFIG_HELP, SIZES, sizes_of, with_sizes
 from .look import JSON, facts, messages, print_json, quiet, say
-from .models import DTYPES, INPUT_HELP, given_call
+from .models import DTYPES, INPUT_HELP, dtype_of, given_call
 
 if TYPE_CHECKING:
     from ..api.explain import Explanation
@@ -54,7 +53,7 @@ def explain(
     quiet()
     with messages().status("looking"):
         call = given_call(inputs, constants, dtype)
-        found = prepared(model, sizes_of(options), call, DTYPES[dtype])
+        found = prepared(model, sizes_of(options), call, dtype_of(dtype))
         results = [(one, explained(one.model, config, one.call)) for one in found]
         if graph is not None:
             first = found[0]
@@ -70,6 +69,7 @@ def explain(
 
 def _facts(one: Prepared, found: Explanation) -> list[tuple[str, str]]:
     from ..preparation.caught import described
+    from ..runtime.stats import amount
 
     parameters = sum(p.numel() for p in one.model.parameters())
     chain = ", ".join(f"{n} x {name} ({kind})" for name, kind, n in found.lists)

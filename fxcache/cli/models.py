@@ -1,20 +1,22 @@
-"""Models of the command line: the folder of a diffusers transformer, and the tensors of one call."""
+"""Models of the command line: the folder of a diffusers transformer, and the tensors of one call.
+
+torch is imported where it is used: to list what a command takes needs none of it.
+"""
 
 from __future__ import annotations
 
 import json
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
-import torch
-import yaml
-from torch import nn
 
-from ..devices import is_usable
+if TYPE_CHECKING:
+    import torch
+    from torch import nn
 
-DTYPES = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
+DTYPES = {"bf16": "bfloat16", "fp16": "float16", "fp32": "float32"}
 
 
 class Device(click.ParamType):
@@ -29,6 +31,10 @@ class Device(click.ParamType):
         self.absent = absent
 
     def convert(self, value: str, param: click.Parameter | None, ctx: click.Context | None) -> str:
+        import torch
+
+        from ..devices import is_usable
+
         try:
             device = torch.device(value)
         except RuntimeError:
@@ -47,6 +53,14 @@ INPUT_HELP = (
 )
 
 
+def dtype_of(name: str) -> torch.dtype:
+    """That of torch, of one of `DTYPES`."""
+    import torch
+
+    found: torch.dtype = getattr(torch, DTYPES[name])
+    return found
+
+
 def model_class(folder: Path) -> Any:
     """The diffusers class that the folder's config.json names."""
     import diffusers
@@ -63,24 +77,17 @@ def model_class(folder: Path) -> Any:
 def load_weights(folder: Path, dtype: str, device: str) -> nn.Module:
     """The transformer with its weights, ready for inference."""
     try:
-        model: nn.Module = model_class(folder).from_pretrained(folder, torch_dtype=DTYPES[dtype])
+        model: nn.Module = model_class(folder).from_pretrained(folder, torch_dtype=dtype_of(dtype))
     except OSError as error:
         raise click.BadParameter(f"{folder} holds no weights: {error}") from error
     return model.to(device).eval().requires_grad_(False)
-
-
-def without_weights(folder: Path, dtype: str) -> nn.Module:
-    """The transformer as its config describes it, with random weights."""
-    kind = model_class(folder)
-    model: nn.Module = kind.from_config(kind.load_config(folder)).to(DTYPES[dtype])
-    return model.eval().requires_grad_(False)
 
 
 def tensors(texts: Sequence[str], dtype: str, device: str = "cpu") -> dict[str, torch.Tensor]:
     """The tensors of one call, from `NAME=SHAPE[:DTYPE]`, full of zeros."""
     if not texts:
         raise click.UsageError("give the tensors of one call: --input NAME=SHAPE, once for each")
-    return dict(_tensor(text, DTYPES[dtype], device) for text in texts)
+    return dict(_tensor(text, dtype_of(dtype), device) for text in texts)
 
 
 def given_call(inputs: Sequence[str], constants: Sequence[str], dtype: str) -> dict[str, Any]:
@@ -92,6 +99,8 @@ def given_call(inputs: Sequence[str], constants: Sequence[str], dtype: str) -> d
 
 def named_values(pairs: Sequence[str]) -> dict[str, Any]:
     """Arguments from `NAME=VALUE`, the values in YAML."""
+    import yaml
+
     for pair in pairs:
         if "=" not in pair:
             raise click.BadParameter(f"{pair!r} is not NAME=VALUE", param_hint="--arg")
@@ -99,6 +108,8 @@ def named_values(pairs: Sequence[str]) -> dict[str, Any]:
 
 
 def _tensor(text: str, dtype: torch.dtype, device: str) -> tuple[str, torch.Tensor]:
+    import torch
+
     name, _, rest = text.partition("=")
     shape, _, kind = rest.partition(":")
     try:

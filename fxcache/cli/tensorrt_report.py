@@ -3,20 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
-import torch
 
-from .common import CONFIG_HELP
-from .look import JSON, print_json, say, table
-from .models import DTYPES, INPUT_HELP, named_values, tensors, without_weights
+from .common import CONFIG_HELP, SIZES, sizes_of, with_sizes
+from .look import JSON, messages, print_json, quiet, say, table
+from .models import DTYPES, INPUT_HELP, dtype_of, given_call
 
 if TYPE_CHECKING:
-    from torch import nn
-
     from ..backends.tensorrt import Coverage
+    from ..preparation.named import Prepared
 
 DEFAULT_CONFIG = "F8B0_W8M0MC3_T1O1_R0.12"
 
@@ -29,6 +26,8 @@ DEFAULT_CONFIG = "F8B0_W8M0MC3_T1O1_R0.12"
     show_default=True,
     help=CONFIG_HELP,
 )
+@with_sizes(*SIZES)
+@click.option("--component", help="Which denoiser of a pipeline that has several: transformer_2.")
 @click.option("--dtype", type=click.Choice(sorted(DTYPES)), default="bf16", show_default=True)
 @click.option("--input", "inputs", multiple=True, metavar="NAME=SHAPE[:DTYPE]", help=INPUT_HELP)
 @click.option(
@@ -47,39 +46,38 @@ def tensorrt_report(
     inputs: tuple[str, ...],
     constants: tuple[str, ...],
     dynamic: bool,
+    component: str | None,
     as_json: bool,
+    **options: Any,
 ) -> None:
     """Print, for each stage of MODEL, how many operators an engine takes and what stays in PyTorch.
 
-    MODEL is 'embedded' or the folder of a diffusers transformer (the one with its config.json). Nothing
-    is built and no GPU is needed, only torch-tensorrt; weights are not read.
+    MODEL is embedded, the folder of a diffusers pipeline or of a transformer, a config.json, or the name of a
+    transformer class. Nothing is built and no GPU is needed, only torch-tensorrt; weights are not read.
     """
-    if model == "embedded":
-        loaded, arguments = _embedded(DTYPES[dtype])
-    else:
-        arguments = {**tensors(inputs, dtype), **named_values(constants)}
-        loaded = without_weights(Path(model), dtype)
-    rows = _coverage(loaded, arguments, config, dynamic)
+    from ..preparation.caught import component_of
+    from ..preparation.named import prepared
+
+    quiet()
+    with messages().status("looking"):
+        call = given_call(inputs, constants, dtype)
+        found = prepared(model, sizes_of(options), call, dtype_of(dtype))
+        named = {one.name: one for one in found}
+        rows = _coverage(named[component_of(model, named, component)], config, dynamic)
     if as_json:
         print_json([_as_dict(row) for row in rows])
     else:
         _print(rows)
 
 
-def _coverage(model: nn.Module, inputs: dict[str, Any], config: str, dynamic: bool) -> tuple[Coverage, ...]:
+def _coverage(one: Prepared, config: str, dynamic: bool) -> tuple[Coverage, ...]:
     from .. import transform
     from ..backends.tensorrt import TensorRTOptions, coverage_of
+    from ..preparation.named import with_random_weights
 
-    cached = transform(model.eval().requires_grad_(False), config)
-    specialization, _ = cached.specialization_for(inputs, numbers=False)
+    real = with_random_weights(one)
+    specialization, _ = transform(real.model, config).specialization_for(real.call, numbers=False)
     return coverage_of(specialization.program, TensorRTOptions(dynamic=dynamic))
-
-
-def _embedded(dtype: torch.dtype) -> tuple[nn.Module, dict[str, Any]]:
-    from ..embedded import example_inputs, load_transformer
-
-    inputs = {n: v.to(dtype) if isinstance(v, torch.Tensor) else v for n, v in example_inputs().items()}
-    return load_transformer(dtype), inputs
 
 
 def _as_dict(row: Coverage) -> dict[str, Any]:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
+from pathlib import Path
 from typing import Any
 
 import torch
 
+from ..benchmark.errors import PipelineError
 from ..capture.forward_inputs import ForwardInputs
 from ..runtime.diffusers_pipeline import denoisers
 from ..runtime.module_proxy import ModuleProxy
@@ -67,6 +69,28 @@ def caught_calls(pipe: Any, arguments: Mapping[str, Any]) -> dict[str, Call]:
         for name, module in found.items():
             setattr(pipe, name, module)
     raise NoCallError(type(pipe).__name__, "it called no denoiser")
+
+
+def component_of(named: Path | str, names: Collection[str], component: str | None) -> str:
+    """The denoiser that is called `component`, or the only one there is.
+
+    Raises:
+        PipelineError: there are several and none is asked for, or there is none of this name.
+
+    Example:
+        >>> from fxcache.preparation.caught import component_of
+        >>> component_of("wan", ["transformer", "transformer_2"], "transformer_2")
+        'transformer_2'
+        >>> component_of("wan", ["transformer", "transformer_2"], None)
+        Traceback (most recent call last):
+        fxcache.benchmark.errors.PipelineError: ... it has transformer, transformer_2; choose one with ...
+    """
+    listed = ", ".join(names)
+    if component is None and len(names) > 1:
+        raise PipelineError(named, f"it has {listed}; choose one with --component")
+    if component is not None and component not in names:
+        raise PipelineError(named, f"it has no denoiser {component!r}; it has {listed}")
+    return component or next(iter(names))
 
 
 def described(call: Mapping[str, Any]) -> list[tuple[str, str]]:

@@ -10,9 +10,8 @@ from typing import Any
 import torch
 from torch import nn
 
-from ..benchmark.errors import PipelineError
 from ..benchmark.pipeline_subject import load_folder
-from .caught import Call, caught_calls
+from .caught import Call, caught_calls, component_of
 from .named import PROMPT
 from .sizes import Sizes
 
@@ -38,11 +37,6 @@ def loaded(
     accepted = inspect.signature(type(pipe).__call__).parameters
     prompt = {"prompt": PROMPT} if "prompt" in accepted else {}
     calls = caught_calls(pipe, {**prompt, **sizes.arguments(type(pipe).__name__, accepted), **arguments})
-    names = ", ".join(calls)
-    if component is None and len(calls) > 1:
-        raise PipelineError(path, f"it has {names}; choose one with --component")
-    name = component or next(iter(calls))
-    if name not in calls:
-        raise PipelineError(path, f"it has no denoiser {name!r}; it has {names}")
+    name = component_of(path, calls, component)
     model: nn.Module = pipe.components[name]
     return model.eval().requires_grad_(False), calls[name]

@@ -120,6 +120,23 @@ def without_weights(path: Path, dtype: torch.dtype) -> nn.Module:
     return nn.Module.to(model, dtype).eval().requires_grad_(False)  # diffusers' own warns of its weights
 
 
+def with_random_weights(one: Prepared) -> Prepared:
+    """The same on the CPU, for what must compute with weights, whatever they are; the call full of zeros.
+
+    Example:
+        >>> import torch
+        >>> from fxcache.preparation.named import prepared, with_random_weights
+        >>> from fxcache.preparation.sizes import Sizes
+        >>> (found,) = prepared("embedded", Sizes(), {}, torch.bfloat16)
+        >>> with_random_weights(found).model.dtype, with_random_weights(found).model.device.type
+        (torch.bfloat16, 'cpu')
+    """
+    kind: Any = type(one.model)
+    model = nn.Module.to(kind.from_config(one.model.config), next(one.model.parameters()).dtype)
+    call = pytree.tree_map_only(torch.Tensor, lambda t: torch.zeros_like(t, device="cpu"), one.call)
+    return Prepared(one.name, model.eval().requires_grad_(False), call, one.how)
+
+
 def _of_pipeline(path: Path, sizes: Sizes, dtype: torch.dtype) -> Iterator[Prepared]:
     """Its own preparation, or where that needs what is not there, what its denoisers' names say."""
     parts = {name: without_weights(path / name, dtype) for name, _ in _parts(path)}

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 from collections.abc import Iterator
 
 import click
@@ -37,6 +39,19 @@ def test_the_shell_completes() -> None:
     words = {"_FXCACHE_COMPLETE": "bash_complete", "COMP_WORDS": "fxcache do", "COMP_CWORD": "1"}
     result = CliRunner().invoke(main, [], prog_name="fxcache", env=words)
     assert result.output.strip() == "plain,doctor"
+
+
+@pytest.mark.parametrize(
+    "words", [["--help"], ["export", "--help"], ["bench", "run", "--help"]], ids=" ".join
+)
+def test_help_waits_for_no_library(words: list[str]) -> None:
+    code = (
+        f"import sys; from fxcache.cli import main; main({words}, standalone_mode=False); print(*sys.modules)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120)
+    assert "Usage:" in done.stdout, done.stderr
+    slow = {"torch", "diffusers", "transformers", "matplotlib", "numpy", "yaml"}
+    assert not slow & set(done.stdout.splitlines()[-1].split())
 
 
 def test_any_error_of_fxcache_is_one_line_and_exit_code_1() -> None:
