@@ -1,4 +1,4 @@
-"""Names beside the points of a plot: short, and none over another."""
+"""Names beside the points of a plot: short, and none over another or over a point."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def short_names(names: Sequence[str]) -> dict[str, str]:
 def add_labels(axes: Any, named: Mapping[str, Point], others: Sequence[Point], size: float) -> list[Any]:
     """Write names near their points, those that come first with precedence.
 
-    adjustText moves them apart; one that still covers another is left out.
+    adjustText moves them apart; one that still covers another, or a point, is left out.
 
     Args:
         axes: of matplotlib, with everything else drawn and its limits final.
@@ -58,15 +58,17 @@ def add_labels(axes: Any, named: Mapping[str, Point], others: Sequence[Point], s
         force_static=(0.2, 0.4),
         arrowprops={"arrowstyle": "-", "color": axes.xaxis.label.get_color(), "linewidth": 0.5, "alpha": 0.5},
     )
-    return _without_overlaps(texts, lines)
+    marks = [axes.transData.transform(point) for point in (*named.values(), *others)]
+    return _without_overlaps(texts, lines, marks)
 
 
-def _without_overlaps(texts: Sequence[Any], lines: Sequence[Any]) -> list[Any]:
-    """Remove the texts that cover an earlier one, and the lines from these to their points."""
+def _without_overlaps(texts: Sequence[Any], lines: Sequence[Any], marks: Sequence[Any]) -> list[Any]:
+    """Remove the texts that cover an earlier one or the middle of a point, and the lines from these."""
     kept: list[Any] = []
     for text in texts:
         box = text.get_window_extent()
-        if not any(box.overlaps(other.get_window_extent()) for other in kept):
+        over_text = any(box.overlaps(other.get_window_extent()) for other in kept)
+        if not over_text and not any(box.contains(*mark) for mark in marks):
             kept.append(text)
             continue
         for line in lines:

@@ -157,7 +157,7 @@ class PackagedTransformer(Sealed):
     def cache_context(
         self, name: str, config: ConfigLike = None, **information: Any
     ) -> AbstractContextManager[None]:
-        """Within the block, calls use the state `name`.
+        """Within the block, calls use the state `name`; where an exception leaves it, their runs end.
 
         config: settings that hold within the block, and in contexts that are entered within it; None for
             those around it. information: diffusers', as there.
@@ -168,9 +168,9 @@ class PackagedTransformer(Sealed):
         own = None if config is None else self._reconfigured(config)
         return self._contexts.within(name, own, Sampling.of(information))
 
-    def reset(self) -> None:
-        """Forget all states."""
-        self._contexts.reset()
+    def reset(self, context: str | None = None) -> None:
+        """Forget all states, or those of one context alone, whichever thread it is of."""
+        self._contexts.reset(context)
 
     def configure(self, config: ConfigLike = None, **changes: Any) -> None:
         """Cache by other settings from here on: thresholds, warmup, limits, steps mask, plans, on and off.

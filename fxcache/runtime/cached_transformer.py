@@ -393,6 +393,9 @@ class CachedTransformer(ModuleProxy):
     ) -> AbstractContextManager[None]:
         """Within the block, calls use the state `name` (diffusers wraps cond and uncond passes so).
 
+        Where an exception leaves the block, the runs of what was called in it end: a request that is
+        cancelled leaves no state behind.
+
         config: settings that hold within the block, and in contexts that are entered within it, so that a
             pipeline may be called in it; None for those around it. For what graph: see `configure`.
         information: what diffusers says besides. `step_index` and `num_inference_steps` are used where the
@@ -429,12 +432,29 @@ class CachedTransformer(ModuleProxy):
         """
         raise AlreadyCachedError(type(self.original).__name__, "one of diffusers' (enable_cache)")
 
-    def reset(self) -> None:
+    def reset(self, context: str | None = None) -> None:
         """Forget all states: the next call of every context starts a new trajectory.
 
         Kinds of calls that were refused are tried again.
+
+        context: forget this one alone, whichever thread it is of: a request is done, or was cancelled, while
+            others are under way.
+
+        Example:
+            >>> import torch
+            >>> import fxcache
+            >>> from fxcache.embedded import example_inputs, load_transformer
+            >>> cached = fxcache.transform(load_transformer(), "F1B0_W1M0MC0_T0O1_R9")
+            >>> for name in ("request-7", "request-8"):
+            ...     with torch.no_grad(), cached.cache_context(name):
+            ...         (output,) = cached(**example_inputs(batch=1))
+            >>> cached.reset("request-7")
+            >>> list(cached.stats().contexts)
+            ['request-8']
         """
-        self._contexts.reset()
+        self._contexts.reset(context)
+        if context is not None:
+            return
         for group in self._groups():
             group.forgive()
         self._peers.forgive()

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextvars import ContextVar
 from dataclasses import replace
 from typing import Any
@@ -36,6 +37,7 @@ class Contexts(PerCaller[Context]):
         super().__init__(limit, Context)
         self._config: ContextVar[CacheConfig | None] = ContextVar("fxcache_config", default=None)
         self._sampling: ContextVar[Sampling | None] = ContextVar("fxcache_sampling", default=None)
+        self._called: ContextVar[tuple[list[Context], ...]] = ContextVar("fxcache_called", default=())
         self._told_idle = False
 
     def step(
@@ -49,6 +51,9 @@ class Contexts(PerCaller[Context]):
         Raises `TooManyContextsError` where that would be one context more than the limit.
         """
         context = self.current()
+        for called in self._called.get():
+            if context not in called:
+                called.append(context)
         state = context.find(graph, as_told_by(call, given), config)
         if context.ended or context.alone >= LEAST_STEPS:
             self._look_at(context)
@@ -66,9 +71,15 @@ class Contexts(PerCaller[Context]):
     def within(self, name: str, config: CacheConfig | None, sampling: Sampling | None) -> Iterator[None]:
         """As `named`; with settings that hold in the block, and in those within it that have none.
 
+        The runs of what was called in it end where the block is left by an exception: a cancelled request
+        must hold no memory, nor be taken for the beginning of another.
+
         sampling: what the sampler says of the step.
         """
+        called: list[Context] = []
         with contextlib.ExitStack() as stack:
+            stack.push(functools.partial(_finish_broken_off, called))
+            stack.callback(self._called.reset, self._called.set((*self._called.get(), called)))
             stack.enter_context(self.named(name))
             if config is not None:
                 stack.callback(self._config.reset, self._config.set(config))
@@ -146,6 +157,12 @@ class Contexts(PerCaller[Context]):
         for _, state in states:
             self._tell_idle(_why_idle(state))
         return Stats({name: _stats_of(state) for name, state in states})
+
+
+def _finish_broken_off(called: Sequence[Context], kind: type[BaseException] | None, *_: object) -> None:
+    if kind is not None:
+        for context in called:
+            context.finish()
 
 
 def as_told_by(call: Call, given: Call | None) -> Call:

@@ -107,10 +107,11 @@ class PerCaller(Generic[T]):
         for owned in mine:
             owned.finish()
 
-    def reset(self) -> None:
-        """Forget everything of every caller."""
+    def reset(self, name: str | None = None) -> None:
+        """Forget everything of every caller; of a name, what each thread has by it."""
         with self._lock:
-            self._all.clear()
+            for key in [k for k in self._all if name is None or k[1] == name]:
+                del self._all[key]
 
     def entries(self) -> list[tuple[str, T]]:
         """All, by name; of a name that several threads use, the later ones are `name#1` and so on."""

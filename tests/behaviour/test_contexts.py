@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import contextvars
 import gc
 import threading
 from collections.abc import Callable, Iterator
@@ -376,3 +377,63 @@ def test_too_many_contexts_are_refused_and_finished_ones_do_not_count() -> None:
             cached(x, t)
         cached._reset_stateful_cache()
     assert len(cached.stats().contexts) <= 5
+
+
+# ------------------------------------------------------------------ requests that end early
+
+
+class Cancelled(Exception):
+    pass
+
+
+@pytest.mark.parametrize("inner", ["request", "cond"])
+def test_a_cancelled_request_leaves_nothing_behind(inner: str) -> None:
+    cached = fxcache.transform(conditioned(), SETTING)
+    other = Request(cached, seed=1, prompt=1)
+    with cached.cache_context("other"):
+        other.step()
+    held = state_bytes(cached)
+    with pytest.raises(Cancelled), cached.cache_context("request"):
+        broken_off = Request(cached, seed=0, prompt=0)
+        for _ in range(3):
+            with cached.cache_context(inner):  # as a pipeline does around each step
+                broken_off.step()
+        assert state_bytes(cached) > held
+        raise Cancelled
+    assert state_bytes(cached) - held == cached.stats()[inner].state_bytes < held  # but for its record
+    with cached.cache_context(inner):
+        again = Request(cached, seed=0, prompt=0)
+        for _ in range(STEPS):
+            again.step()
+    assert same(again.outputs, alone(seed=0, prompt=0))
+    for _ in range(STEPS - 1):
+        with cached.cache_context("other"):
+            other.step()
+    assert same(other.outputs, alone(seed=1, prompt=1))
+
+
+def test_an_exception_ends_what_other_threads_called_for_the_block() -> None:
+    cached = fxcache.transform(conditioned(), SETTING)
+    request = Request(cached, seed=0, prompt=0)
+    with ThreadPoolExecutor(1) as pool:  # whose thread does not end before the last line
+        with pytest.raises(Cancelled), cached.cache_context("request"):
+            pool.submit(contextvars.copy_context().run, request.step).result(timeout=60)
+            held = state_bytes(cached)
+            raise Cancelled
+        assert state_bytes(cached) < held
+
+
+def test_one_context_is_reset_among_others() -> None:
+    cached = fxcache.transform(conditioned(), SETTING)
+    requests = {name: Request(cached, seed=i, prompt=i) for i, name in enumerate(("first", "second"))}
+    for _ in range(3):
+        for name, request in requests.items():
+            with cached.cache_context(name):
+                request.step()
+    cached.reset("first")
+    assert list(cached.stats().contexts) == ["second"]
+    for _ in range(STEPS - 3):
+        with cached.cache_context("second"):
+            requests["second"].step()
+    assert same(requests["second"].outputs, alone(seed=1, prompt=1))
+    cached.reset("nobody's")

@@ -133,6 +133,8 @@ def test_labels_of_a_crowd_do_not_overlap() -> None:
     assert 5 < len(kept) < len(named)
     boxes = [text.get_window_extent() for text in kept]
     assert not any(a.overlaps(b) for a, b in combinations(boxes, 2))
+    marks = axes.transData.transform(places)
+    assert not any(box.contains(*mark) for box in boxes for mark in marks)
     figure.draw_without_rendering()  # no line leads to a label that is gone
 
 

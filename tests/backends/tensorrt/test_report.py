@@ -18,6 +18,7 @@ from fxcache.cli import main
 from fxcache.errors import LeftoverOperatorsError, TensorRTDeviceError
 from tests.backends.tensorrt.models import STAGES, Odd
 from tests.behaviour.zoo import find
+from tests.tiny_pipelines import save_sd3
 from tests.toy import ToyDiT
 
 pytestmark = [pytest.mark.tensorrt, pytest.mark.filterwarnings("default")]
@@ -107,6 +108,14 @@ def test_the_command_prints_the_table(tmp_path: Path) -> None:
     assert all(r["engines"] == 1 and not r["left_in_pytorch"] for r in rows)
 
 
+def test_a_pipeline_makes_the_call_itself(tmp_path: Path) -> None:
+    folder = save_sd3(tmp_path / "sd3")
+    words = ["--height", "16", "--width", "16", "--config", "F1B1_W1M0MC2_T1O1_R0.9", "--json"]
+    run = CliRunner().invoke(main, ["tensorrt-report", str(folder), *words])
+    assert run.exit_code == 0, run.output
+    assert [row["stage"] for row in json.loads(run.stdout)] == list(STAGES)
+
+
 def test_the_command_prints_what_a_reader_needs() -> None:
     run = CliRunner().invoke(
         main, ["tensorrt-report", "embedded", "--config", CONFIG], env={"COLUMNS": "120"}
@@ -119,8 +128,8 @@ def test_the_command_prints_what_a_reader_needs() -> None:
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
-        (["nowhere", "--input", "x=1x2"], "config.json does not exist"),
-        (["nowhere"], "--input NAME=SHAPE"),
+        (["nowhere", "--input", "x=1x2"], "there is no such folder, file or class"),
+        (["nowhere"], "there is no such folder, file or class"),
         (["nowhere", "--input", "x=1xtwo"], "is not NAME=SHAPE"),
         (["embedded", "--config", "F9"], "F9"),
     ],
