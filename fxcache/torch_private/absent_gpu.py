@@ -1,6 +1,6 @@
 """What torch and Triton ask of a GPU while they compile for it, answered where there is none.
 
-Seen in torch 2.14.1 and 2.15.0 with the Triton that each brings. Names that an older one lacks are left out,
+Seen in torch 2.14.1 with its Triton, 3.8. Names that an older one lacks are left out,
 so that this module is imported, and tested, everywhere; tests/gpu_codegen runs it.
 """
 
@@ -152,8 +152,9 @@ def _triton_driver(gpu: Any) -> Iterator[None]:
         def __init__(self) -> None:
             self.utils = SimpleNamespace(
                 get_device_properties=_constantly({"max_shared_mem": gpu.shared_memory_per_block_optin}),
-                # module, function, registers, spills, threads: the numbers are not known unless it is loaded
-                load_binary=_constantly((object(), 0, 0, 0, gpu.max_threads_per_block)),
+                # module, function, registers, spills, threads: the numbers are not known unless it is loaded;
+                # no module, or a kernel that is collected later would ask the real driver to unload it
+                load_binary=_constantly((None, 0, 0, 0, gpu.max_threads_per_block)),
                 unload_module=_constantly(None),
             )
             self.launcher_cls = _constantly(_constantly(None))
