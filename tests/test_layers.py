@@ -183,9 +183,10 @@ OF_DIFFUSERS = {
     *("_hook_order",),
     *("_is_cached", "_is_stateful", "_module_ref", "_progress_bar_config"),
 }
+OF_ENGINES = {"_cache_dit_enabled", "_dit_modules", "_extra_params", "_unmount_cache_dit"}
 OF_PYTHON = {"_getframe", "_lru_cache_wrapper", "_value_"}
 REPLACED = {"_callback_from_stance"}  # of a module that torch_private hands on to the one file that does it
-KNOWN = OF_MODULES | OF_HOOKS | OF_TENSORS_AND_OPERATORS | OF_DIFFUSERS | OF_PYTHON | REPLACED
+KNOWN = OF_MODULES | OF_HOOKS | OF_TENSORS_AND_OPERATORS | OF_DIFFUSERS | OF_ENGINES | OF_PYTHON | REPLACED
 
 
 def test_private_attributes_of_other_objects_are_those_that_are_known() -> None:

@@ -6,8 +6,9 @@ import inspect
 from typing import Any
 
 import fxcache
-from fxcache.config import CacheConfig, as_config
+from fxcache.config import CacheConfig
 from fxcache.errors import ConfigError, GraphSettingError, PlanError
+from fxcache.integrations.settings import Settings
 
 BRANCHES = ("cond", "uncond")
 
@@ -32,9 +33,7 @@ class SampledCache:
                 self.cached._reset_stateful_cache()
 
     def settings(self, steps: int) -> CacheConfig:
-        if self.setting:
-            return as_config(self.setting)
-        return as_config(fxcache.plan(steps, self.speedup) if steps > 1 else "C0_Q0_NONE")
+        return (Settings(config=self.setting) if self.setting else Settings(self.speedup)).of_run(steps)
 
     def apply_model(self, executor: Any, *args: Any, **conditions: Any) -> Any:
         """One call (x, time, ..., options), with the transformed model in the place of the model."""
