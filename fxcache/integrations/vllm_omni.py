@@ -95,6 +95,5 @@ def register() -> None:
     def get_cache_backend(cache_backend: str | None, cache_config: Any) -> Any:
         return FxcacheBackend(cache_config) if cache_backend == NAME else theirs(cache_backend, cache_config)
 
-    for module in (selector, sys.modules.get(RUNNER)):  # the runner imports the function by name
-        if module is not None:
-            module.get_cache_backend = get_cache_backend  # type: ignore[attr-defined]
+    for name in (selector.__name__, RUNNER):  # the runner, where it is loaded, has the function by name
+        vars(sys.modules.get(name, selector))["get_cache_backend"] = get_cache_backend
