@@ -25,6 +25,7 @@ tiers=(
   tests/backends/test_compile.py                                                                 # compile
   tests/package                                                                                  # export
   tests/behaviour/zoo/test_uncached.py tests/behaviour/zoo/test_hits.py                          # structures
+  tests/bench/test_gpu.py                                                                        # bench.gpu
 )
 if [[ ${FEW:-} ]]; then
   tiers=(
