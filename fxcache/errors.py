@@ -205,17 +205,17 @@ class PeersError(CaptureError):
         )
 
 
-class AloneError(FxcacheError):
-    """One of several processes cannot run cached what all agreed to run cached.
+class PeerFailedError(FxcacheError):
+    """Another of several processes failed at a call that all were to make, and does not run it uncached.
 
-    Raised by a call, on that rank; it does not run the model alone, as others would wait in the cached graph.
-    They wait until the group's timeout, or until this process ends.
+    Raised by the call, whatever `on_unsupported` says, on the ranks that did not fail: to run the model
+    without that one would be to wait for it. It raises its own error.
     """
 
     def __init__(self, model: str, why: str) -> None:
         super().__init__(
-            f"this rank cannot run a call of {model} cached that the ranks agreed to run so: {why}. Mend "
-            "that, or give all ranks calls that they can run."
+            f"a call of {model} was run on no rank: {why}. Mend that, or give all ranks calls and settings "
+            "that they can run."
         )
 
 

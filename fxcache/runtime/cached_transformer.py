@@ -22,7 +22,6 @@ from ..config import CacheConfig, ConfigLike, as_config
 from ..environment.opaque_objects import tensors_within
 from ..environment.refused_trace import RefusedTrace
 from ..errors import (
-    AloneError,
     AlreadyCachedError,
     ArgumentsError,
     BackendError,
@@ -32,6 +31,7 @@ from ..errors import (
     GradientWarning,
     NotCapturedError,
     PassthroughWarning,
+    PeerFailedError,
     PeersError,
     ProcessesWarning,
     RecaptureWarning,
@@ -49,7 +49,7 @@ from .foreign_tracers import REASON, refuse_compilation, refuse_tracing
 from .graph_view import CachedGraph
 from .module_proxy import ModuleProxy
 from .other_caches import OtherCaches
-from .peers import CACHED, GRADIENT, UNCACHED, Peers, described
+from .peers import CACHED, GRADIENT, UNCACHED, Facts, Peers, Turn
 from .sampling import Sampling
 from .specialization import Lowering, Specialization, eager
 from .specializations import MAX_CAPTURES, Specializations
@@ -130,7 +130,7 @@ class CachedTransformer(ModuleProxy):
             "process_group": process_group,
             "agree": agree,
         }
-        self._peers = Peers(original, process_group, agree)
+        self._peers = Peers(original, process_group, agree, on_unsupported == "passthrough")
         self._forward = ForwardWatch(original, timestep)
         self._forget_specializations()
         self._contexts = Contexts(max_contexts)
@@ -146,38 +146,43 @@ class CachedTransformer(ModuleProxy):
         """As the original's forward: one step of the trajectory that the call continues.
 
         With gradients enabled, and anything that needs one, the original runs uncached. Where ranks decide
-        together, they tell one another at the first call of a kind what they make of it; what fails on one of
-        them fails on all.
+        together, they tell one another at each call what they make of it; what fails on one of them fails on
+        all.
 
         Raises:
             CaptureError, NoBlocksError, TooManyBlocksError, BlockMutationError, OpaqueInputError,
             TooManyCapturesError, PeersError: this call cannot be served (with `on_unsupported="passthrough"`
             it runs uncached). TooManyContextsError: more contexts hold state than `max_contexts`.
             AlreadyCachedError, RootHookError, TracingError: somebody else's cache, hook or tracer is in the
-            way. AloneError: what the ranks agreed to run cached cannot be, on this one.
+            way.
         """
         refuse_tracing()
         if self._peers.changed():
             self._forget_specializations()
+        with self._peers.turn() as turn:
+            return self._call(turn, args, kwargs)
+
+    def _call(self, turn: Turn, args: Any, kwargs: Mapping[str, Any]) -> Any:
         if not self._contexts.config(self.cache_config).enabled:
-            return self._run_uncached(UNCACHED, args, kwargs)
+            return self._run_uncached(turn, UNCACHED, args, kwargs)
         if torch.is_grad_enabled() and self._needs_gradient(args, kwargs):
-            return self._run_for_gradient(args, kwargs)
+            return self._run_for_gradient(turn, args, kwargs)
         self._others.refuse()
-        run: Callable[..., Any] = functools.partial(self._run, self._as_given(args, kwargs))
+        run: Callable[..., Any] = functools.partial(self._run, turn, self._as_given(args, kwargs))
         try:
             if has_root_hooks(self.original):
                 run = hooked(self.original, run)
             return run(*args, **kwargs)
-        except (TooManyContextsError, AloneError):
+        except (TooManyContextsError, PeerFailedError):
             raise
         except _NeedsGradient:
-            return self._run_for_gradient(args, kwargs)
+            return self._run_for_gradient(None, args, kwargs)
         except FxcacheError as error:
             wasted = isinstance(error, TooManyCapturesError)
             if not self._passthrough and (wasted or not isinstance(error, (ArgumentsError, CaptureError))):
                 raise
             failure = error
+        turn.tell(failure)
         alone = self._peers.groups and not isinstance(failure, ArgumentsError)  # others do not run it now
         if not self._passthrough and (alone or not _may_be_the_models(failure)):
             raise failure
@@ -244,28 +249,23 @@ class CachedTransformer(ModuleProxy):
         except FxcacheError:  # whatever is wrong with it, the call itself raises it
             return None
 
-    def _run(self, given: Call | None, /, *args: Any, **kwargs: Any) -> Any:
+    def _run(self, turn: Turn, given: Call | None, /, *args: Any, **kwargs: Any) -> Any:
         if self._forward.replaced():
             self._forget_specializations()
         config = self._contexts.config(self.cache_config)
         serving = self._serving(config)
 
         def find() -> tuple[Specialization, Call]:
+            if self._peers.groups:
+                self._contexts.current()  # too many are an error before the others wait in the graph
             bound = self._inputs.bind(args, kwargs, serving.flexible)
             return serving.of(*serving.flatten(bound))
 
-        specialization, call = self._agreed(given, find)
+        specialization, call = turn.settle(find, _told)
         if torch.is_grad_enabled() and specialization.trainable:
             raise _NeedsGradient
         flat = self._step(specialization, call, config, given)
         return specialization.program.capture.finish(flat)
-
-    def _agreed(
-        self, given: Call | None, find: Callable[[], tuple[Specialization, Call]]
-    ) -> tuple[Specialization, Call]:
-        """What `find` finds, once the other ranks found the same."""
-        key = given.key if given is not None else ()
-        return self._peers.settle(key, CACHED, find, lambda found: described(found[0].program))
 
     def prepare(self, example_inputs: Mapping[str, Any]) -> None:
         """Capture and transform for calls like `example_inputs`, as the first of them would.
@@ -338,7 +338,8 @@ class CachedTransformer(ModuleProxy):
 
         if self._peers.changed():
             self._forget_specializations()
-        return self._agreed(self._as_given((), example_inputs), find)
+        with self._peers.turn() as turn:
+            return turn.settle(find, _told)
 
     def _step(
         self, specialization: Specialization, call: Call, config: CacheConfig, given: Call | None
@@ -360,17 +361,19 @@ class CachedTransformer(ModuleProxy):
         kind = RecaptureWarning if isinstance(error, TooManyCapturesError) else PassthroughWarning
         warnings.warn(message, kind, stacklevel=4)
 
-    def _run_for_gradient(self, args: Any, kwargs: Mapping[str, Any]) -> Any:
+    def _run_for_gradient(self, turn: Turn | None, args: Any, kwargs: Mapping[str, Any]) -> Any:
+        """The original. turn: None where the ranks have told one another."""
         self._warn(GradientWarning, "called with gradients enabled: it runs uncached")
-        return self._run_uncached(GRADIENT, args, kwargs)
+        if turn is None:
+            return self.original(*args, **kwargs)
+        return self._run_uncached(turn, GRADIENT, args, kwargs)
 
-    def _run_uncached(self, why: str, args: Any, kwargs: Mapping[str, Any]) -> Any:
+    def _run_uncached(self, turn: Turn, why: str, args: Any, kwargs: Mapping[str, Any]) -> Any:
         """The original, if the other ranks run it, too."""
         if why == UNCACHED:
             self._contexts.count_uncached()
-        given = self._as_given(args, kwargs)
         try:
-            self._peers.settle(given.key if given else (), why, lambda: None, lambda _: {})
+            turn.settle(lambda: None, lambda _: (why, {}))
         except PeersError as error:
             if not self._passthrough:
                 raise
@@ -457,7 +460,6 @@ class CachedTransformer(ModuleProxy):
             return
         for group in self._groups():
             group.forgive()
-        self._peers.forgive()
         self._told.clear()
 
     def configure(self, config: ConfigLike = None, **changes: Any) -> None:
@@ -641,6 +643,14 @@ class CachedTransformer(ModuleProxy):
 
     def __repr__(self) -> str:
         return f"CachedTransformer({type(self.original).__name__}, {self.cache_config})"
+
+
+def _told(found: tuple[Specialization, Call]) -> tuple[str, Facts]:
+    """What a rank that found this tells the others."""
+    specialization, _ = found
+    if torch.is_grad_enabled() and specialization.trainable:
+        return GRADIENT, {}
+    return CACHED, specialization.facts
 
 
 def _may_be_the_models(failure: FxcacheError) -> bool:

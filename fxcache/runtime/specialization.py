@@ -25,7 +25,7 @@ from ..ir.guards import ShapeGuards
 from ..ir.keys import HISTORY, StateKey
 from ..ir.program import Program
 from ..ir.roles import Roles
-from ..ir.settings import set_by
+from ..ir.settings import IN_GRAPH, digest, set_by
 from .flops import Described, StepFlops, count_stages, count_step
 from .served_graph import Served
 from .state_kind import Kind as StateKind
@@ -109,6 +109,21 @@ class Specialization:
         constants = [c for c in captured.constants() if isinstance(c, torch.Tensor)]
         plain = [t for leaf in captured.leaves.values() for t in plain_tensors_of(leaf)]
         return Trainable((c for c in called if c not in held), (*constants, *plain))
+
+    @functools.cached_property
+    def facts(self) -> Mapping[str, str]:
+        """What of it must be the same on all ranks that decide together, by name.
+
+        Sizes need not be; nor settings that are state, where each rank has a sample of its own.
+        """
+        program, config = self.program, self.program.config
+        found: dict[str, object] = {name: getattr(config, name) for name in IN_GRAPH}
+        found["blocks"] = [b.name for b in program.chain]
+        found["segments"] = [(s.fn, s.bn) for s in program.segments]
+        found["state"] = [(t.name, t.dtype) for t in program.state]
+        if any(group.agree == "parts" for group in program.groups):
+            found["settings"] = f"{config} (digest {digest(config):.0f})"
+        return {name: str(value) for name, value in found.items()}
 
     @property
     def segments(self) -> int:

@@ -63,6 +63,7 @@ def _run(folder: Path, module: str, ranks: int, names: list[str], timeout: float
     command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(ranks)]
     command += ["-m", f"tests.behaviour.processes.{module}", str(folder), *names]
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1"}
+    environment["TORCHINDUCTOR_COMPILE_THREADS"] = "1"  # each rank would start workers for all cores
     environment["PYTHONPATH"] = os.pathsep.join(filter(None, (str(ROOT), environment.get("PYTHONPATH"))))
     with (folder / "log").open("w") as log:
         process = subprocess.Popen(command, cwd=ROOT, env=environment, stdout=log, stderr=log)

@@ -9,7 +9,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 from torch.distributed.device_mesh import init_device_mesh
-from torch.distributed.fsdp import MixedPrecisionPolicy, fully_shard
+from torch.distributed.fsdp import FullyShardedDataParallel, MixedPrecisionPolicy, fully_shard
 from torch.distributed.tensor.parallel import ColwiseParallel, RowwiseParallel, parallelize_module
 from torch.nn.parallel import DistributedDataParallel
 
@@ -31,10 +31,10 @@ from tests.behaviour.processes.worker import by_name, gathered, main
 NEVER, ALWAYS = 1e-9, 9.0
 
 
-def shard(model: nn.Module, root: bool = True, **options: Any) -> nn.Module:
+def shard(model: nn.Module, root: bool = True, first: int = 0, **options: Any) -> nn.Module:
     mesh = init_device_mesh("cpu", (dist.get_world_size(),))
     for name in ("transformer_blocks", "single_transformer_blocks", "blocks"):
-        for block in getattr(model, name, ()):
+        for block in [*getattr(model, name, ())][first:]:
             fully_shard(block, mesh=mesh, **options)
     return fully_shard(model, mesh=mesh, **options) if root else model
 
@@ -112,6 +112,50 @@ def root_parameters() -> Any:
     return found
 
 
+def signals_of_the_root() -> Any:
+    """A vote of policies that look at the output, or into the first block, where that is of the root."""
+    found: dict[str, Any] = {}
+    whole = {"fn_compute_blocks": 0, "level": "output"}
+    start = wan_call(prompt=dist.get_rank())
+    try:
+        run(cached(shard(wan()), NEVER, changes={**whole, "policy": fxcache.TeaCache()}), start, steps=1)
+    except FxcacheError as error:
+        found["first block sharded"] = str(error)
+    for name, policy in (("teacache", fxcache.TeaCache()), ("easycache", fxcache.EasyCache())):
+        changes = {**whole, "policy": policy}
+        alone = cached(wan(), NEVER, changes=changes)
+        expected = run(alone, start)
+        model = shard(wan(), first=1)
+        together = cached(model, NEVER, changes=changes)
+        off = farthest(run(together, start), expected)
+        seen = sorted(v for one in gathered(list(diffs(alone).values())) for v in one)
+        for one in (alone, together):
+            one.configure(residual_diff_threshold=2.5 * seen[len(seen) // 2])  # changes add up over steps
+            run(one, start)
+        original = farthest(run(model, start, steps=1), run(wan(), start, steps=1))
+        found[name] = {
+            "off": off,
+            "original off": original,
+            "hits": hits(together),
+            "hits alone": hits(alone),
+        }
+    return found
+
+
+def flattened_parameters() -> Any:
+    """FSDP1 is refused; the model runs as before."""
+    model = FullyShardedDataParallel(flux(), device_id=torch.device("cpu"))
+    start = flux_call(prompt=dist.get_rank())
+    before = run(model, start, steps=1)
+    found: dict[str, Any] = {"plain off": farthest(before, run(flux(), start, steps=1))}
+    try:
+        run(cached(model, ALWAYS), start, steps=1)
+    except FxcacheError as error:
+        found["raised"] = [type(error).__name__, str(error)]
+    found["off"] = farthest(run(model, start, steps=1), before)
+    return found
+
+
 def refused_and_whole() -> Any:
     """What is refused, or fails, leaves the model as it was."""
     found: dict[str, Any] = {}
@@ -147,6 +191,24 @@ def _reading(model: nn.Module) -> nn.Module:
 
     model.forward = reading  # type: ignore[method-assign]
     return model
+
+
+def tensors_in_parts() -> Any:
+    """Tensor parallelism by diffusers, attention and all: found, and as in one process."""
+    from diffusers import TensorParallelConfig  # since 0.42
+
+    alone = cached(flux(), ALWAYS)
+    expected = run(alone, flux_call(), steps=4)
+    model: Any = flux()
+    mesh = init_device_mesh("cpu", (2,), mesh_dim_names=("tp",))
+    model.enable_parallelism(config=TensorParallelConfig(mesh=mesh))
+    plain = run(model, flux_call(), steps=4)
+    together = cached(model, NEVER)
+    found: dict[str, Any] = {"never off": farthest(run(together, flux_call(), steps=4), plain)}
+    together.configure(residual_diff_threshold=ALWAYS)
+    found["off"] = farthest(run(together, flux_call(), steps=4), expected)
+    found["original off"] = farthest(run(model, flux_call(), steps=4)[:1], plain[:1])
+    return {**found, "hits": hits(together), "hits of one": hits(alone), "said": str(together.stats())}
 
 
 def feed_forwards_in_parts() -> Any:
@@ -195,6 +257,9 @@ SCENARIOS = by_name(
     own_prompts,
     root_parameters,
     refused_and_whole,
+    signals_of_the_root,
+    flattened_parameters,
+    tensors_in_parts,
     feed_forwards_in_parts,
     replicas,
 )

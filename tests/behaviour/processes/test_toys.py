@@ -7,14 +7,19 @@ from typing import Any
 import pytest
 
 from tests.behaviour.processes.launch import Found, launched
-from tests.behaviour.processes.toys import SCENARIOS, SOON
+from tests.behaviour.processes.toys import LATER, SCENARIOS, SOON
 
-LONG = ["more_policies", "one_context_follows"]
+LONG = ["more_policies", "one_context_follows", "one_rank_stops"]
 
 
 @pytest.fixture(scope="module")
 def found(tmp_path_factory: pytest.TempPathFactory) -> Found:
     return launched(tmp_path_factory, "toys", 3, [name for name in SCENARIOS if name not in LONG])
+
+
+@pytest.fixture(scope="module")
+def later(tmp_path_factory: pytest.TempPathFactory) -> Found:
+    return launched(tmp_path_factory, "toys", 3, LONG)
 
 
 def test_parts_decide_as_one_process(found: Found) -> None:
@@ -43,6 +48,19 @@ def test_a_policy_decides_as_in_one_process(found: Found, policy: str) -> None:
     decides_as_one([result[policy] for result in found.of("policies")])
 
 
+@pytest.mark.full
+@pytest.mark.parametrize("policy", LATER)
+def test_another_policy_decides_as_in_one_process(later: Found, policy: str) -> None:
+    decides_as_one([result[policy] for result in later.of("more_policies")])
+
+
+@pytest.mark.full
+def test_a_follower_follows_on_all_ranks(later: Found) -> None:
+    result = later.same_of("one_context_follows")
+    assert result["cond"] == ["..HH.HH.HH"] * 2 and len(set(result["uncond"])) == 1
+    assert "H" in result["uncond"][0]
+
+
 def test_a_policy_that_needs_the_whole_sample_is_refused(found: Found) -> None:
     for result in found.of("policies"):
         assert "looks at the whole sample" in result["seacache"]
@@ -57,6 +75,33 @@ def test_what_fails_on_one_rank_fails_on_all_at_once(found: Found) -> None:
             assert "this rank cannot be traced" in message or "rank 1 cannot" in message
         assert result["passthrough first"] == result["passthrough second"] == 0.0
         assert result["raise took"] < 60  # not the group's timeout
+
+
+def test_what_fails_later_on_one_rank_fails_on_all_and_they_go_on_together(found: Found) -> None:
+    for rank, result in enumerate(found.of("one_rank_fails_later")):
+        assert [failure[0] for failure in result["raise"]] == [3, 4]
+        for _, kind, message in result["raise"]:
+            assert kind == ("CaptureError" if rank == 1 else "PeersError")
+            assert "other processes have a part in it" in message
+        assert result["raise off"] == [0.0] * 8
+        assert "passthrough" not in result and result["passthrough off"] == [0.0] * 10
+        assert max(result["raise took"], result["passthrough took"]) < 60  # not the group's timeout
+
+
+@pytest.mark.full
+def test_a_rank_that_stops_stops_all(later: Found) -> None:
+    for rank, result in enumerate(later.of("one_rank_stops")):
+        last = rank == 2
+        kind, message = result["another cache"]
+        assert kind == ("AlreadyCachedError" if last else "PeerFailedError") and "_is_cached" in message
+        assert result["afterwards"] == result["one context"] == ["ran"]
+        kind, message = result["an argument short"]
+        assert kind == "PeersError" and "rank 2 cannot: ArgumentsError" in message
+        assert result["all of them"][0] == "TypeError"  # the model's own
+        kind, _ = result["two contexts"]
+        assert kind == ("TooManyContextsError" if last else "PeerFailedError")
+        kind, message = result["not all pass through"]
+        assert kind == "PeerFailedError" and "rank 2 is not to pass through" in message
 
 
 def test_ranks_that_differ_are_told_so(found: Found) -> None:

@@ -46,12 +46,16 @@ class Communicating(Block):
 
 
 class Model(nn.Module):
+    unreadable = False
+
     def __init__(self, block: Callable[[], nn.Module] = Communicating) -> None:
         super().__init__()
         torch.manual_seed(0)
         self.blocks = nn.ModuleList(block() for _ in range(4))
 
     def forward(self, hidden_states: Tensor, timestep: Tensor) -> Tensor:
+        if self.unreadable:
+            assert hidden_states.numpy().size  # no symbol can stand for that
         for block in self.blocks:
             hidden_states = block(hidden_states, timestep)
         return hidden_states
@@ -209,6 +213,58 @@ def _refuse_trace(module: nn.Module, args: Any) -> None:
         raise RuntimeError("this rank cannot be traced")
 
 
+def one_rank_fails_later() -> Any:
+    """Three steps are cached; then a rank's model changed, and cannot be captured. Then it can again."""
+    given = [own(x) for x in samples()]
+    plain = run(Model().eval(), given)
+    results: dict[str, Any] = {}
+    for option in ("raise", "passthrough"):
+        together, found = parts(NEVER, on_unsupported=option), list[float]()
+        start = time.monotonic()
+        with torch.no_grad():
+            for i, x in enumerate(given):
+                together.original.unreadable = dist.get_rank() == 1 and i in (3, 4)
+                try:
+                    output = together(x, torch.full((2,), 1 - i / STEPS))
+                    found.append(float((output - plain[i]).abs().max()))
+                except FxcacheError as error:
+                    results.setdefault(option, []).append((i, type(error).__name__, str(error)))
+        results[f"{option} off"], results[f"{option} took"] = found, time.monotonic() - start
+    return results
+
+
+def one_rank_stops() -> Any:
+    """What running uncached does not mend on one rank is an error on all, even of those that pass through."""
+    given = own(samples()[0])
+    found: dict[str, Any] = {}
+
+    def outcome(name: str, model: Any, *inputs: Tensor) -> None:
+        try:
+            with torch.no_grad():
+                model(*inputs)
+            found[name] = ["ran"]
+        except Exception as error:
+            found[name] = [type(error).__name__, str(error)]
+
+    together, last = parts(ALWAYS, on_unsupported="passthrough"), dist.get_rank() == 2
+    together.original._is_cached = last
+    outcome("another cache", together, given, torch.ones(2))
+    together.original._is_cached = False
+    outcome("afterwards", together, given, torch.ones(2))
+    strict = parts(ALWAYS)
+    outcome("an argument short", strict, *((given,) if last else (given, torch.ones(2))))
+    outcome("all of them", strict, given)
+    few = parts(ALWAYS, max_contexts=1 if last else 9)
+    with few.cache_context("one"):
+        outcome("one context", few, given, torch.ones(2))
+    with few.cache_context("two"):
+        outcome("two contexts", few, given, torch.ones(2))
+    mixed = parts(ALWAYS, on_unsupported="raise" if last else "passthrough")
+    mixed.original.unreadable = last
+    outcome("not all pass through", mixed, given, torch.ones(2))
+    return found
+
+
 def ranks_differ() -> Any:
     """Settings, gradients or a cache that is off on one rank: an error on all; afterwards all is well."""
     rank, given = dist.get_rank(), [own(x) for x in samples()]
@@ -311,6 +367,8 @@ SCENARIOS = by_name(
     more_policies,
     one_context_follows,
     one_rank_fails,
+    one_rank_fails_later,
+    one_rank_stops,
     ranks_differ,
     an_error_amid_a_step,
     a_sample_each,

@@ -21,7 +21,7 @@ import torch.distributed as dist
 
 from tests.behaviour.processes import shim
 
-TIMEOUT = 60  # seconds that a collective waits for a peer
+TIMEOUT = 120  # seconds that a collective waits for a peer, which may compile
 
 
 def by_name(*scenarios: Callable[[], Any]) -> dict[str, Callable[[], Any]]:
