@@ -11,6 +11,8 @@ from diffusers import (
     AutoencoderKL,
     DiffusionPipeline,
     FlowMatchEulerDiscreteScheduler,
+    FluxPipeline,
+    FluxTransformer2DModel,
     SD3Transformer2DModel,
     StableAudioPipeline,
     WanPipeline,
@@ -22,6 +24,7 @@ from transformers import (
     CLIPModel,
     CLIPProcessor,
     CLIPTextConfig,
+    CLIPTextModel,
     CLIPTextModelWithProjection,
     CLIPTokenizer,
     T5Config,
@@ -80,6 +83,22 @@ def save_clip(folder: Path) -> Path:
     return folder
 
 
+def _vae() -> AutoencoderKL:
+    return AutoencoderKL(
+        block_out_channels=(8, 8),
+        in_channels=3,
+        out_channels=3,
+        down_block_types=("DownEncoderBlock2D",) * 2,
+        up_block_types=("UpDecoderBlock2D",) * 2,
+        latent_channels=4,
+        norm_num_groups=4,
+        use_quant_conv=False,
+        use_post_quant_conv=False,
+        shift_factor=0.06,
+        scaling_factor=1.5,
+    )
+
+
 def save_sd3(folder: Path) -> Path:
     """A StableDiffusion3Pipeline with four blocks and two CLIP text encoders, 16 x 16 pixels."""
     torch.manual_seed(0)
@@ -96,23 +115,10 @@ def save_sd3(folder: Path) -> Path:
         pooled_projection_dim=2 * WIDTH,
         out_channels=4,
     )
-    vae = AutoencoderKL(
-        block_out_channels=(8, 8),
-        in_channels=3,
-        out_channels=3,
-        down_block_types=("DownEncoderBlock2D",) * 2,
-        up_block_types=("UpDecoderBlock2D",) * 2,
-        latent_channels=4,
-        norm_num_groups=4,
-        use_quant_conv=False,
-        use_post_quant_conv=False,
-        shift_factor=0.06,
-        scaling_factor=1.5,
-    )
     pipe = StableDiffusion3Pipeline(
         transformer=transformer,
         scheduler=FlowMatchEulerDiscreteScheduler(),
-        vae=vae,
+        vae=_vae(),
         text_encoder=CLIPTextModelWithProjection(text),
         tokenizer=tokenizer(),
         text_encoder_2=CLIPTextModelWithProjection(text),
@@ -122,6 +128,31 @@ def save_sd3(folder: Path) -> Path:
     )
     pipe.save_pretrained(folder)
     return folder
+
+
+def save_flux(folder: Path) -> Path:
+    """A FluxPipeline with four blocks; 16 x 16 pixels are 16 tokens, to be split among 2 or 4 processes."""
+    torch.manual_seed(0)
+    transformer = FluxTransformer2DModel(
+        in_channels=16,
+        num_layers=2,
+        num_single_layers=2,
+        attention_head_dim=8,
+        num_attention_heads=4,
+        axes_dims_rope=(2, 2, 4),
+        joint_attention_dim=WIDTH,
+        pooled_projection_dim=WIDTH,
+    )
+    pipe = FluxPipeline(
+        transformer=transformer,
+        scheduler=FlowMatchEulerDiscreteScheduler(),
+        vae=_vae(),
+        text_encoder=CLIPTextModel(CLIPTextConfig(**_text_fields(), hidden_act="gelu")),
+        tokenizer=tokenizer(),
+        text_encoder_2=_t5(WIDTH),
+        tokenizer_2=tokenizer(),
+    )
+    return _saved(pipe, folder)
 
 
 def save_wan(folder: Path) -> Path:

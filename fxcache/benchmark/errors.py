@@ -75,6 +75,16 @@ class ImageRewardError(BenchmarkError):
         super().__init__(f"ImageReward: {why}")
 
 
+class ProcessesError(BenchmarkError):
+    """There are not as many processes as draw one sample together, or a multiple of that in a benchmark."""
+
+    def __init__(self, team: int, processes: int) -> None:
+        super().__init__(
+            f"--ulysses {team}: there are {processes} processes; start {team} (of a benchmark also a "
+            f"multiple): torchrun --nproc-per-node {team} --no-python fxcache ..."
+        )
+
+
 class LostProcessError(BenchmarkError):
     """Another process of a shared run is gone."""
 

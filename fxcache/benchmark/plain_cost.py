@@ -25,6 +25,7 @@ class PlainCost:
 
     calls: dict[str, int] = field(default_factory=dict)
     _flops: dict[str, int | None] = field(default_factory=dict)
+    _explaining: bool = False
 
     @contextlib.contextmanager
     def counting(self, models: Mapping[str, nn.Module]) -> Iterator[None]:
@@ -42,9 +43,15 @@ class PlainCost:
 
     def _hook(self, name: str) -> Any:
         def count(model: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+            if self._explaining:  # what explains a call runs the hooks before it
+                return
             self.calls[name] += 1
             if name not in self._flops:
-                self._flops[name] = _flops_of_call(model, args, kwargs)
+                self._explaining = True
+                try:
+                    self._flops[name] = _flops_of_call(model, args, kwargs)
+                finally:
+                    self._explaining = False
 
         return count
 

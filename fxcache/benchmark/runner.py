@@ -56,7 +56,7 @@ class Runner:
         self.share.exchange(None)  # a process that is done waits, so that the run is whole when one ends
 
     def _phase(self, name: str, settings: Sequence[Setting]) -> None:
-        work = self._work(settings)
+        work = self.share.led(self._work(settings))  # a team draws the same, whatever records each sees
         self.watcher.begin(name, sum(map(len, work.values())), len(settings))
         needed = [s for s in settings if any(s in missing for missing in work.values())]
         ready = dict[Setting, Candidate]()
@@ -86,9 +86,10 @@ class Runner:
         images, records = draw(self.subject, candidate, batch)
         if len(images) != len(batch):
             raise BenchmarkError(f"{self.subject.name} drew {len(images)} pictures for {len(batch)} prompts")
-        for image, record in zip(images, records, strict=True):
-            self.folder.save(image, *record.key)
-        file.add(records)
+        if self.share.writes:
+            for image, record in zip(images, records, strict=True):
+                self.folder.save(image, *record.key)
+            file.add(records)
         self.watcher.drawn(records)
 
     def _everything(self) -> Mapping[Key, Record]:

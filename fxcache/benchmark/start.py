@@ -25,6 +25,7 @@ from .runner import Runner
 from .sharing import Share
 from .subject import EMBEDDED, Subject
 from .sweep import Sweep, load_sweep
+from .teams import split, teams
 
 
 @dataclass(frozen=True)
@@ -42,6 +43,7 @@ class RunOptions:
     resume: bool = False
     device: str | None = None
     dtype: str | None = None
+    ulysses: int = 1
     arguments: dict[str, Any] = field(default_factory=dict)
 
     def command(self) -> str:
@@ -56,6 +58,7 @@ class RunOptions:
             ("--batch", self.batch),
             ("--device", self.device),
             ("--dtype", self.dtype),
+            ("--ulysses", self.ulysses if self.ulysses > 1 else None),
             *(("--arg", f"{n}={json.dumps(v)}") for n, v in self.arguments.items()),
             ("--out", self.out),
         ]
@@ -64,7 +67,7 @@ class RunOptions:
 
 def start(options: RunOptions) -> None:
     """Run. Raises the benchmark's errors before anything is drawn, where that can be known."""
-    with Share.of_environment().together() as share:
+    with Share.of_environment(options.ulysses).together() as share, teams(share, options.device):
         _start(options, share)
 
 
@@ -75,15 +78,16 @@ def _start(options: RunOptions, share: Share) -> None:
     subject = load_subject(options.model, share.device(options.device), options.dtype, options.arguments)
     texts = read_prompts(options.prompts) if options.prompts else tuple(subject.texts)
     subject.check(texts)
+    split(subject.models, share, options.model)
     prompts = expand(texts, options.seeds, options.first_seed)
     size = options.batch or subject.batch
     folder = RunFolder(options.out)
     _begin(
         folder, share, _plan(options, sweep, prompts, size), _about(options, subject, share), options.resume
     )
-    with ProgressWatcher(console, quiet=share.rank > 0) as watcher:
+    with ProgressWatcher(console, quiet=share.process > 0) as watcher:
         Runner(subject, sweep, prompts, options.steps, size, folder, share, watcher).run()
-    if share.rank == 0:
+    if share.process == 0:
         say(console, f"wrote {options.out}; made by: {options.command()}")
         say(console, f"next: fxcache bench metrics --run {options.out}")
 
@@ -100,7 +104,7 @@ def _begin(
 ) -> None:
     """The first process writes the plan; the others wait for its word before they touch the folder."""
     error: FxcacheError | None = None
-    if share.rank == 0:
+    if share.process == 0:
         try:
             folder.begin(plan, about, resume)
         except FxcacheError as refusal:
@@ -129,7 +133,9 @@ def _plan(options: RunOptions, sweep: Sweep, prompts: tuple[Prompt, ...], size: 
 
 
 def _about(options: RunOptions, subject: Subject, share: Share) -> dict[str, Any]:
-    several = f", {share.world} processes" if share.world > 1 else ""
+    several = f", {share.processes} processes" if share.processes > 1 else ""
+    if share.team > 1:
+        several += f", {share.team} to a picture (FLOPs are those of one)"
     models = [
         f"{type(m).__name__}, {sum(p.numel() for p in m.parameters()) / 1e6:,.2f}M parameters, "
         f"{next(m.parameters()).dtype}".replace("torch.", "")

@@ -45,8 +45,13 @@ def rank_groups(model: nn.Module, given: Any = AUTO, agree: Agree = "parts") -> 
         found = [*_context_parallel(model), *_fully_sharded(model), *_sharded_tensors(model)]
     else:
         raise _unfit(given)
-    unique = {group.group_name: _described(group, how, why) for group, how, why in reversed(found)}
-    groups = sorted(unique.values(), key=lambda g: (g.agree != "parts", g.ranks, g.name))
+    unique: dict[tuple[int, ...], RankGroup] = {}  # a mesh and FSDP may have groups of their own for the same
+    for group, how, why in found:
+        described = _described(group, how, why)
+        unique.setdefault(described.ranks, described)
+    # Groups that cross are gathered one after the other, so their order must be the same on all ranks: that
+    # in which they are found is, while their ranks and names are not.
+    groups = sorted(unique.values(), key=lambda g: g.agree != "parts")
     return tuple(group for group in groups if group.size > 1)
 
 

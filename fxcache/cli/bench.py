@@ -8,6 +8,7 @@ from typing import Any
 
 import click
 
+from .common import ULYSSES
 from .look import JSON, Commands, aside, print_json
 from .models import DEVICE, named_values
 
@@ -47,19 +48,22 @@ def bench() -> None:
 @click.option(
     "--arg", "arguments", multiple=True, metavar="NAME=VALUE", help="Argument of the pipeline's call."
 )
+@ULYSSES
 @JSON
 def run(out: Path, resume: bool, as_json: bool, **options: Any) -> None:
     """Draw every prompt with every setting; say what each cost.
 
-    Share the work: torchrun --nproc-per-node 2 --no-python fxcache bench run ...
+    Share the work: torchrun --nproc-per-node 2 --no-python fxcache bench run ...; with --ulysses 2 two of the
+    processes draw each picture together.
     """
     from ..benchmark.folder import RunFolder
+    from ..benchmark.sharing import Share
     from ..benchmark.start import RunOptions, start
 
     arguments = named_values(options.pop("arguments"))
     with aside(as_json):
         start(RunOptions(out=out, resume=resume, arguments=arguments, **options))
-    if as_json:
+    if as_json and Share.of_environment().process == 0:
         print_json({"run": str(out), **RunFolder(out).about()})
 
 

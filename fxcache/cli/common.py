@@ -21,6 +21,15 @@ SIZES = {
 }
 
 
+ULYSSES = click.option(
+    "--ulysses",
+    type=click.IntRange(1),
+    default=1,
+    metavar="N",
+    help="N processes of torchrun draw each sample together (context parallelism).",
+)
+
+
 def with_sizes(*names: str) -> Callable[[Any], Any]:
     """Options for these sizes, as `--prompt-length`. `sizes_of` collects them."""
 

@@ -11,6 +11,9 @@ from typing import Any
 import click
 import torch
 
+from ..benchmark.errors import ProcessesError
+from ..benchmark.sharing import Share
+from ..benchmark.teams import split, teams
 from ..config import as_config
 from ..gallery.comparison import comparison, decibels
 from ..gallery.decisions import decisions
@@ -20,14 +23,17 @@ from ..gallery.run import Candidate, Drawn, drawings, run
 from ..gallery.source import Request, Source, load_source
 from ..runtime.cached_transformer import CachedTransformer
 from ..runtime.stats import amount, ranges
-from .look import Bar, messages, print_json, quiet, say, table
+from .look import Bar, Silence, messages, print_json, quiet, say, table
 
 Finish = Callable[[CachedTransformer], CachedTransformer]
 
 
 @dataclass(frozen=True)
 class Drawing:
-    """What is asked for. settings: as typed. finish: what is done to each cached model, as to compile it."""
+    """What is asked for. settings: as typed. finish: what is done to each cached model, as to compile it.
+
+    team: how many processes draw each sample together.
+    """
 
     model: str
     settings: Sequence[str]
@@ -37,21 +43,38 @@ class Drawing:
     device: str | None = None
     dtype: str | None = None
     as_json: bool = False
+    team: int = 1
     finish: Finish = field(default=lambda cached: cached)
 
 
 def draw(asked: Drawing, package: Path | None = None) -> None:
-    """Draw with every setting, write the pictures and the report, print the table."""
+    """Draw with every setting, write the pictures and the report, print the table.
+
+    Raises:
+        ProcessesError: there are more processes than draw a sample together, or fewer.
+    """
+    share = Share.of_environment(asked.team)
+    if asked.team > 1 and share.world > 1:
+        raise ProcessesError(asked.team, share.processes)
+    with teams(share, asked.device):
+        _draw(asked, package, share)
+
+
+def _draw(asked: Drawing, package: Path | None, share: Share) -> None:
     device = torch.device(asked.device or ("cuda" if torch.cuda.is_available() else "cpu"))
+    device = share.device(asked.device) if share.team > 1 else device
     quiet()
     with messages().status("loading"):
         source = load_source(asked.model, asked.request, device, asked.dtype)
+        split(source.denoisers, share, asked.model)
         if package is None:
             candidates = [_candidate(source, text, asked.finish) for text in asked.settings]
         else:
             candidates = [_packaged(source, package, asked.settings)]
-    with Bar(drawings(len(candidates)) * source.total) as bar:
+    with Bar(drawings(len(candidates)) * source.total) if share.writes else Silence() as bar:
         plain, drawn = run(source, candidates, bar)
+    if not share.writes:
+        return
     files = _written(source, plain, drawn, asked.out)
     found = report(asked.command, source, plain, drawn, [*files, asked.out / "report.json"])
     (asked.out / "report.json").write_text(json.dumps(found, indent=1))

@@ -81,5 +81,6 @@ def drawing(
         device=options["device"],
         dtype=options["dtype"],
         as_json=options["as_json"],
+        team=options.get("ulysses", 1),
         finish=finish or (lambda cached: cached),
     )

@@ -112,6 +112,24 @@ def print_json(found: Any) -> None:
     click.echo(json.dumps(found, indent=1))
 
 
+class Silence:
+    """In place of a bar, in all processes but one."""
+
+    def begin(self, text: str) -> None:
+        """What comes now."""
+
+    def step(self) -> None:
+        """One more is done."""
+
+    def __enter__(self) -> Silence:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        pass
+
+
 class Bar:
     """A bar with the time left; without a terminal a line for each thing that begins. On stderr."""
 

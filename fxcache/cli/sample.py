@@ -7,7 +7,7 @@ from typing import Any
 
 import click
 
-from .common import CONFIG_HELP, DEFAULT_CONFIG
+from .common import CONFIG_HELP, DEFAULT_CONFIG, ULYSSES
 from .drawing_options import drawing, with_drawing
 
 
@@ -18,11 +18,14 @@ from .drawing_options import drawing, with_drawing
 @click.option(
     "--package", type=click.Path(path_type=Path), help="Sample with this package (it runs native code)."
 )
+@ULYSSES
 @with_drawing
 def sample(
     settings: tuple[str, ...], config: str | None, compare: bool, package: Path | None, **options: Any
 ) -> None:
     """Sample plain and cached, and compare: pictures, clips or sounds.
+
+    Several GPUs for one sample: torchrun --nproc-per-node 2 --no-python fxcache sample --ulysses 2 ...
 
     Writes into the folder --out: comparison.png (and .webp, of a clip), decisions.png, report.json, and every
     sample at its own size.
@@ -34,6 +37,10 @@ def sample(
     own: list[tuple[str, object]] = [("--config", config), ("--package", package)]
     if compare:
         own = [("--compare", settings[0]), *(("", text) for text in settings[1:])]
+    if options["ulysses"] > 1:
+        if package is not None:
+            raise click.UsageError("a package is of one process: give --package, or --ulysses")
+        own.append(("--ulysses", options["ulysses"]))
     default = () if package is not None else (DEFAULT_CONFIG,)
     chosen = settings or ((config,) if config is not None else default)
     draw(drawing("sample", chosen, options, own), package)

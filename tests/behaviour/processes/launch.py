@@ -54,14 +54,23 @@ def launched(
     with (folder / "lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         if not (folder / "done").exists():
-            _run(folder, module, ranks, names, timeout)
+            _run(folder, module, ranks, [str(folder), *names], timeout)
             (folder / "done").touch()
     return Found(folder, ranks)
 
 
-def _run(folder: Path, module: str, ranks: int, names: list[str], timeout: float) -> None:
+def torchrun(module: str, ranks: int, words: list[str], folder: Path, timeout: float) -> str:
+    """What `tests.behaviour.processes.<module>` said with these arguments; the test fails where it failed."""
+    code = _run(folder, module, ranks, words, timeout)
+    said = (folder / "log").read_text()
+    if code != 0:
+        pytest.fail(f"{module} on {ranks} ranks ended with {code}:\n{said[-4000:]}")
+    return said
+
+
+def _run(folder: Path, module: str, ranks: int, words: list[str], timeout: float) -> int:
     command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(ranks)]
-    command += ["-m", f"tests.behaviour.processes.{module}", str(folder), *names]
+    command += ["-m", f"tests.behaviour.processes.{module}", *words]
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1"}
     environment["TORCHINDUCTOR_COMPILE_THREADS"] = "1"  # each rank would start workers for all cores
     environment["PYTHONPATH"] = os.pathsep.join(filter(None, (str(ROOT), environment.get("PYTHONPATH"))))
@@ -75,3 +84,4 @@ def _run(folder: Path, module: str, ranks: int, names: list[str], timeout: float
                 process.wait(30)
             except subprocess.TimeoutExpired:
                 process.kill()
+    return process.wait()

@@ -37,4 +37,6 @@ def test_a_vote_of_those_that_have_parts(found: Found) -> None:
     for result in results:
         both = zip(result["hits"], result["hits of one"], strict=True)
         assert "context parallelism" in result["said"] and "FSDP" in result["said"]
+        assert "tensor parallelism" not in result["said"]  # FSDP's shards are no parts of the sample
         assert result["hits"] == result["hits of one"] or any(a != b for a, b in both)
+    assert results[0]["diffs"] == results[1]["diffs"] != results[2]["diffs"] == results[3]["diffs"]
