@@ -40,8 +40,8 @@ def same_run(together: RunFolder, alone: RunFolder) -> None:
     found, expected = together.records(), alone.records()
     assert found.keys() == expected.keys() and len(found) == 6  # and of fewer plain steps
     for key, record in found.items():
-        steps = [c.cached_steps for c in record.contexts.values()]
-        assert steps == [c.cached_steps for c in expected[key].contexts.values()]
+        steps = [list(c.cached_steps) for c in record.contexts.values()]
+        assert steps == [list(c.cached_steps) for c in expected[key].contexts.values()]
         assert steps == ([[2]] if key[0] == CACHED else [])
         assert (read(together.picture(*key)) - read(alone.picture(*key))).abs().max() <= 1
     lines = [line for file in together.record_folder.iterdir() for line in file.read_text().splitlines()]

@@ -7,9 +7,9 @@ import pytest
 
 from tests.behaviour.processes.launch import Found, launched
 
-SOON = ["sharded_blocks", "own_prompts", "flattened_parameters"]
+TENSORS = ["tensors_in_parts"] if hasattr(diffusers, "TensorParallelConfig") else []
+SOON = ["sharded_blocks", "own_prompts", "flattened_parameters", *TENSORS]
 LATER = ["root_parameters", "refused_and_whole", "feed_forwards_in_parts", "replicas", "signals_of_the_root"]
-TENSORS = ["tensors_in_parts"]
 
 
 @pytest.fixture(scope="module")
@@ -22,15 +22,9 @@ def later(tmp_path_factory: pytest.TempPathFactory) -> Found:
     return launched(tmp_path_factory, "sharded", 2, LATER)
 
 
-@pytest.fixture(scope="module")
-def tensors(tmp_path_factory: pytest.TempPathFactory) -> Found:
-    if not hasattr(diffusers, "TensorParallelConfig"):
-        pytest.skip("diffusers has tensor parallelism since 0.42")
-    return launched(tmp_path_factory, "sharded", 2, TENSORS)
-
-
-def test_tensors_in_parts_by_diffusers(tensors: Found) -> None:
-    for result in tensors.of("tensors_in_parts"):
+@pytest.mark.skipif(not TENSORS, reason="diffusers has tensor parallelism since 0.42")
+def test_tensors_in_parts_by_diffusers(soon: Found) -> None:
+    for result in soon.of("tensors_in_parts"):
         assert result["never off"] == result["original off"] == 0.0
         assert result["off"] < 1e-5 and result["hits"] == result["hits of one"] == "..HH"
         assert "by sums over their parts of the sample (tensor parallelism)" in result["said"]
