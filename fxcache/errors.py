@@ -262,6 +262,21 @@ class OpaqueInputError(FxcacheError, TypeError):
         )
 
 
+class IgnoredInputError(CaptureError):
+    """The model looks at an option that `transform(ignore=...)` leaves out.
+
+    Raised by a call. Leave it in: what the model looks at is part of its graph.
+    """
+
+    def __init__(self, path: str) -> None:
+        self.attempts = {}
+        FxcacheError.__init__(
+            self,
+            f"ignore=({path!r},) leaves out what the model looks at when it runs: results may depend on it. "
+            "Leave this path out of ignore= in fxcache.transform(), or name one that it does not read.",
+        )
+
+
 class DefectError(FxcacheError):
     """Code of fxcache failed where it should not. A bug of fxcache, not of the user.
 
@@ -286,6 +301,34 @@ class GraphSpecError(FxcacheError):
             f"the graph after '{after}' is broken: {what}. This is a defect of fxcache; please report "
             'it with the output of fxcache.explain(). on_unsupported="passthrough" runs uncached.'
         )
+
+
+class NamedBlocksError(NoBlocksError):
+    """The blocks that `transform(blocks=...)` names are no chain.
+
+    Raised by the first call, or by `transform` with `example_inputs`. The message says which of them is not
+    called, or not reached from the others; name those that hand a stream on to one another.
+    """
+
+    def __init__(self, model: str, why: str) -> None:
+        FxcacheError.__init__(
+            self,
+            f"the named blocks of {model} are no chain: {why}. Each block must consume, directly or through "
+            "what lies between, what the one before produced. Name only such, or leave blocks= out and let "
+            "them be found.",
+        )
+
+
+class NoMethodError(FxcacheError, AttributeError):
+    """A model has no such method.
+
+    Raised by `transform(method=...)` and `explain`. Name a method that is called as its forward would be.
+    """
+
+    def __init__(self, model: str, name: str, meant: str | None, known: tuple[str, ...]) -> None:
+        there = f"its own methods are {', '.join(known)}." if known else "it has no methods of its own."
+        advice = f"did you mean {meant!r}?" if meant is not None else there
+        FxcacheError.__init__(self, f"method={name!r} is not a method of {model}: {advice}")
 
 
 class NoTimestepError(FxcacheError, ValueError):
@@ -338,6 +381,21 @@ class PassthroughWarning(UserWarning):
     """A model runs uncached because it could not be transformed.
 
     Warned of once for each reason, with `on_unsupported="passthrough"`.
+    """
+
+
+class OtherMethodWarning(PassthroughWarning):
+    """A model runs uncached because another of its methods is the cached one.
+
+    Warned of once. Call that method, or transform without `method=`.
+    """
+
+
+class IgnoredOptionWarning(UserWarning):
+    """An option that is to be ignored has been in no call so far.
+
+    Warned of once for each path, at the first call; the message names what there is in its place. Mend the
+    path, or leave it out.
     """
 
 

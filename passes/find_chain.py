@@ -16,7 +16,7 @@ from torch import nn
 from torch.fx import Node
 
 from ..capture.leaf_adapter import called_leaf
-from ..errors import NoBlocksError
+from ..errors import NamedBlocksError, NoBlocksError
 from ..ir.blocks import Block
 from ..ir.dataflow import ancestors, in_order
 from ..ir.module_lists import find_lists, is_small
@@ -32,7 +32,7 @@ def find_chain(program: Program) -> Program:
     Where the model's output is cached and no block runs in a hit, there need not be one.
 
     Raises:
-        NoBlocksError: no two blocks follow each other.
+        NoBlocksError: no two blocks follow each other. NamedBlocksError: those that were named do not.
 
     Example:
         >>> import torch
@@ -50,7 +50,7 @@ def find_chain(program: Program) -> Program:
         ['layers.0', 'layers.1', 'layers.2', 'layers.3']
     """
     graph = program.capture.graph.graph
-    candidates = _repeated(program) if program.by_class else _items(program)
+    candidates = _candidates(program)
     chains: dict[Node, list[Node]] = {}
     for node in candidates:
         earlier = _preceding(node.all_input_nodes, candidates)
@@ -61,7 +61,12 @@ def find_chain(program: Program) -> Program:
             previous = _heaviest(earlier, chains, candidates)
         chains[node] = [*previous, node]
     ends = _preceding(graph.output_node().all_input_nodes, candidates)
-    chain, beside = _without_side_lists(_heaviest(ends, chains, candidates), candidates)
+    chain = _heaviest(ends, chains, candidates)
+    beside: tuple[str, ...] = ()
+    if program.named:
+        _require_all(program, chain, candidates)
+    else:
+        chain, beside = _without_side_lists(chain, candidates)
     if len(chain) < 2 and not program.needs_chain:
         return program
     if len(chain) < 2:
@@ -71,6 +76,26 @@ def find_chain(program: Program) -> Program:
         )
         raise NoBlocksError(type(program.capture.model).__name__, found)
     return program.replace(chain=tuple(candidates[n] for n in chain), notes=(*program.notes, *beside))
+
+
+def _candidates(program: Program) -> dict[Node, Block]:
+    if program.named:
+        calls = ((node, name, leaf) for node, name, leaf in _calls(program) if name in program.named)
+        return {node: _block(node, leaf, program.named[name]) for node, name, leaf in calls}
+    return _repeated(program) if program.by_class else _items(program)
+
+
+def _require_all(program: Program, chain: list[Node], candidates: dict[Node, Block]) -> None:
+    """Raises `NamedBlocksError` unless every block that was named is called, and in the chain."""
+    model, called = type(program.capture.model).__name__, {name for _, name, _ in _calls(program)}
+    unused = [name for name in program.named if name not in called]
+    if unused:
+        raise NamedBlocksError(model, f"'{unused[0]}' is not called")
+    outside = [candidates[node].name for node in candidates if node not in set(chain)]
+    if outside or len(chain) < 2:
+        names = " > ".join(candidates[node].name for node in chain) or "none"
+        missing = f"'{outside[0]}' is not in it" if outside else "that is one call"
+        raise NamedBlocksError(model, f"of their calls, these follow each other: {names}; {missing}")
 
 
 def _items(program: Program) -> dict[Node, Block]:

@@ -13,51 +13,12 @@
 
 #include "knobs.hpp"
 #include "plan.hpp"
+#include "state.hpp"
 
 #include <cstdio>
 #include <cstdlib>
-#include <sstream>
 #include <string>
 #include <vector>
-
-namespace {
-
-std::vector<std::string> split(const std::string& text, char at) {
-  std::vector<std::string> parts;
-  std::stringstream stream(text);
-  for (std::string part; std::getline(stream, part, at);) parts.push_back(part);
-  return parts;
-}
-
-at::ScalarType dtype_of(const std::string& name) {
-  if (name == "float64") return at::kDouble;
-  if (name == "float32") return at::kFloat;
-  if (name == "bfloat16") return at::kBFloat16;
-  if (name == "float16") return at::kHalf;
-  if (name == "int64") return at::kLong;
-  throw std::runtime_error("dtype " + name);
-}
-
-// One line of the package's metadata: name dtype sizes values; see fxcache.package.aoti.native_state.
-at::Tensor fresh(const std::string& line, const std::vector<at::Tensor>& inputs) {
-  auto field = split(line, ' ');
-  std::vector<int64_t> sizes;
-  for (auto& size : split(field[2], ',')) {
-    if (size[0] != '@') {
-      sizes.push_back(std::stoll(size));
-      continue;
-    }
-    auto place = split(size.substr(1), '.');
-    sizes.push_back(inputs.at(std::stoul(place[0])).size(std::stol(place[1])));
-  }
-  auto options = at::TensorOptions().dtype(dtype_of(field[1]));
-  if (field[3] == "0") return at::zeros(sizes, options);
-  std::vector<double> values;
-  for (auto& value : split(field[3], ',')) values.push_back(std::stod(value));
-  return at::tensor(values, at::kDouble).to(options.dtype()).reshape(sizes).contiguous();
-}
-
-}  // namespace
 
 int main(int argc, char** argv) {
   if (argc < 6) {
@@ -71,20 +32,20 @@ int main(int argc, char** argv) {
 
   auto latents = at::linspace(-1.0, 1.0, batch * tokens * width).reshape({batch, tokens, width});
   auto timestep = at::full({batch}, 1.0);
-  std::vector<at::Tensor> state;
-  for (const auto& line : split(package.get_metadata().at("fxcache_state"), '\n')) {
-    state.push_back(fresh(line, {latents, timestep}));
-    if (argc > 6 && line.rfind("plan_", 0) == 0) plan::use(state.back(), {argv + 6, argv + argc});
-    if (argc > 6 && line.rfind("knobs_", 0) == 0) knobs::configure(state.back(), argv[6]);
+  std::vector<at::Tensor> memory;
+  for (const auto& line : state::split(package.get_metadata().at("fxcache_state"), '\n')) {
+    memory.push_back(state::fresh(line, {latents, timestep}));
+    if (argc > 6 && line.rfind("plan_", 0) == 0) plan::use(memory.back(), {argv + 6, argv + argc});
+    if (argc > 6 && line.rfind("knobs_", 0) == 0) knobs::configure(memory.back(), argv[6]);
   }
 
   for (int i = 0; i < steps; ++i) {
     timestep = at::full({batch}, 1.0 - static_cast<double>(i) / steps);
     std::vector<at::Tensor> inputs = {latents, timestep};
-    inputs.insert(inputs.end(), state.begin(), state.end());
+    inputs.insert(inputs.end(), memory.begin(), memory.end());
     latents = latents - package.run(inputs)[0] / steps;
   }
   // The clock is the first state tensor; column 3 of its first row counts the hits.
   std::printf("%.6f %d\n", latents.to(at::kDouble).abs().sum().item<double>(),
-              static_cast<int>(state[0][0][3].item<double>()));
+              static_cast<int>(memory[0][0][3].item<double>()));
 }

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,9 +15,10 @@ from ..capture.call_signature import Call, flatten
 from ..capture.forward_inputs import ForwardInputs
 from ..capture.input_splits import argument_name
 from ..capture.rank_groups import rank_groups
-from ..capture.root_hooks import beneath, has_root_hooks
+from ..capture.root_hooks import FORWARD, beneath, has_root_hooks
 from ..config import CacheConfig, ConfigLike, as_config
 from ..ir.blocks import Segment
+from ..ir.named_blocks import Named, named_paths
 from ..ir.program import Program
 from ..ir.ranks import RankGroup
 from ..ops.shard import own_part
@@ -26,6 +27,7 @@ from ..runtime.cached_transformer import CachedTransformer
 from ..runtime.flops import count_step
 from ..runtime.stats import amount
 from ..runtime.subjects import require_model
+from ..runtime.telling import warn_absent
 from ..runtime.transform_call import transform_call
 from ..spelling import known_options
 
@@ -67,6 +69,7 @@ class Explanation:
     """What was found; prints as words and a table.
 
     captured: how the forward was: on fake tensors or on real ones, for these sizes only or for others too.
+    unless: why it was not captured with symbolic sizes, and what would change that; "" where it was.
     free_sizes: the sizes for which the graph holds whatever they are, as `input[dimension]`.
     lists: of each list of blocks in the chain, its name, the blocks' class, and how many of them are in it.
     streams: names of the first block's arguments that are carried from block to block; primary_stream: the
@@ -103,6 +106,7 @@ class Explanation:
     notes: tuple[str, ...] = ()
     waits: str | None = None
     processes: tuple[RankGroup, ...] = ()
+    unless: str = ""
 
     @property
     def blocks(self) -> int:
@@ -114,6 +118,7 @@ class Explanation:
         lines = [
             f"{self.model} with {self.config}",
             f"  captured        {self.captured}; dynamic sizes: {free}",
+            *([f"  not symbolic    {self.unless}"] if self.unless else ()),
             "  chain           " + " > ".join(f"{name} x{n} ({kind})" for name, kind, n in self.lists),
             *self._streams(),
             *self._policy(),
@@ -189,6 +194,9 @@ def explain(
     *,
     scope: str = "model",
     timestep: str | None = None,
+    method: str = FORWARD,
+    ignore: Sequence[str] = (),
+    blocks: Named | Sequence[Named] | None = None,
 ) -> Explanation:
     """What `transform(model, config)` finds for a call with `example_inputs`.
 
@@ -203,7 +211,7 @@ def explain(
 
     Args:
         model: as for `transform`, or what that returned, of which the original is looked at.
-        config, scope, timestep: as for `transform`.
+        config, scope, timestep, method, ignore, blocks: as for `transform`.
         example_inputs: keyword arguments of one call.
 
     Raises:
@@ -231,15 +239,22 @@ def explain(
     """
     original = model.original if isinstance(model, CachedTransformer) else require_model(model)
     settings = as_config(config)
-    inputs = ForwardInputs.of(original, timestep)
+    paths = (ignore,) if isinstance(ignore, str) else tuple(ignore)
+    inputs = ForwardInputs.of(original, timestep, method, paths)
+    named = named_paths(original, blocks)
     groups = model.processes if isinstance(model, CachedTransformer) else rank_groups(original)
 
     def transformed(*args: Any, **kwargs: Any) -> tuple[Call, Program]:
         bound = inputs.bind(args, kwargs)
+        for path, known in bound.absent.items():
+            warn_absent(type(original).__name__, path, known)
         call = flatten(bound, original.training)
-        return call, transform_call(original, settings, scope, inputs, bound, call.tensors, groups=groups)
+        program = transform_call(
+            original, settings, scope, inputs, bound, call.tensors, groups=groups, blocks=named
+        )
+        return call, program
 
-    if groups and has_root_hooks(original):  # which split the inputs, or gather weights
+    if groups and has_root_hooks(original) and method == FORWARD:  # which split the inputs, or gather weights
         call, program = beneath(original, transformed, (), example_inputs)
     else:
         call, program = transformed(**example_inputs)
@@ -262,6 +277,7 @@ def explain(
         notes=program.notes,
         waits=host_path(program).waits,
         processes=program.groups,
+        unless=_unless(program),
     )
 
 
@@ -281,6 +297,16 @@ HOW = {
     "static": "on fake tensors, for these sizes",
     "real": "on real tensors, for these sizes; values that the glue reads are guarded",
 }
+
+
+READING = ("data-dependent", "DataDependent")  # in what torch says where values of tensors are read
+MENDING = "Values of a tensor are read there: pass numbers, or compute with tensors, and it may be symbolic"
+
+
+def _unless(program: Program) -> str:
+    """Why sizes are not symbolic, and what to do about it."""
+    why = program.capture.refused.get("symbolic", "")
+    return f"{why}. {MENDING}" if any(word in why for word in READING) else why
 
 
 def _free_sizes(program: Program) -> tuple[str, ...]:

@@ -12,13 +12,14 @@ import torch
 from ..backends.export_elsewhere import export_elsewhere
 from ..backends.tensorrt import export_tensorrt
 from ..capture.whole_parameters import class_of
+from ..environment.structure import map_leaves
 from ..errors import BackendError, ExportError
 from ..package.aoti import export_aoti
 from ..package.arguments import plain
 from ..runtime.cached_transformer import CachedTransformer
 from ..runtime.subjects import require_cached, shared_with
 from ..spelling import require_known
-from ..torch_private import inductor_options, pytree
+from ..torch_private import inductor_options
 
 
 def export(
@@ -89,7 +90,7 @@ def export(
         )
         raise ExportError(class_of(cached.original).__name__, why)
     # Compiled code reads memory as the example's was laid out; a loaded package hands it plain tensors.
-    example_inputs = pytree.tree_map_only(torch.Tensor, plain, dict(example_inputs))
+    example_inputs = map_leaves(_plain, dict(example_inputs))
     if backend == "tensorrt":
         if arch is not None:
             raise BackendError("arch= of fxcache.export()", 'be left out with backend="tensorrt"')
@@ -99,3 +100,7 @@ def export(
     if arch is not None:
         return export_elsewhere(cached, Path(path), example_inputs, dynamic, options, arch)
     return export_aoti(cached, Path(path), example_inputs, dynamic, options)
+
+
+def _plain(place: str, leaf: Any) -> Any:
+    return plain(leaf) if isinstance(leaf, torch.Tensor) else leaf

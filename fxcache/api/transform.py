@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, Literal, overload
 
 from torch import nn
 
 from ..backends.lowering import lowering
 from ..capture.rank_groups import AUTO
+from ..capture.root_hooks import FORWARD
 from ..capture.whole_parameters import class_of
 from ..config import FIELDS, CacheConfig, ConfigLike, as_config
 from ..errors import ConfigError
+from ..ir.named_blocks import Named, named_paths
 from ..ir.ranks import Agree
 from ..ir.settings import require_made_for
 from ..runtime.cached_transformer import CachedTransformer
@@ -22,6 +24,7 @@ from ..spelling import known_options
 
 Scope = Literal["model", "list"]
 OnUnsupported = Literal["raise", "passthrough"]
+Blocks = Named | Sequence[Named] | None
 
 
 @overload
@@ -37,6 +40,9 @@ def transform(
     max_captures: int = MAX_CAPTURES,
     process_group: Any = AUTO,
     agree: Agree = "parts",
+    method: str = FORWARD,
+    ignore: Sequence[str] = (),
+    blocks: Blocks = None,
 ) -> CachedTransformer: ...
 
 
@@ -52,6 +58,9 @@ def transform(
     max_captures: int = MAX_CAPTURES,
     process_group: Any = AUTO,
     agree: Agree = "parts",
+    method: str = FORWARD,
+    ignore: Sequence[str] = (),
+    blocks: Blocks = None,
 ) -> P: ...
 
 
@@ -68,6 +77,9 @@ def transform(
     max_captures: int = MAX_CAPTURES,
     process_group: Any = AUTO,
     agree: Agree = "parts",
+    method: str = FORWARD,
+    ignore: Sequence[str] = (),
+    blocks: Blocks = None,
 ) -> Any:
     """Compile a block cache into a diffusion transformer, or into every denoiser of a pipeline.
 
@@ -94,16 +106,26 @@ def transform(
             a sample "each" (CFG or data parallel), of which a step is a hit where it is one for all. All
             ranks make the same calls; one that fails while others wait for it ends by the group's timeout,
             see `torch.distributed.init_process_group(timeout=)`.
+        method: what to cache in the forward's place, where the model is entered otherwise:
+            `cached.forward_with_cfg(...)` runs cached then, and so do methods that call it; the forward runs
+            uncached. `example_inputs` are its arguments, also those of `export` and of the package.
+        ignore: paths of options that no graph depends on, such as `"transformer_options.uuids"`: an argument,
+            and from there keys of dicts, places in lists or names of attributes. Calls that differ in them
+            share a graph. The model is not shown them: code of it that looks at one is told.
+        blocks: the blocks, where they are not found or others are: paths (`"double_blocks"`, `"layers.3"`) or
+            modules, one or several; of what holds several, those in it are meant. All must be in one chain.
 
     Returns:
         A module to use in the model's place; of a pipeline, the pipeline (`fxcache.restore` undoes it).
 
     Raises:
-        ConfigError, NotationError, PlanError: the config cannot work. NoTimestepError: no such input.
+        ConfigError, NotationError, PlanError: the config cannot work, or there is nothing that `ignore` or
+        `blocks` names. NoTimestepError: no such input. NoMethodError: no such `method`.
         AlreadyCachedError: diffusers' own cache is enabled. NoDenoiserError: nothing in the pipeline to
         cache. CaptureError, NoBlocksError, TooManyBlocksError, BlockMutationError: the model cannot be
-        transformed so; raised here with `example_inputs`, else by the first call. OpaqueInputError,
-        TooManyCapturesError: raised by calls whose arguments cannot be compared, or never come again.
+        transformed so; raised here with `example_inputs`, else by the first call. So is NamedBlocksError:
+        what `blocks` names is no chain. OpaqueInputError, TooManyCapturesError, IgnoredInputError: raised by
+        calls whose arguments cannot be compared, never come again, or are looked at though ignored.
 
     Example:
         >>> import fxcache
@@ -116,6 +138,9 @@ def transform(
         2
         >>> fxcache.transform(load_transformer(), {"fn_compute_blocks": 4, "max_warmup_steps": 2})
         CachedTransformer(FluxTransformer2DModel, F4B0_W2M0MC0_T0O1_R0.08)
+        >>> model, blocks = load_transformer(), ["transformer_blocks", "single_transformer_blocks"]
+        >>> fxcache.transform(model, "2x", blocks=blocks, ignore=["joint_attention_kwargs.name"])
+        CachedTransformer(FluxTransformer2DModel, ...)
     """
     if scope not in ("model", "list"):
         raise ConfigError("scope", scope, 'it must be "model" or "list"', of="fxcache.transform()")
@@ -142,6 +167,9 @@ def transform(
             max_captures=max_captures,
             process_group=process_group,
             agree=agree,
+            method=method,
+            ignore=(ignore,) if isinstance(ignore, str) else tuple(ignore),
+            blocks=named_paths(original, blocks),
         )
 
     if is_pipeline(model):

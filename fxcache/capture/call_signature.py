@@ -14,8 +14,9 @@ import torch
 
 from ..environment.ambient_settings import ambient_key
 from ..environment.fingerprint import fingerprint
+from ..environment.ignored import Ignored
 from ..environment.opaque_objects import is_opaque
-from ..environment.structure import Structure
+from ..environment.structure import Structure, named_leaves, tensor_fields
 from ..environment.values import UntellableError, exact
 from ..errors import OpaqueInputError
 from ..torch_private import pytree
@@ -70,18 +71,25 @@ def _tensor_key(value: torch.Tensor) -> tuple[Any, ...]:
 
 def _tree_key(value: Any, tensors: list[torch.Tensor], objects: list[Any]) -> tuple[Any, ...]:
     leaves, spec = pytree.tree_flatten(value)
-    keys: list[Any] = [spec]
+    structure: Any = spec
+    keys: list[Any] = []
     for leaf in leaves:
         if isinstance(leaf, torch.Tensor):
             tensors.append(leaf)
             keys.append(_tensor_key(leaf))
         elif type(leaf) in EXACT:
             keys.append((type(leaf), leaf))
+        elif type(leaf) is Ignored:
+            keys.append((Ignored,))
+        elif (fields := tensor_fields(leaf)) is not None:
+            within, *inner = _tree_key(fields, tensors, objects)
+            structure = (structure, len(keys), type(leaf), within)
+            keys += inner
         else:
             keys.append(fingerprint(leaf))
             if is_opaque(leaf):
                 objects.append(leaf)
-    return tuple(keys)
+    return structure, *keys
 
 
 def structure_key(key: tuple[Any, ...]) -> tuple[Any, ...]:
@@ -96,16 +104,14 @@ def structure_key(key: tuple[Any, ...]) -> tuple[Any, ...]:
 
 
 def tensor_names(bound: Mapping[str, Any]) -> list[str]:
-    """A readable name for each flat tensor, in the order of `flatten`: `x`, `samples[0]`, `d['k']`."""
+    """A readable name for each flat tensor, in the order of `flatten`: `x`, `samples[0].mask`."""
     names: list[str] = []
     for name, value in bound.items():
-        for path, leaf in pytree.tree_flatten_with_path(value)[0]:
-            if isinstance(leaf, torch.Tensor):
-                names.append(name + pytree.keystr(path))
+        names += [path for path, leaf in named_leaves(name, value) if isinstance(leaf, torch.Tensor)]
     return names
 
 
 def arguments_structure(bound: Mapping[str, Any]) -> Structure:
     """The structure of the arguments, its slots in the order of `flatten`."""
-    structure, _ = Structure.of(dict(bound))
+    structure, _ = Structure.of(dict(bound), fields=True)
     return structure

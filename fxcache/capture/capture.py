@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import contextlib
 import functools
+import linecache
 import logging
 import threading
 from collections.abc import Callable, Iterator, Mapping
@@ -21,10 +22,11 @@ import torch
 from torch import nn
 
 from ..environment.ambient_settings import without_observers
+from ..environment.executed_code import is_foreign
 from ..environment.profilers import cannot_share
 from ..environment.refused_trace import RefusedTrace
 from ..environment.trace_sandbox import pristine
-from ..errors import BlockMutationError, CaptureError, DefectError
+from ..errors import BlockMutationError, CaptureError, DefectError, IgnoredInputError
 from ..ir.captured import Capture
 from ..ir.guards import ShapeGuards
 from ..ir.module_lists import USUAL, Way, find_leaves, find_lists
@@ -47,10 +49,10 @@ from .module_calls import ModuleCalls, calls_on_fakes, calls_on_values
 from .number_check import refuse_unlike
 from .number_promotion import as_numbers
 from .operand_writes import copied
-from .operator_schemas import is_collective
+from .operator_schemas import NUMBERS_WANTED, is_collective
 from .record_leaves import LeafReadsError
 from .rng_state import randomness_kept
-from .root_hooks import forward_beneath
+from .root_hooks import FORWARD, forward_beneath, inner_hook
 from .symbolic_reads import ReadEnv, SymbolicReads, refuse_sized
 from .thread_isolation import unnoticed
 from .trace_lock import LOCK
@@ -59,7 +61,6 @@ from .uncompiled_functions import uncompiled
 from .whole_parameters import class_of, fully_sharded, refuse_wrapped, whole_parameters
 
 _LOG = logging.getLogger("fxcache")
-NUMBERS_WANTED = "expected to contain only concrete integers"  # a kernel's answer to symbolic amounts
 
 
 def capture(
@@ -83,7 +84,7 @@ def capture(
 
     Raises:
         CaptureError: no way of tracing worked; it holds the reason for each.
-        BlockMutationError: a block writes to its inputs.
+        BlockMutationError: a block writes to its inputs. IgnoredInputError: it looks at what is ignored.
     """
     attempts: dict[str, str] = {}
     last: Exception | None = None
@@ -99,17 +100,18 @@ def capture(
         ways = (("symbolic", functools.partial(_capture_symbolic, numbers=numbers)),)
     _refuse_sharded(model)
     _refuse_profiled(model)
+    _refuse_hooked(model, bound)
     with LOCK, compile_lock, unnoticed(), torch.no_grad(), uncompiled(), without_observers():
         for how, attempt in ways:
             try:
                 with randomness_kept():
                     return replace(attempt(model, bound, tensors, way, how), refused=attempts)
-            except (BlockMutationError, MemoryError, torch.OutOfMemoryError):
+            except (BlockMutationError, IgnoredInputError, MemoryError, torch.OutOfMemoryError):
                 raise
             except Exception as error:  # whatever the model's own code raises under tracing
                 if _is_ours(error):
                     raise DefectError(type(model).__name__, _one_line(error)) from error
-                attempts[how], last = _one_line(error), error
+                attempts[how], last = _one_line(error) + _place(error), error
     if together and not numbers:
         attempts["real"] = "other processes have a part in it, and need not run it now"
     raise CaptureError(class_of(model).__name__, attempts) from last
@@ -167,6 +169,16 @@ def _refuse_profiled(model: nn.Module) -> None:
         raise CaptureError(type(model).__name__, {"profiled": why})
 
 
+def _refuse_hooked(model: nn.Module, bound: Mapping[str, Any]) -> None:
+    whose = inner_hook(model)
+    if whose is not None and getattr(bound, "method", FORWARD) != FORWARD:
+        why = (
+            f"a hook of {whose} goes around its forward, which {bound.method}() may call: take it off, or "  # type: ignore[attr-defined]
+            "leave out method= and cache the forward"
+        )
+        raise CaptureError(class_of(model).__name__, {"hooked": why})
+
+
 def _is_ours(error: Exception) -> bool:
     """Whether an error is a slip of fxcache's own code rather than anything the model did."""
     if not isinstance(error, (AssertionError, AttributeError, NameError, LookupError)):
@@ -184,11 +196,24 @@ def _one_line(error: Exception) -> str:
     return f"{type(error).__name__}: {lines[0].strip()}" if lines else type(error).__name__
 
 
+def _place(error: Exception) -> str:
+    """Where in the model's code an error came from, for a person to look there."""
+    frame, place = error.__traceback__, ""
+    while frame is not None:
+        module, code = str(frame.tb_frame.f_globals.get("__name__", "")), frame.tb_frame.f_code
+        if not is_foreign(module):
+            line = linecache.getline(code.co_filename, frame.tb_lineno).strip()
+            place = f" ({module}, line {frame.tb_lineno}, in {code.co_name}: {line})"
+        frame = frame.tb_next
+    return place
+
+
 def _forward_of(
     model: nn.Module, bound: Mapping[str, Any], numbers: tuple[int, ...] = ()
 ) -> Callable[..., Any]:
     # Hooks on the root (offloading) act around the whole call, not inside the graph: `cached` runs them.
-    run, inputs = forward_beneath(model), ForwardInputs.of(model)
+    method = getattr(bound, "method", FORWARD)
+    run, inputs = forward_beneath(model, method), ForwardInputs.of(model, method=method)
     arguments = arguments_structure(bound)
     positional = getattr(bound, "positional", 0)
 

@@ -6,16 +6,19 @@ The signature is that of `model.forward`, as it is on this object: set on the in
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from inspect import Parameter
+from types import MappingProxyType
 from typing import Any
 
 import torch
 from torch import nn
 
-from ..errors import ArgumentsError, NoTimestepError
-from .root_hooks import forward_beneath
+from ..environment.ignored import AbsentError, IgnoredOption
+from ..errors import ArgumentsError, ConfigError, NoMethodError, NoTimestepError
+from ..spelling import nearest
+from .root_hooks import FORWARD, forward_beneath
 
 TIMESTEP_NAMES = ("timestep", "timesteps", "decoder_noise_time", "bb_ca_time", "t", "sigma", "time")
 ANYTHING = inspect.Signature(
@@ -27,9 +30,13 @@ class Bound(dict[str, Any]):
     """The arguments of a call by name; those that `*args` took are one tuple under that name.
 
     positional: how many must be given by position, because a decorator sees how they are given.
+    method: which of the model's methods was called. absent: paths of options to be ignored that the call has
+    not, and what it has there.
     """
 
     positional: int = 0
+    method: str = FORWARD
+    absent: Mapping[str, tuple[str, ...]] = MappingProxyType({})
 
 
 @dataclass(frozen=True)
@@ -39,6 +46,7 @@ class ForwardInputs:
     names: in order, without `*args` (variadic) and `**keywords`. positional_only: how many of them are.
     required: those without a default. timestep: the one that the user named, or that has a usual name.
     as_given: a decorator is around the forward, which may look at how arguments are given.
+    method: its name, where it is another method of the model. ignored: options that it is not to be shown.
     """
 
     model: str
@@ -53,11 +61,20 @@ class ForwardInputs:
     as_given: bool
     named: bool
     known: frozenset[str]
+    method: str = FORWARD
+    ignored: tuple[IgnoredOption, ...] = ()
 
     @staticmethod
-    def of(model: nn.Module, timestep: str | None = None) -> ForwardInputs:
-        """Those of `model`. Raises `NoTimestepError` where its forward cannot take a `timestep`."""
-        forward = forward_beneath(model)
+    def of(
+        model: nn.Module, timestep: str | None = None, method: str = FORWARD, ignore: Sequence[str] = ()
+    ) -> ForwardInputs:
+        """Those of `model`.
+
+        Raises:
+            NoTimestepError: its forward cannot take a `timestep`. NoMethodError: it has no such `method`.
+            ConfigError: what to `ignore` is no input.
+        """
+        forward = _method(model, method)
         signature, outer = _signature(forward), _signature(forward, follow_wrapped=False)
         parameters = signature.parameters.values()
         plain = [p for p in parameters if p.kind not in (Parameter.VAR_POSITIONAL, Parameter.VAR_KEYWORD)]
@@ -75,9 +92,16 @@ class ForwardInputs:
             as_given=list(signature.parameters) != list(outer.parameters),
             named=timestep is not None,
             known=frozenset(signature.parameters),
+            method=method,
+            ignored=tuple(map(IgnoredOption, ignore)),
         )
         if timestep is not None and not found._may_take(timestep):
             raise NoTimestepError(timestep, tuple(signature.parameters))
+        for option in found.ignored:
+            if not (found.keywords or option.argument in found.known):
+                close = nearest(option.argument, found.names)
+                need = f"did you mean {close!r}?" if close else f"its inputs are {', '.join(found.names)}"
+                raise ConfigError("ignore", option.path, need, of="fxcache.transform()")
         return found
 
     def _may_take(self, name: str) -> bool:
@@ -114,6 +138,17 @@ class ForwardInputs:
             step = self.numbered_step(bound)
             if step is not None:
                 bound[step] = _as_tensor(bound[step], bound)
+        return self._shown(bound) if self.ignored or self.method != FORWARD else bound
+
+    def _shown(self, bound: Bound) -> Bound:
+        """What the captured method is shown of a call."""
+        bound.method, absent = self.method, {}
+        for option in self.ignored:
+            try:
+                bound = option.hidden(bound)
+            except AbsentError as error:
+                absent[option.path] = error.known
+        bound.absent = absent
         return bound
 
     def numbered_step(self, bound: dict[str, Any]) -> str | None:
@@ -144,11 +179,17 @@ class ForwardWatch:
     inputs: those of the forward that is there now.
     """
 
-    def __init__(self, model: nn.Module, timestep: str | None) -> None:
+    def __init__(
+        self,
+        model: nn.Module,
+        timestep: str | None,
+        method: str = FORWARD,
+        ignore: Sequence[str] = (),
+    ) -> None:
         self._model = model
-        self._timestep = timestep
-        self.inputs = ForwardInputs.of(model, timestep)
-        self._beneath = forward_beneath(model)
+        self._timestep, self._method, self._ignore = timestep, method, ignore
+        self.inputs = ForwardInputs.of(model, timestep, method, ignore)
+        self._beneath = forward_beneath(model, method)
         self._seen = self._places()
 
     def replaced(self) -> bool:
@@ -156,21 +197,32 @@ class ForwardWatch:
         seen = self._places()
         if seen[0] is self._seen[0] and seen[1] is self._seen[1]:
             return False
-        beneath = forward_beneath(self._model)
+        beneath = forward_beneath(self._model, self._method)
         changed = beneath != self._beneath
         if changed:
-            self.inputs = ForwardInputs.of(self._model, self._timestep)
+            self.inputs = ForwardInputs.of(self._model, self._timestep, self._method, self._ignore)
         self._seen, self._beneath = seen, beneath
         return changed
 
     def _places(self) -> tuple[Any, Any]:
-        return self._model.__dict__.get("forward"), type(self._model).forward
+        return self._model.__dict__.get(self._method), getattr(type(self._model), self._method, None)
 
 
 def usual_timestep(forward: Callable[..., Any]) -> str | None:
     """The parameter of a forward that has a timestep's usual name."""
     parameters = _signature(forward).parameters
     return next((n for n in TIMESTEP_NAMES if n in parameters), None)
+
+
+def _method(model: nn.Module, name: str) -> Callable[..., Any]:
+    if name == FORWARD:
+        return forward_beneath(model)
+    if callable(getattr(model, name, None)) and not hasattr(nn.Module, name):
+        return forward_beneath(model, name)
+    bases = (b for b in type(model).__mro__ if b not in nn.Module.__mro__)
+    known = (n for base in bases for n, v in vars(base).items() if callable(v) and not n.startswith("_"))
+    names = tuple(dict.fromkeys(known))
+    raise NoMethodError(type(model).__name__, name, nearest(name, names), names)
 
 
 def _signature(forward: Callable[..., Any], follow_wrapped: bool = True) -> inspect.Signature:

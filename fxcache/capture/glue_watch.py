@@ -16,7 +16,7 @@ from ..environment.refused_trace import RefusedTrace
 from ..torch_private import OpOverload, TorchDispatchMode, composite_kernel, has_decomposition, pytree
 from .operator_schemas import storage_of, unordered, written_by
 from .untraceable_code import refuse_unseen
-from .weight_swaps import WeightWatch
+from .weight_swaps import BY_HOOKS, WeightWatch
 
 PRODUCTS = ("mm", "mv", "dot", "conv", "linear", "einsum", "attention", "rnn", "lstm", "gru")
 
@@ -108,7 +108,7 @@ class GlueWatch(TorchDispatchMode):
         if sets_data:
             name = self._own.get(id(args[0]))
             what = f"'{name}'" if name else "a tensor"
-            raise RefusedTrace(f"its forward exchanges the data of {what}")
+            raise RefusedTrace(f"its forward exchanges the data of {what}; {BY_HOOKS}")
         self.recast = self.recast or autocast() != self._autocast
         name = getattr(func, "__name__", "")
         if self.pure and (name in INEXACT or (name in RESIZING and _mode(args, kwargs) not in COPYING)):

@@ -13,7 +13,7 @@ from typing import Any
 
 import torch
 
-from ..torch_private import pytree
+from ..environment.structure import map_leaves
 
 EXACT = 2**53  # integers up to here are compared with floats as symbols are
 Path = tuple[str, str]  # an argument, and where in it the number is
@@ -65,26 +65,24 @@ class Promotion:
 def as_numbers(bound: Any) -> Any:
     """The arguments with numbers again where tensors stand for such."""
 
-    def number(leaf: Any) -> Any:
+    def number(place: str, leaf: Any) -> Any:
         return leaf.item() if getattr(leaf, "stands_for_number", False) else leaf
 
     numbered = copy.copy(bound)
     for name, value in bound.items():
-        numbered[name] = pytree.tree_map(number, value)
+        numbered[name] = map_leaves(number, value)
     return numbered
 
 
 def _promoted(name: str, value: Any, wanted: frozenset[str], names: list[str]) -> Any:
-    leaves, spec = pytree.tree_flatten_with_path(value)
-    changed: list[Any] = []
-    for path, leaf in leaves:
-        where = pytree.keystr(path)
+    def promoted(where: str, leaf: Any) -> Any:
         if where in wanted and (type(leaf) is float or (type(leaf) is int and abs(leaf) <= EXACT)):
             leaf = _as_tensor(leaf)
         if where in wanted and getattr(leaf, "stands_for_number", False):
             names.append(name + where)
-        changed.append(leaf)
-    return pytree.tree_unflatten(changed, spec)
+        return leaf
+
+    return map_leaves(promoted, value)
 
 
 def _as_tensor(number: float) -> torch.Tensor:

@@ -16,8 +16,8 @@ from torch.multiprocessing.reductions import StorageWeakRef  # a storage's numbe
 
 from ..environment.opaque_objects import tensors_within
 from ..errors import BlockMutationError
-from ..torch_private import FakeTensor, OpOverload, TorchDispatchMode
-from .operator_schemas import draws, is_collective, storage_of, written_by
+from ..torch_private import FakeTensor, OpOverload, TorchDispatchMode, enable_python_dispatcher
+from .operator_schemas import NUMBERS_WANTED, draws, is_collective, storage_of, written_by
 from .rng_state import python_random_kept
 
 LIFTED = (
@@ -84,7 +84,7 @@ class LeafWrites(TorchDispatchMode):
         unchanged = func is torch.ops.aten.dropout.default and not draws(func, args, kwargs)
         # On fake tensors torch gives the work of a collective a random name: no number of the model's.
         with python_random_kept() if is_collective(func) else contextlib.nullcontext():
-            result = args[0] if unchanged else func(*args, **kwargs)
+            result = args[0] if unchanged else _run(func, args, kwargs)
         for made in result if isinstance(result, (list, tuple)) else (result,):
             if isinstance(made, torch.Tensor):
                 self._note(func, args, made)
@@ -135,6 +135,18 @@ class LeafWrites(TorchDispatchMode):
             raise BlockMutationError(self._name, "writes to an input tensor that shares memory with another")
         if places[0] not in self.before:
             self.before[places[0]] = copied(first)
+
+
+def _run(func: Any, args: Any, kwargs: Any) -> Any:
+    """An operator of a leaf. Where its kernel for shapes takes no symbols, the Python one does: what a leaf
+    computes is no part of the graph."""
+    try:
+        return func(*args, **kwargs)
+    except RuntimeError as error:
+        if NUMBERS_WANTED not in str(error):
+            raise
+    with enable_python_dispatcher():
+        return func(*args, **kwargs)
 
 
 def _makes_view(func: Any) -> bool:

@@ -12,6 +12,7 @@ from ..torch_private import OpOverload, registered_effect, storage_id
 CHANCES = ("dropout_p", "p", "dropout")  # arguments without which an operator draws nothing
 COLLECTIVES = ("c10d", "_c10d_functional", "_c10d_functional_autograd", "symm_mem")
 TRAINING = ("train", "training")
+NUMBERS_WANTED = "expected to contain only concrete integers"  # a kernel's answer to symbolic amounts
 
 
 def written_by(func: Any, args: Sequence[Any], kwargs: Mapping[str, Any]) -> Iterator[torch.Tensor]:

@@ -16,6 +16,7 @@ from torch import nn
 
 from ..errors import RootHookError
 
+FORWARD = "forward"
 Forward = Callable[..., Any]
 Result = TypeVar("Result")
 
@@ -26,6 +27,12 @@ def has_root_hooks(model: nn.Module) -> bool:
     return bool(
         model._forward_pre_hooks or model._forward_hooks or "_hf_hook" in own or "_diffusers_hook" in own
     )
+
+
+def inner_hook(model: nn.Module) -> str | None:
+    """What is hung on the forward of `model` itself, so that a method which calls it runs that, too."""
+    own = model.__dict__
+    return "accelerate's" if "_hf_hook" in own else "diffusers'" if "_diffusers_hook" in own else None
 
 
 def hooked(model: nn.Module, forward: Forward) -> Forward:
@@ -67,8 +74,13 @@ class _Reached(Exception):
     """The forward would run now."""
 
 
-def forward_beneath(model: nn.Module) -> Forward:
-    """The forward that the hooks on `model` go around: its class's, or one set on the instance."""
+def forward_beneath(model: nn.Module, method: str = FORWARD) -> Forward:
+    """The forward that the hooks on `model` go around: its class's, or one set on the instance.
+
+    method: another method to call in its place, around which no hooks go.
+    """
+    if method != FORWARD:
+        return getattr(model, method)  # type: ignore[no-any-return]
     own = model.__dict__
     registry: Any = own.get("_diffusers_hook")
     accelerates: Any = own.get("_old_forward")

@@ -16,6 +16,8 @@ from ..environment.leaf_hooks import HOOKS
 from ..environment.refused_trace import RefusedTrace
 from .operator_schemas import storage_of
 
+BY_HOOKS = "hooks on the blocks may, which run only where a block does"
+
 
 class WeightWatch:
     """Knows what each leaf's tensors were when the forward began, or after a leaf ran."""
@@ -33,7 +35,9 @@ class WeightWatch:
             return
         changed = [n for n, t in zip(_names(leaf), now, strict=False) if t not in known]
         what = f"'{name}.{changed[0]}'" if changed else f"the parameters of '{name}'"
-        raise RefusedTrace(f"its forward exchanges, moves or casts {what} before it calls '{name}'")
+        raise RefusedTrace(
+            f"its forward exchanges, moves or casts {what} before it calls '{name}'; {BY_HOOKS}"
+        )
 
     def ran(self, leaf: nn.Module) -> None:
         """What `leaf` does to its own tensors is its own affair; its hooks may fetch other leaves'."""

@@ -97,6 +97,7 @@ def _facts(one: Prepared, found: Explanation) -> list[tuple[str, str]]:
         ("state", f"{found.state_bytes / 2**20:,.2f} MiB a context"),
         ("computed step", f"{amount(found.flops_computed)}FLOPs"),
         ("cached step", f"{amount(found.flops_cached)}FLOPs{_share(found)}"),
+        *([("not symbolic", found.unless)] if found.unless else ()),
         *(("note", note) for note in found.notes),
     ]
     return rows
@@ -136,5 +137,6 @@ def _as_dict(one: Prepared, found: Explanation) -> dict[str, Any]:
         "flops_computed": found.flops_computed,
         "flops_cached": found.flops_cached,
         "notes": list(found.notes),
+        "unless": found.unless,
         "waits": found.waits,
     }

@@ -9,8 +9,8 @@ from typing import Any
 
 import torch
 
-from ..torch_private import pytree
 from .fingerprint import Fingerprint
+from .structure import named_leaves
 
 Key = tuple[Any, ...]
 SHORT = 60  # characters of a value that are shown
@@ -94,7 +94,7 @@ def _entries(key: Key, bound: Mapping[str, Any]) -> Iterator[tuple[str, tuple[An
 
 
 def _leaf_names(name: str, value: Any, count: int) -> list[str]:
-    paths = [name + pytree.keystr(path) for path, _ in pytree.tree_flatten_with_path(value)[0]]
+    paths = [path for path, _ in named_leaves(name, value)]
     return paths if len(paths) == count else [f"{name} ({i})" for i in range(count)]
 
 

@@ -1,14 +1,14 @@
 """Trees of values with the tensors cut out: how a call is written down, and put together again.
 
 Containers are those of `torch.utils._pytree`. Dataclasses of tensors, which it does not know, are opened
-as well where a leaf takes or returns one.
+as well among a call's arguments and where a leaf takes or returns one.
 """
 
 from __future__ import annotations
 
 import dataclasses
 import functools
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -127,6 +127,39 @@ class Structure:
     def opened(self) -> bool:
         """Whether a dataclass is in it."""
         return any(isinstance(c, Fields) for c in self.constants)
+
+
+def tensor_fields(value: Any) -> dict[str, Any] | None:
+    """The fields of a dataclass instance that `Structure` opens; None for everything else."""
+    fields = _fields(value)
+    if fields is None or not Structure.of(fields, fields=True)[1]:
+        return None
+    return fields
+
+
+def named_leaves(name: str, value: Any) -> Iterator[tuple[str, Any]]:
+    """The leaves of a tree by readable names (`d['k']`, `samples[0].mask`), dataclasses of tensors opened."""
+    for path, leaf in pytree.tree_flatten_with_path(value)[0]:
+        place, fields = name + pytree.keystr(path), tensor_fields(leaf)
+        if fields is None:
+            yield place, leaf
+        else:
+            for field, inner in fields.items():
+                yield from named_leaves(f"{place}.{field}", inner)
+
+
+def map_leaves(change: Callable[[str, Any], Any], value: Any, place: str = "") -> Any:
+    """The tree with `change(place, leaf)` for each leaf that `named_leaves` gives."""
+    leaves, spec = pytree.tree_flatten_with_path(value)
+    changed: list[Any] = []
+    for path, leaf in leaves:
+        where, fields = place + pytree.keystr(path), tensor_fields(leaf)
+        if fields is None:
+            changed.append(change(where, leaf))
+        else:
+            inner = {name: map_leaves(change, part, f"{where}.{name}") for name, part in fields.items()}
+            changed.append(type(leaf)(**inner))
+    return pytree.tree_unflatten(changed, spec)
 
 
 def _fields(value: Any) -> dict[str, Any] | None:

@@ -39,6 +39,7 @@ import torch
 from torch import nn
 
 from ..torch_private import OperatorBase, OpOverloadPacket, before_compiling
+from .ignored import Ignored
 
 # Kinds whose own equality is right and complete.
 CONSTANTS = frozenset((
@@ -370,6 +371,7 @@ def is_library(module: str | None) -> bool:
 
 _CONTAINERS = (dict, list, tuple, set, frozenset, collections.deque, MappingProxyType)
 _EXACT: dict[type, Opener] = {
+    Ignored: lambda value: (None, []),
     **dict.fromkeys(CONSTANTS, _constant),
     **dict.fromkeys((list, tuple, torch.Size), _sequence),
     **dict.fromkeys((dict, MappingProxyType), _mapping),

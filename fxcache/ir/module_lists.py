@@ -32,7 +32,7 @@ class Way:
     opened: paths of modules that are no leaves; their children are.
     by_class: a chain may be of any modules of one class that are called repeatedly.
     leaves: the modules, by name, instead of what the model's structure suggests. blocks: those of them that
-    a chain is made of.
+    a chain is made of. lists: (block, list) by name, where a person named them: all must be in the chain.
     """
 
     wide: bool = False
@@ -41,6 +41,7 @@ class Way:
     by_class: bool = False
     leaves: tuple[Leaf, ...] = ()
     blocks: frozenset[str] = frozenset()
+    lists: tuple[tuple[str, str], ...] = ()
 
 
 USUAL = Way()
@@ -184,7 +185,11 @@ def _holds_list(module: nn.Module) -> bool:
 
 def _wide(model: nn.Module, depth: int) -> Iterator[Leaf]:
     tree = module_tree(model)
-    items = {id(item) for c in _collections(tree) for item in c.items(depth)}
+    return leaves_around(tree, {id(item) for c in _collections(tree) for item in c.items(depth)})
+
+
+def leaves_around(tree: Held, items: set[int]) -> Iterator[Leaf]:
+    """The items, by their ids, and every module that holds none of them, as large as can be."""
     return _below(tree, items, _holding(tree, items))
 
 

@@ -89,7 +89,7 @@ class Program:
     state: what is remembered between steps, in the order in which the graph takes it.
     graph: the outer graph; takes the flat inputs and then the state.
     by_class: blocks may be any modules of one class that are called repeatedly. among: names of the leaves
-    that may be blocks then; of all, where it is empty.
+    that may be blocks then; of all, where it is empty. named: blocks that a person named, and their lists.
     notes: what passes decided against, and why, in words.
     groups: ranks that take each decision together; none where there is one process.
     """
@@ -109,6 +109,7 @@ class Program:
     graph: GraphModule | None = None
     by_class: bool = False
     among: frozenset[str] = frozenset()
+    named: Mapping[str, str] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
     groups: tuple[RankGroup, ...] = ()
 

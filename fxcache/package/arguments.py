@@ -70,6 +70,8 @@ def _time(value: float, device: str) -> torch.Tensor:
 
 def _match(name: str, description: Mapping[str, Any], value: Any, tensors: list[torch.Tensor | None]) -> None:
     """Put the tensors of one argument in their places; refuse another structure or constant."""
+    if "ignored" in description:
+        return
     if "tensor" in description:
         if not isinstance(value, torch.Tensor):
             raise PackageInputError(name, f"must be a tensor, not {type(value).__name__}")
@@ -77,10 +79,16 @@ def _match(name: str, description: Mapping[str, Any], value: Any, tensors: list[
             raise PackageInputError(name, f"has layout {value.layout}; the package takes torch.strided")
         tensors[description["tensor"]] = value
     elif "mapping" in description:
-        if not isinstance(value, Mapping) or set(value) != set(description["mapping"]):
+        given = {str(k): v for k, v in value.items()} if isinstance(value, Mapping) else {}
+        if not isinstance(value, Mapping) or set(given) != set(description["mapping"]):
             raise PackageInputError(name, f"must be a mapping with the keys {list(description['mapping'])}")
         for key, inner in description["mapping"].items():
-            _match(f"{name}[{key!r}]", inner, value[key], tensors)
+            _match(f"{name}[{key!r}]", inner, given[key], tensors)
+    elif "fields" in description:
+        for field, inner in description["fields"].items():
+            if not hasattr(value, field):
+                raise PackageInputError(name, f"has no {field!r}; the package was exported with one that has")
+            _match(f"{name}.{field}", inner, getattr(value, field), tensors)
     elif "list" in description or "tuple" in description:
         inners = description.get("list", description.get("tuple"))
         if not isinstance(value, (list, tuple)) or len(value) != len(inners):

@@ -12,14 +12,15 @@ import torch
 
 from ..capture.call_signature import Call, arguments_structure, flatten
 from ..environment.ambient_settings import autocast
+from ..environment.ignored import Ignored
 from ..environment.opaque_objects import PLAIN
-from ..environment.structure import Slot, Structure
+from ..environment.structure import Fields, Slot, Structure
 from ..errors import ExportError
 from ..ir.settings import set_by
 from ..ir.state import StateTensor
 from ..runtime.cached_transformer import CachedTransformer
 from ..runtime.specialization import Specialization
-from ..torch_private import PythonPrinter, pytree
+from ..torch_private import PythonPrinter
 from ..version import __version__
 from .hardware import accelerators, hardware
 from .manifest import FORMAT, Backend, Manifest, TensorEntry
@@ -149,20 +150,29 @@ def _state_entry(state: StateTensor, symbols: Mapping[sympy.Symbol, Any]) -> Ten
 
 def _described(structure: Structure, original: torch.nn.Module | None = None) -> Any:
     """A structure as JSON: lists, mappings, plain values, and {"tensor": i} for the i-th tensor."""
-    tree = pytree.tree_unflatten(structure.constants, structure.spec)
     name = type(original).__name__ if original is not None else "the model"
-    return _json(tree, name)
+    where = "its result" if original is not None else ""
+    return _json(structure.marked(), name, where)
 
 
-def _json(value: Any, model: str) -> Any:
+def _json(value: Any, model: str, where: str) -> Any:
+    """where: what it is, in words; "" for the arguments of a call."""
     if isinstance(value, Slot):
         return {"tensor": value.index}
+    if isinstance(value, Ignored):
+        return {"ignored": True}
+    if isinstance(value, Fields) and not where.startswith("its result"):
+        inner = value.content.marked().items()
+        return {"fields": {name: _json(v, model, f"{where}.{name}") for name, v in inner}}
     if isinstance(value, Mapping):
         kind = {} if type(value) is dict else {"class": f"{type(value).__module__}:{type(value).__name__}"}
-        return {"mapping": {str(k): _json(v, model) for k, v in value.items()}, **kind}
+        items = {str(k): _json(v, model, f"{where}[{k!r}]" if where else str(k)) for k, v in value.items()}
+        return {"mapping": items, **kind}
     if isinstance(value, (list, tuple)):
         key = "list" if isinstance(value, list) else "tuple"
-        return {key: [_json(v, model) for v in value]}
+        return {key: [_json(v, model, f"{where}[{i}]") for i, v in enumerate(value)]}
     if value is None or isinstance(value, (bool, int, float, str)):
         return {"value": value}
-    raise ExportError(model, f"a {type(value).__name__} among its inputs or outputs cannot be written down")
+    called = (value.kind if isinstance(value, Fields) else type(value)).__name__
+    why = f"{where} is a {called}, which cannot be written down, or compared with another process's"
+    raise ExportError(model, f"{why}. Leave it out of the call, or give tensors and plain values")

@@ -14,6 +14,7 @@ import torch
 from torch.fx import Graph, GraphModule
 
 from ..capture.capture import fake_input
+from ..capture.operator_schemas import NUMBERS_WANTED
 from ..capture.trace_lock import LOCK
 from ..capture.uncompiled_functions import uncompiled
 from ..environment.ambient_settings import entered
@@ -21,7 +22,14 @@ from ..environment.trace_sandbox import pristine
 from ..ir.interpret import StageInterpreter
 from ..ir.program import Program
 from ..ir.stage import Stage
-from ..torch_private import FakeTensorMode, ShapeEnv, as_if_compiling, compile_lock, make_fx
+from ..torch_private import (
+    FakeTensorMode,
+    ShapeEnv,
+    as_if_compiling,
+    compile_lock,
+    enable_python_dispatcher,
+    make_fx,
+)
 
 
 def flat_graph(program: Program, values: Sequence[torch.Tensor], dynamic: bool) -> GraphModule:
@@ -65,6 +73,15 @@ class _Flattening(StageInterpreter):
         self._mode = mode
 
     def run(self, stage: Stage, values: dict[str, Any]) -> None:
+        try:
+            self._flatten(stage, values)
+        except RuntimeError as error:
+            if NUMBERS_WANTED not in str(error):
+                raise
+            with enable_python_dispatcher():  # whose operators take symbols where the kernels do not
+                self._flatten(stage, values)
+
+    def _flatten(self, stage: Stage, values: dict[str, Any]) -> None:
         inputs = [values[name] for name in stage.inputs]
         with self._mode:
             super().run(stage, values)

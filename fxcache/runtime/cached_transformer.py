@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import copy
 import functools
-import warnings
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import replace
@@ -14,9 +13,9 @@ import torch
 from torch import nn
 
 from ..capture.call_signature import Call
-from ..capture.forward_inputs import ForwardInputs, ForwardWatch
+from ..capture.forward_inputs import Bound, ForwardInputs, ForwardWatch
 from ..capture.rank_groups import AUTO
-from ..capture.root_hooks import beneath, has_root_hooks, hooked
+from ..capture.root_hooks import FORWARD, beneath, has_root_hooks, hooked
 from ..capture.whole_parameters import class_of
 from ..config import CacheConfig, ConfigLike, as_config
 from ..environment.opaque_objects import tensors_within
@@ -30,6 +29,7 @@ from ..errors import (
     FxcacheError,
     GradientWarning,
     NotCapturedError,
+    OtherMethodWarning,
     PassthroughWarning,
     PeerFailedError,
     PeersError,
@@ -54,6 +54,7 @@ from .sampling import Sampling
 from .specialization import Lowering, Specialization, eager
 from .specializations import MAX_CAPTURES, Specializations
 from .stats import Stats
+from .telling import warn, warn_absent
 from .trainable import Trainable
 
 UNKNOWN_PEERS = (
@@ -94,7 +95,7 @@ class CachedTransformer(ModuleProxy):
 
     KEPT = ModuleProxy.KEPT | {
         "cache_config", "_options", "_forward", "_specializations", "_following", "_contexts",
-        "_passthrough", "_told", "_trainable", "_warned", "_others", "_peers",
+        "_passthrough", "_told", "_met", "_trainable", "_warned", "_others", "_peers",
     }  # fmt: skip
 
     def __init__(
@@ -111,6 +112,9 @@ class CachedTransformer(ModuleProxy):
         lower: Lowering = eager,
         process_group: Any = AUTO,
         agree: Agree = "parts",
+        method: str = FORWARD,
+        ignore: tuple[str, ...] = (),
+        blocks: tuple[str, ...] = (),
     ) -> None:
         others = OtherCaches(original)
         if isinstance(config.policy, Follow):
@@ -129,14 +133,21 @@ class CachedTransformer(ModuleProxy):
             "choose_lowering": choose_lowering,
             "process_group": process_group,
             "agree": agree,
+            "method": method,
+            "ignore": ignore,
+            "blocks": blocks,
         }
         self._peers = Peers(original, process_group, agree, on_unsupported == "passthrough")
-        self._forward = ForwardWatch(original, timestep)
+        self._forward = ForwardWatch(original, timestep, method, ignore)
+        if method != FORWARD and hasattr(CachedTransformer, method):
+            need = "a cached model has a method of its own by this name"
+            raise ConfigError("method", method, need, of="fxcache.transform()")
         self._forget_specializations()
         self._contexts = Contexts(max_contexts)
         self._trainable = Trainable((original,))
         self._passthrough = on_unsupported == "passthrough"
         self._told: set[str] = set()
+        self._met: set[str] = set()  # options to be ignored that were in a call, or missed in one
         self._warned: set[type] = set()
 
     # ------------------------------------------------------------------ the call
@@ -147,7 +158,8 @@ class CachedTransformer(ModuleProxy):
 
         With gradients enabled, and anything that needs one, the original runs uncached. Where ranks decide
         together, they tell one another at each call what they make of it; what fails on one of them fails on
-        all.
+        all. Uncached, with one warning, where another method is the cached one (`transform(..., method=)`),
+        which is then called by its name.
 
         Raises:
             CaptureError, NoBlocksError, TooManyBlocksError, BlockMutationError, OpaqueInputError,
@@ -156,6 +168,16 @@ class CachedTransformer(ModuleProxy):
             AlreadyCachedError, RootHookError, TracingError: somebody else's cache, hook or tracer is in the
             way.
         """
+        if self._options["method"] != FORWARD:
+            refuse_tracing()
+            self._warn(OtherMethodWarning, f"runs uncached: what is cached is {self._options['method']}()")
+            self._contexts.count_uncached()
+            return self.original(*args, **kwargs)
+        return self._serve(args, kwargs)
+
+    @torch.compiler.disable(reason=REASON)
+    def _serve(self, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Any:
+        """A call of the cached method."""
         refuse_tracing()
         if self._peers.changed():
             self._forget_specializations()
@@ -170,7 +192,7 @@ class CachedTransformer(ModuleProxy):
         self._others.refuse()
         run: Callable[..., Any] = functools.partial(self._run, turn, self._as_given(args, kwargs))
         try:
-            if has_root_hooks(self.original):
+            if has_root_hooks(self.original) and self._options["method"] == FORWARD:
                 run = hooked(self.original, run)
             return run(*args, **kwargs)
         except (TooManyContextsError, PeerFailedError):
@@ -186,7 +208,7 @@ class CachedTransformer(ModuleProxy):
         alone = self._peers.groups and not isinstance(failure, ArgumentsError)  # others do not run it now
         if not self._passthrough and (alone or not _may_be_the_models(failure)):
             raise failure
-        result = self.original(*args, **kwargs)  # what the model itself rejects is its own error
+        result = self._plain(*args, **kwargs)  # what the model itself rejects is its own error
         if isinstance(failure, ArgumentsError):  # a decorator takes what its signature does not say
             self._forward.inputs = self._inputs.accepting(args, kwargs)
         elif self._passthrough:
@@ -195,6 +217,12 @@ class CachedTransformer(ModuleProxy):
         else:
             raise failure
         return result
+
+    @property
+    def _plain(self) -> Callable[..., Any]:
+        """What is cached, of the original."""
+        method = self._options["method"]
+        return self.original if method == FORWARD else getattr(self.original, method)  # type: ignore[no-any-return]
 
     @property
     def _inputs(self) -> ForwardInputs:
@@ -237,6 +265,7 @@ class CachedTransformer(ModuleProxy):
             options["max_captures"],
             remember=options["on_unsupported"] == "passthrough",
             groups=self._peers.look_again,
+            blocks=options["blocks"],
         )
 
     def _as_given(self, args: Any, kwargs: Mapping[str, Any]) -> Call | None:
@@ -259,6 +288,8 @@ class CachedTransformer(ModuleProxy):
             if self._peers.groups:
                 self._contexts.current()  # too many are an error before the others wait in the graph
             bound = self._inputs.bind(args, kwargs, serving.flexible)
+            if self._inputs.ignored:
+                self._tell_absent(bound)
             return serving.of(*serving.flatten(bound))
 
         specialization, call = turn.settle(find, _told)
@@ -266,6 +297,13 @@ class CachedTransformer(ModuleProxy):
             raise _NeedsGradient
         flat = self._step(specialization, call, config, given)
         return specialization.program.capture.finish(flat)
+
+    def _tell_absent(self, bound: Bound) -> None:
+        """Warn of options to be ignored that no call had so far."""
+        for path in self._options["ignore"]:
+            if path not in self._met and path in bound.absent:
+                warn_absent(type(self.original).__name__, path, bound.absent[path])
+            self._met.add(path)
 
     def prepare(self, example_inputs: Mapping[str, Any]) -> None:
         """Capture and transform for calls like `example_inputs`, as the first of them would.
@@ -330,9 +368,8 @@ class CachedTransformer(ModuleProxy):
             return serving.of(*serving.flatten(bound, numbers), numbers)
 
         def find() -> tuple[Specialization, Call]:
-            if self._peers.groups and has_root_hooks(
-                self.original
-            ):  # which split the inputs, or gather weights
+            hooks = has_root_hooks(self.original) and self._options["method"] == FORWARD
+            if self._peers.groups and hooks:  # which split the inputs, or gather weights
                 return beneath(self.original, found, (), example_inputs)
             return found(**example_inputs)
 
@@ -359,7 +396,7 @@ class CachedTransformer(ModuleProxy):
         self._told.add(str(error))
         message = f"{type(self.original).__name__} runs uncached: {error}"
         kind = RecaptureWarning if isinstance(error, TooManyCapturesError) else PassthroughWarning
-        warnings.warn(message, kind, stacklevel=4)
+        warn(message, kind)
 
     def _run_for_gradient(self, turn: Turn | None, args: Any, kwargs: Mapping[str, Any]) -> Any:
         """The original. turn: None where the ranks have told one another."""
@@ -378,7 +415,7 @@ class CachedTransformer(ModuleProxy):
             if not self._passthrough:
                 raise
             self._tell_uncached(error)
-        return self.original(*args, **kwargs)
+        return self._plain(*args, **kwargs)
 
     def _needs_gradient(self, args: Any, kwargs: Mapping[str, Any]) -> bool:
         given = (t for v in (*args, *kwargs.values()) for t in tensors_within(v))
@@ -387,7 +424,7 @@ class CachedTransformer(ModuleProxy):
     def _warn(self, kind: type[Warning], what: str) -> None:
         if kind not in self._warned:
             self._warned.add(kind)
-            warnings.warn(f"{type(self.original).__name__} {what}", kind, stacklevel=5)
+            warn(f"{type(self.original).__name__} {what}", kind)
 
     # ------------------------------------------------------------------ contexts
 
@@ -623,7 +660,21 @@ class CachedTransformer(ModuleProxy):
 
     def __getattr__(self, name: str) -> Any:
         refuse_compilation(name)
+        if name == self.__dict__.get("_options", {}).get("method"):
+            return self._entry(name)
         return super().__getattr__(name)
+
+    def _entry(self, name: str) -> Callable[..., Any]:
+        """The cached method, in the place of the original's."""
+
+        def entry(*args: Any, **kwargs: Any) -> Any:
+            return self._serve(args, kwargs)
+
+        return functools.update_wrapper(entry, getattr(self.original, name))
+
+    @property
+    def _entries(self) -> frozenset[str]:
+        return super()._entries | {self._options["method"]}
 
     def _get_name(self) -> str:
         if symbolic_trace.is_fx_symbolic_tracing():  # `torch.fx.symbolic_trace` asks before it calls

@@ -23,8 +23,9 @@ PART = frozenset({"STORE_ATTR", "DELETE_ATTR", "LOAD_SUPER_ATTR"})
 HOLDERS = (FunctionType, MethodType, functools.partial)
 
 
-def runs_forward(function: Callable[..., Any], cls: type) -> bool:
-    """Whether `function`, a method found on instances of `cls`, runs the forward of its `self`."""
+def runs_forward(function: Callable[..., Any], cls: type, forward: frozenset[str] = FORWARD) -> bool:
+    """Whether `function`, a method found on instances of `cls`, runs the forward of its `self`, or whatever
+    else has one of the names in `forward`."""
     pending, seen = [function], set()
     while pending:
         for inner in _functions(pending.pop()):
@@ -32,7 +33,7 @@ def runs_forward(function: Callable[..., Any], cls: type) -> bool:
                 continue
             seen.add(inner)
             names, whole = _uses_of_self(inner.__code__)
-            if names & FORWARD or (whole and _own(inner, cls)):
+            if names & forward or (whole and _own(inner, cls)):
                 return True
             pending += _methods(names, cls)
     return False

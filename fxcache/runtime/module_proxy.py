@@ -19,7 +19,7 @@ from torch import nn
 from ..capture.root_hooks import unhook
 from ..errors import ReplicaError
 from .foreign_tracers import REASON, compiler_looks
-from .forward_methods import reaches, runs_forward
+from .forward_methods import FORWARD, reaches, runs_forward
 
 # What accelerate hangs on the module that it was given, and looks for there.
 ACCELERATES = frozenset({"_hf_hook", "_old_forward"})
@@ -100,9 +100,14 @@ class ModuleProxy(nn.Module):
         if isinstance(value, MethodType) and value.__self__ is self.original:
             function = value.__func__
             if function not in self._rebound:
-                self._rebound[function] = runs_forward(function, type(self.original))
+                self._rebound[function] = runs_forward(function, type(self.original), self._entries)
             return MethodType(function, self) if self._rebound[function] else value
         return value
+
+    @property
+    def _entries(self) -> frozenset[str]:
+        """Names of the methods that the stand-in runs itself."""
+        return FORWARD
 
     def __setattr__(self, name: str, value: Any) -> None:
         if name == "_hf_hook":

@@ -48,6 +48,7 @@ class Specializations:
         max_captures: how many specializations may be kept for one kind of call.
         remember: whether a kind of call that was refused is refused again without another try.
         groups: gives the ranks that decide together.
+        blocks: paths of the blocks, where a person named them.
     """
 
     def __init__(
@@ -60,6 +61,7 @@ class Specializations:
         max_captures: int = MAX_CAPTURES,
         remember: bool = False,
         groups: Callable[[], tuple[RankGroup, ...]] = tuple,
+        blocks: tuple[str, ...] = (),
     ) -> None:
         self._lower = lower
         self._model = model
@@ -69,6 +71,7 @@ class Specializations:
         self._max_captures = max_captures
         self._remember = remember
         self._groups = groups
+        self._blocks = blocks
         self._kinds: dict[Key, Kind] = {}
         self._by_call: dict[Key, tuple[Key, Specialization]] = {}
         self._last: tuple[Key, Specialization] | None = None
@@ -295,6 +298,7 @@ class Specializations:
             call.tensors,
             call.numbers,
             self._groups(),
+            self._blocks,
         )
         specialization = Specialization.of(program, self._lower(program), call)
         specialization.number, specialization.flexible = self._calls, self.flexible

@@ -17,6 +17,7 @@ from ..errors import ConfigError
 from ..ir.captured import Capture
 from ..ir.fake_values import forget_operators
 from ..ir.module_lists import Way
+from ..ir.named_blocks import way_by_names
 from ..ir.program import Program
 from ..ir.ranks import RankGroup
 from ..passes import run_passes
@@ -33,10 +34,11 @@ def transform_call(
     tensors: list[torch.Tensor],
     numbers: tuple[str, ...] = (),
     groups: tuple[RankGroup, ...] = (),
+    blocks: tuple[str, ...] = (),
 ) -> Program:
     """Capture one call and run the passes, with the first way of choosing blocks that finds a chain.
 
-    groups: ranks that take each decision together.
+    groups: ranks that take each decision together. blocks: paths of the blocks, where a person named them.
     Raises `ConfigError` where the config has no cache to put into the graph, and what these raise.
     """
     if not config.enabled:
@@ -46,7 +48,14 @@ def transform_call(
     def passed(captured: Capture, way: Way) -> Program:
         timestep = inputs.timestep_of(captured.inputs)
         program = Program(
-            captured, config, scope, timestep, by_class=way.by_class, among=way.blocks, groups=groups
+            captured,
+            config,
+            scope,
+            timestep,
+            by_class=way.by_class,
+            among=way.blocks,
+            named=dict(way.lists),
+            groups=groups,
         )
         program = run_passes(program)
         forget_operators(captured.graph)
@@ -60,6 +69,9 @@ def transform_call(
         return capture(model, bound, tensors, way, numbers, bool(groups))
 
     try:
+        if blocks:
+            way = way_by_names(model, blocks)
+            return passed(captured(way), way)
         return first_chain(model, captured, passed, called)
     finally:
         forget_environments()
