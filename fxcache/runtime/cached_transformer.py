@@ -470,6 +470,9 @@ class CachedTransformer(ModuleProxy):
             Traceback (most recent call last):
             fxcache.errors.AlreadyCachedError: FluxTransformer2DModel would have two caches, ...
         """
+        if isinstance(config, CacheConfig):
+            need = "this model is cached already: give it to configure(), or to fxcache.transform()"
+            raise ConfigError("config", str(config), need, of="enable_cache()")
         raise AlreadyCachedError(type(self.original).__name__, "one of diffusers' (enable_cache)")
 
     def reset(self, context: str | None = None) -> None:
