@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import contextlib
+import subprocess
 from collections.abc import Iterator
 
 import torch
 
 from ..errors import BackendError, CudaBuildError
-from ..torch_private import answering_for, builds_for_cuda
+from ..torch_private import answering_for, builds_for_cuda, ptxas
 from .gpus import GPU, GPUS
 
 
@@ -39,6 +40,19 @@ def target_gpu(arch: str) -> Iterator[GPU]:
     gpu = require_target(arch)
     with answering_for(gpu):
         yield gpu
+
+
+def assembled(arch: str) -> bool:
+    """Whether the assembler that Triton would use here makes machine code for `arch`, a key of `GPUS`."""
+    gpu = GPUS[arch]
+    path = ptxas(gpu.major * 10 + gpu.minor)
+    if path is None:
+        return False
+    try:
+        done = subprocess.run([path, "--help"], capture_output=True, text=True, timeout=60, check=False)
+    except (OSError, subprocess.TimeoutExpired):
+        return False
+    return f"'{arch}'" in done.stdout
 
 
 def require_target(arch: str) -> GPU:

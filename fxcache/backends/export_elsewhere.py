@@ -43,7 +43,7 @@ def export_elsewhere(
     """
     gpu = require_target(arch)
     _require_all_on_cpu(cached, example_inputs)
-    header = _header()
+    header = cuda_header()
     if header is None:
         why = "AOTInductor compiles against a CUDA toolkit and finds no cuda.h: set CUDA_HOME to its folder"
         raise ExportError(type(cached.original).__name__, why)
@@ -74,8 +74,11 @@ def _require_all_on_cpu(cached: CachedTransformer, example_inputs: Mapping[str, 
         raise ExportError(name, why)
 
 
-def _header() -> Path | None:
-    """The toolkit's declarations of the driver's functions."""
+def cuda_header() -> Path | None:
+    """The toolkit's declarations of the driver's functions; None where there is no toolkit.
+
+    torch looks for one in `CUDA_HOME`, beside nvcc, and in /usr/local.
+    """
     from torch.utils.cpp_extension import include_paths  # says so on import where there is no GPU
 
     try:

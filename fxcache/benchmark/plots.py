@@ -7,7 +7,6 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from .errors import MissingExtraError
 from .inline_svg import POINT, inline_svg
 from .labels import add_labels, short_names
 from .latency import latency_doubt
@@ -90,10 +89,8 @@ def pareto_front(points: Iterable[tuple[float, float]], best: int) -> list[tuple
 
 
 def _figure(plot: Plot, size: Size) -> Any:
-    try:
-        from matplotlib import rc_context
-    except ImportError as error:
-        raise MissingExtraError("fxcache bench report", "matplotlib", "bench") from error
+    from matplotlib import rc_context
+
     colors = dict.fromkeys(("text.color", "axes.labelcolor", "xtick.color", "ytick.color"), TEXT)
     settings: dict[Any, Any] = {"axes.edgecolor": GRID, "grid.color": GRID, "font.size": size.letters}
     with rc_context(settings | colors):

@@ -19,8 +19,12 @@ import torch
 from packaging.requirements import Requirement
 from torch import nn
 
+from ..backends.absent_gpu import assembled
+from ..backends.export_elsewhere import cuda_header
+from ..backends.gpus import GPUS
 from ..benchmark.machine import installed
 from ..errors import TrajectoryWarning
+from ..torch_private import builds_for_cuda
 
 PACKAGES = ("torch", "diffusers", "transformers", "accelerate", "peft", "triton")
 TENSORRT = ("torch-tensorrt", "torch-tensorrt-rtx")
@@ -74,11 +78,12 @@ def works() -> list[Found]:
         _cache(),
         Found("compile, export for CPU", compiler.works, compiler.detail),
         _on_gpu("compile, export for CUDA", gpu, compiler),
+        _elsewhere(gpu, compiler),
         Found("CUDA graphs (reduce-overhead)", gpu, "a GPU is there" if gpu else "needs a GPU"),
         _tensorrt(gpu),
         _module("LoRA before the cache", "peft", "pip install peft"),
         _drawing(),
-        _module("fxcache bench metrics, report", "scipy", "pip install 'fxcache[bench]'"),
+        _bench(),
     ]
 
 
@@ -151,6 +156,26 @@ def _on_gpu(name: str, gpu: bool, compiler: Found) -> Found:
     return Found(name, compiler.works, compiler.detail)
 
 
+def _elsewhere(gpu: bool, compiler: Found) -> Found:
+    """Which GPUs that are not here can be compiled for."""
+    name = "export --device cuda --arch"
+    if gpu:
+        return Found(name, False, "there is a GPU: leave --arch out, or hide it, CUDA_VISIBLE_DEVICES=")
+    if not builds_for_cuda():
+        return Found(name, False, f"needs torch's CUDA build, with Triton; torch {torch.__version__} is none")
+    header = cuda_header()
+    if header is None:
+        return Found(
+            name, False, "needs a CUDA toolkit, whose cuda.h is not found: set CUDA_HOME to its folder"
+        )
+    targets = [arch for arch in GPUS if assembled(arch)]
+    if not targets:
+        return Found(name, False, f"Triton's ptxas assembles for none of {', '.join(GPUS)}")
+    if not compiler.works:
+        return Found(name, False, compiler.detail)
+    return Found(name, True, f"{', '.join(targets)}, with the toolkit of {header}")
+
+
 def _tensorrt(gpu: bool) -> Found:
     name = "TensorRT"
     found = [f"{package} {version}" for package in TENSORRT if (version := installed(package))]
@@ -169,6 +194,18 @@ def _module(name: str, module: str, remedy: str) -> Found:
     there = importlib.util.find_spec(module) is not None
     version = installed(module)
     return Found(name, there, f"{module} {version}" if there else f"needs {module}: {remedy}")
+
+
+def _bench() -> Found:
+    """matplotlib comes with fxcache; these do not."""
+    name, needed = (
+        "fxcache bench metrics, report",
+        {"scipy": "scipy", "adjustText": "adjustText", "jinja2": "Jinja2"},
+    )
+    missing = [package for module, package in needed.items() if importlib.util.find_spec(module) is None]
+    if missing:
+        return Found(name, False, f"needs {', '.join(missing)}: pip install 'fxcache[bench]'")
+    return Found(name, True, ", ".join(f"{package} {installed(package)}" for package in needed.values()))
 
 
 def _drawing() -> Found:

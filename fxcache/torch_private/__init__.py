@@ -10,7 +10,7 @@ tests/test_torch_private.py touches each.
 """
 
 from .absent_attention import attention_as_on_cuda
-from .absent_gpu import answering_for, builds_for_cuda
+from .absent_gpu import answering_for, builds_for_cuda, ptxas
 from .absent_weights import AbsentWeights
 from .compiler import (
     BRANCHES_MAY_WRITE,

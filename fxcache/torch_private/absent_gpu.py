@@ -39,6 +39,15 @@ def builds_for_cuda() -> bool:
     return torch.version.cuda is not None and importlib.util.find_spec("triton") is not None
 
 
+def ptxas(capability: int) -> str | None:
+    """The path of Triton's assembler for a GPU of this compute capability, as 90; None: it has none."""
+    try:
+        from triton.backends.nvidia.compiler import get_ptxas
+    except ImportError:
+        return None
+    return str(get_ptxas(capability).path)
+
+
 @contextlib.contextmanager
 def answering_for(gpu: Any) -> Iterator[None]:
     """Within, torch and Triton find one GPU with the properties of `gpu`; nothing can run on it.
