@@ -27,7 +27,7 @@ def main() -> None:
     parser.add_argument("--requests", type=int, default=10000)
     parser.add_argument("--distinct", type=int, default=150, help="different ones among them")
     parser.add_argument("--threads", type=int, default=4)
-    parser.add_argument("--minutes", type=float, default=15, help="it stops after so many")
+    parser.add_argument("--minutes", type=float, default=20, help="it stops after so many")
     parser.add_argument("--out", type=Path, default=Path("bench/results/server.json"))
     given = parser.parse_args()
     warnings.simplefilter("ignore", IdleCacheWarning)  # some requests are not to be cached
