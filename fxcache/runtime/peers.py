@@ -103,7 +103,6 @@ class Peers:
         """
         ballot = Ballot(dist.get_rank(), mode, facts, passes=self._passes)
         if error is not None:
-            stops = stops or not isinstance(error, FxcacheError) or isinstance(error, TooManyContextsError)
             ballot = replace(
                 ballot,
                 failed=_line(error),
@@ -184,10 +183,11 @@ class Turn:
         if self._over:
             return
         self._over = True
+        stops = stops or not isinstance(error, FxcacheError) or isinstance(error, TooManyContextsError)
         problem = self._peers.problem(CACHED, {}, error, stops)
-        alone = isinstance(error, ArgumentsError) and problem is not None
-        if alone or (isinstance(problem, PeerFailedError) and isinstance(error, FxcacheError)):
-            assert problem is not None
+        if problem is None or stops:
+            return
+        if isinstance(error, ArgumentsError) or isinstance(problem, PeerFailedError):
             raise problem from error
 
     def __enter__(self) -> Turn:
