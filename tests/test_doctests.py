@@ -48,6 +48,8 @@ BEHIND_COMMANDS = (  # nobody imports these: not every object has an example, bu
     *(f"fxcache.gallery.{name}" for name in ("comparison", "likeness", "media", "sheet", "source", "steps")),
     *(f"fxcache.preparation.{name}" for name in ("caught", "conventional", "named", "served", "sizes")),
     "fxcache.gallery.spectrogram",
+    "fxcache.integrations.denoisers",
+    "fxcache.integrations.settings",
 )
 COMPILED = {  # their examples run a compiler: run by `pytest -m full`
     "fxcache.api.compile",

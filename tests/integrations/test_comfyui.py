@@ -61,8 +61,13 @@ def report(nodes: Any, patcher: Patcher) -> str:
     return nodes["FxcacheReport"]().report(patcher, {"samples": None})["result"][1]
 
 
+def only(patcher: Patcher) -> fxcache.CachedTransformer:
+    (made,) = patcher.get_attachment("fxcache").cached.values()
+    return made
+
+
 def contexts(patcher: Patcher) -> dict[str, tuple[int, ...]]:
-    made = patcher.get_attachment("fxcache").cached
+    made = only(patcher)
     return {name: context.cached_steps for name, context in made.stats().contexts.items()}
 
 
@@ -101,10 +106,10 @@ def test_a_plan_for_the_samplers_steps(nodes: Any, patcher: Patcher) -> None:
     assert contexts(found) == {"cond": hits, "uncond": hits}
     assert torch.equal(sample(found), first)  # nothing of the first is left
     assert patcher.model.diffusion_model is plain and not patcher.wrappers
-    graphs = found.get_attachment("fxcache").cached.specializations()
+    graphs = only(found).specializations()
     sample(found, steps=12)
     assert len(contexts(found)["cond"]) == 6
-    made = found.get_attachment("fxcache").cached.specializations()
+    made = only(found).specializations()
     assert made[0] is graphs[0] and "cond" in report(nodes, found)
 
 
@@ -128,10 +133,17 @@ def test_a_plans_file(nodes: Any, patcher: Patcher, tmp_path: Path) -> None:
     assert len(contexts(found)["cond"]) == 8 - len(plan.computed)
 
 
+def test_a_model_on_each_device_has_a_cache_of_its_own(nodes: Any, patcher: Patcher) -> None:
+    cache = cached(nodes, patcher).get_attachment("fxcache")
+    models = [Denoiser().eval(), Denoiser().eval()]
+    made = [cache.transformed(model) for model in models]
+    assert [cache.transformed(model) for model in models] == made and made[0] is not made[1]
+
+
 def test_what_is_interrupted_leaves_nothing(nodes: Any, patcher: Patcher) -> None:
     found = cached(nodes, patcher)
     expected = sample(found)
-    stats = found.get_attachment("fxcache").cached.stats
+    stats = only(found).stats
     left = stats()["cond"].state_bytes  # of the record
     with pytest.raises(KeyboardInterrupt):
         sample(found, stop_at=5)

@@ -60,6 +60,11 @@ def sample(patcher: Any, steps: int = 8, cfg: float = 3.0, sampler: str = "euler
         )
 
 
+def only(patcher: Any) -> Any:
+    (made,) = patcher.get_attachment("fxcache").cached.values()
+    return made
+
+
 def cached(patcher: Any, speedup: float, setting: str = "") -> Any:
     return NODE_CLASS_MAPPINGS["FxcacheModel"]().apply(patcher, speedup, 0, setting)[0]
 
@@ -71,7 +76,7 @@ def test_sampling(patcher: Any, cfg: float, name: str, sampler: str) -> None:
     assert torch.equal(sample(cached(patcher, 1.0), cfg=cfg, sampler=sampler), expected)
     found = cached(patcher, 2.0)
     first = sample(found, cfg=cfg, sampler=sampler)
-    context = found.get_attachment("fxcache").cached.stats()[name]
+    context = only(found).stats()[name]
     assert context.steps == 8 and len(context.cached_steps) == 4
     assert (first - expected).square().mean() < 0.1 * expected.square().mean()  # random weights
     assert torch.equal(sample(found, cfg=cfg, sampler=sampler), first)
@@ -99,7 +104,7 @@ def test_a_patch_of_a_block_and_a_wrapper_of_the_model(patcher: Any) -> None:
 
 def cached_steps(patcher: Any) -> tuple[int, ...]:
     sample(patcher)
-    return patcher.get_attachment("fxcache").cached.stats()["uncond+cond"].cached_steps
+    return only(patcher).stats()["uncond+cond"].cached_steps
 
 
 def test_a_lora_in_the_weights(patcher: Any) -> None:

@@ -91,6 +91,13 @@ def test_vllm_omnis_fields_are_read_as_theirs(vllm_omni: Any) -> None:
         config(sped_up=2)
 
 
+def test_vllm_omnis_names_of_denoisers_may_lie_deeper(vllm_omni: Any, pipe: Any) -> None:
+    inner = types.SimpleNamespace(dit=pipe.transformer)
+    backend = vllm_omni.FxcacheBackend({"speedup": 2.0})
+    backend.enable(types.SimpleNamespace(_dit_modules=["inner.dit", "inner.other"], inner=inner))
+    assert isinstance(inner.dit, fxcache.CachedTransformer)
+
+
 def test_vllm_omni_without_a_denoiser_says_so(vllm_omni: Any) -> None:
     with pytest.raises(NoDenoiserError):
         vllm_omni.FxcacheBackend({"speedup": 2.0}).enable(types.SimpleNamespace())

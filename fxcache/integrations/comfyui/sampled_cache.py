@@ -18,19 +18,21 @@ class SampledCache:
 
     def __init__(self, speedup: float, steps: int, setting: str) -> None:
         self.speedup, self.steps, self.setting = speedup, steps, setting
-        self.cached: fxcache.CachedTransformer | None = None
-        self.config: CacheConfig | None = None  # of the sampling under way
+        self.cached: dict[int, fxcache.CachedTransformer] = {}  # by the model, one on each device
+        self.begun: set[int] = set()  # which of them the sampling under way has called
+        self.config: CacheConfig | None = None  # of that sampling
         self.names: dict[tuple[Any, ...], str] = {}
 
     def outer_sample(self, executor: Any, *args: Any) -> Any:
         """One sampling of (noise, latent, sampler, sigmas, ...), however it ends."""
-        self.config, self.names = self.settings(self.steps or len(args[3]) - 1), {}
+        self.config = self.settings(self.steps or len(args[3]) - 1)
+        self.begun, self.names = set(), {}
         try:
             return executor(*args)
         finally:
             self.config = None
-            if self.cached is not None:
-                self.cached._reset_stateful_cache()
+            for cached in self.cached.values():
+                cached._reset_stateful_cache()
 
     def settings(self, steps: int) -> CacheConfig:
         return (Settings(config=self.setting) if self.setting else Settings(self.speedup)).of_run(steps)
@@ -52,19 +54,21 @@ class SampledCache:
 
     def transformed(self, model: Any) -> fxcache.CachedTransformer:
         """`model`, transformed; for another sampling's settings anew only where they need another graph."""
+        cached = self.cached.get(id(model))  # which holds the model
+        if cached is not None and id(model) in self.begun:
+            return cached
+        self.begun.add(id(model))
         config = self.config or self.settings(self.steps)
-        if self.cached is not None and self.cached.original is model:
-            if self.names:  # a later call of a sampling
-                return self.cached
+        if cached is not None:
+            cached.reset()
             try:
-                self.cached.reset()
-                self.cached.configure(config)
-                return self.cached
+                cached.configure(config)
+                return cached
             except (GraphSettingError, PlanError):
                 pass
         _, time, *_ = inspect.signature(model.forward).parameters  # all of ComfyUI's begin so
-        self.cached = fxcache.transform(model, config, timestep=time)
-        return self.cached
+        self.cached[id(model)] = fxcache.transform(model, config, timestep=time)
+        return self.cached[id(model)]
 
     def name(self, options: dict[str, Any]) -> str:
         """That of the conditions of a call, by their ids, which stay the same during a sampling."""
@@ -77,7 +81,7 @@ class SampledCache:
         return self.names[key]
 
     def report(self) -> str:
-        return "nothing was sampled yet" if self.cached is None else str(self.cached.stats())
+        return "\n\n".join(str(c.stats()) for c in self.cached.values()) or "nothing was sampled yet"
 
 
 def for_the_model(options: dict[str, Any]) -> dict[str, Any]:
