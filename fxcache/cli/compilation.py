@@ -14,7 +14,17 @@ from ..backends.modes import MODES, Mode
 from .common import CONFIG_HELP, DEFAULT_CONFIG, SIZES, sizes_of, with_sizes
 from .drawing_options import drawing, with_drawing
 from .look import JSON, messages, print_json, quiet, say, say_sizes
-from .models import DEVICE, DTYPES, INPUT_HELP, Device, dtype_of, load_weights, named_values, tensors
+from .models import (
+    DEVICE,
+    DTYPES,
+    INPUT_HELP,
+    Device,
+    dtype_of,
+    load_weights,
+    model_class,
+    named_values,
+    tensors,
+)
 
 if TYPE_CHECKING:
     from torch import nn
@@ -148,6 +158,7 @@ def _loaded(
         return loaded(Path(model), component, sizes, named_values(constants), dtype_of(dtype), device)
     if component is not None or any(vars(sizes).values()):
         raise click.UsageError("--component and sizes are of a pipeline: give its folder, or --input instead")
+    model_class(Path(model))  # that there is none is said before anything else
     called = {**tensors(inputs, dtype, device), **named_values(constants)}
     return load_weights(Path(model), dtype, device), called
 

@@ -67,8 +67,9 @@ def test_which_denoiser_of_several_must_be_said(tmp_path: Path) -> None:
 
 
 def test_what_cannot_be_exported_is_said_in_a_line(tmp_path: Path) -> None:
-    missing = export(tmp_path / "a.pt2", "--model", tmp_path, "--input", "x=1x2")
-    assert missing.exit_code == 2 and "config.json does not exist" in missing.output
+    for given in ((), ("--input", "x=1x2")):
+        missing = export(tmp_path / "a.pt2", "--model", tmp_path, *given)
+        assert missing.exit_code == 2 and "config.json does not exist" in missing.output
     (tmp_path / "config.json").write_text(json.dumps({"_class_name": "FluxTransformer2DModel"}))
     assert "--input NAME=SHAPE" in export(tmp_path / "a.pt2", "--model", tmp_path).output
     wrong = export(tmp_path / "a.pt2", "--model", tmp_path, "--input", "x=1xtwo")
