@@ -25,7 +25,8 @@ int main(int argc, char** argv) {
   std::ifstream file(argv[2], std::ios::binary);
   const std::vector<char> bytes((std::istreambuf_iterator<char>(file)), std::istreambuf_iterator<char>());
   std::vector<at::Tensor> inputs;
-  for (const auto& value : torch::pickle_load(bytes).toListRef()) inputs.push_back(value.toTensor().contiguous());
+  const auto loaded = torch::pickle_load(bytes);
+  for (const auto& value : loaded.toListRef()) inputs.push_back(value.toTensor().contiguous());
   const int steps = std::atoi(argv[3]);
   at::Tensor& sample = inputs.at(std::atoi(argv[4]));
   at::Tensor& time = inputs.at(std::atoi(argv[5]));

@@ -3,6 +3,8 @@
 
 #include <ATen/ATen.h>
 
+#include <algorithm>
+#include <cctype>
 #include <sstream>
 #include <stdexcept>
 #include <string>
@@ -26,18 +28,41 @@ inline at::ScalarType dtype_of(const std::string& name) {
   throw std::runtime_error("dtype " + name);
 }
 
+// A size: a number, @i.d for size d of input i, or several of these with operations behind them.
+inline int64_t size_of(const std::string& text, const std::vector<at::Tensor>& inputs) {
+  std::vector<int64_t> stack;
+  for (auto& token : split(text, ':')) {
+    if (token[0] == '@') {
+      auto place = split(token.substr(1), '.');
+      stack.push_back(inputs.at(std::stoul(place[0])).size(std::stol(place[1])));
+      continue;
+    }
+    if (std::isdigit(static_cast<unsigned char>(token.back()))) {
+      size_t read = 0;
+      stack.push_back(std::stoll(token, &read));
+      if (read != token.size()) throw std::runtime_error("size " + text);
+      continue;
+    }
+    if (stack.size() < 2) throw std::runtime_error("size " + text);
+    const int64_t b = stack.back();
+    stack.pop_back();
+    int64_t& a = stack.back();
+    if (token == "+") a += b;
+    else if (token == "*") a *= b;
+    else if (token == "/") a /= b;
+    else if (token == "%") a %= b;
+    else if (token == "max") a = std::max(a, b);
+    else if (token == "min") a = std::min(a, b);
+    else throw std::runtime_error("size " + text);
+  }
+  return stack.at(0);
+}
+
 // One line of the package's metadata: name dtype sizes values; see fxcache.package.aoti.native_state.
 inline at::Tensor fresh(const std::string& line, const std::vector<at::Tensor>& inputs) {
   auto field = split(line, ' ');
   std::vector<int64_t> sizes;
-  for (auto& size : split(field[2], ',')) {
-    if (size[0] != '@') {
-      sizes.push_back(std::stoll(size));
-      continue;
-    }
-    auto place = split(size.substr(1), '.');
-    sizes.push_back(inputs.at(std::stoul(place[0])).size(std::stol(place[1])));
-  }
+  for (auto& size : split(field[2], ',')) sizes.push_back(size_of(size, inputs));
   auto options = at::TensorOptions().dtype(dtype_of(field[1]));
   if (field[3] == "0") return at::zeros(sizes, options);
   std::vector<double> values;

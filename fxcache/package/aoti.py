@@ -105,26 +105,51 @@ def native_state(specialization: Specialization, config: CacheConfig) -> str:
     """The state tensors, with the settings of `config`, for a program without Python.
 
     One line each, `name dtype sizes values`.
-    A size is a number, or `@i.d` for size d of input i; values are comma-separated, or `0`.
+    A size is a number, or `@i.d` for size d of input i, or what `postfix` makes of several; values are
+    comma-separated, or `0`.
     """
     places: dict[Any, str] = {}
     for i, row in enumerate(specialization.guards.dims):
         for d, size in enumerate(row):
             places.setdefault(size, f"@{i}.{d}")
-    equal = {c.lhs: c.rhs for c in specialization.guards.conditions if isinstance(c, sympy.Eq)}
+    for condition in specialization.guards.conditions:
+        if isinstance(condition, sympy.Eq) and condition.rhs in places:
+            places.setdefault(condition.lhs, places[condition.rhs])
     lines: list[str] = []
     for tensor in (set_by(tensor, config) for tensor in specialization.program.state):
-        sizes: list[str] = []
-        for size in tensor.shape:
-            known = (
-                size if not isinstance(size, sympy.Expr) else places.get(size, places.get(equal.get(size)))
-            )
-            sizes.append(str(known if known is not None else size).replace(" ", ""))
+        sizes = [postfix(size, places) for size in tensor.shape]
         initial = "0"
         if tensor.initial is not None:
             initial = ",".join(repr(float(v)) for row in tensor.initial for v in row)
         lines.append(f"{tensor.name} {dtype_name(tensor.dtype)} {','.join(sizes)} {initial}")
     return "\n".join(lines)
+
+
+OPERATIONS = {
+    "Add": "+",
+    "Mul": "*",
+    "FloorDiv": "/",
+    "CleanDiv": "/",
+    "Mod": "%",
+    "Max": "max",
+    "Min": "min",
+}
+
+
+def postfix(size: Any, places: Mapping[Any, str]) -> str:
+    """A size as a stack machine reads it: operands, then the operation, with colons between (`@0.1:@2.1:+`).
+
+    places: what symbols are written as. What has no such form is written as it prints.
+    """
+    if isinstance(size, int) or getattr(size, "is_Integer", False):
+        return str(int(size))
+    if size in places:
+        return places[size]
+    operation = OPERATIONS.get(type(size).__name__)
+    if operation is None:
+        return str(size).replace(" ", "")
+    first, *others = (postfix(argument, places) for argument in size.args)
+    return ":".join([first, *(f"{other}:{operation}" for other in others)])
 
 
 def _export_graph(

@@ -106,6 +106,7 @@ def manifest_of(
         flops=None if flops is None else {"shapes": [list(t.shape) for t in call.tensors], **asdict(flops)},
         backend=backend,
         hardware=hardware(str(t.device) for t in call.tensors) if backend == "inductor" else {},
+        method=cached._inputs.method,
         autocast={kind: dtype_name(dtype) for kind, dtype in autocast() if kind in kinds},
     )
 

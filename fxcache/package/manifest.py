@@ -50,7 +50,8 @@ class Manifest:
     outputs: the structure of the result, likewise. conditions: what sizes must fulfil.
     backend: what runs the compiled code of the package. hardware: what that was compiled for
         (nothing for engines, which say so themselves). autocast: kind of device -> dtype, as it was in
-        force around the export. kernels: files of a GPU's machine code that it holds.
+        force around the export. kernels: files of a GPU's machine code that it holds. method: which of the
+        model's methods a call of it is.
     """
 
     format: int
@@ -75,6 +76,7 @@ class Manifest:
     hardware: dict[str, str] = field(default_factory=dict)
     autocast: dict[str, str] = field(default_factory=dict)
     kernels: int = 0
+    method: str = "forward"
 
     @functools.cached_property
     def devices(self) -> set[str]:

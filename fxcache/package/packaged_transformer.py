@@ -101,6 +101,11 @@ class PackagedTransformer(Sealed):
             _reload=reload,
         )
 
+    def __getattr__(self, name: str) -> Any:
+        if "manifest" in self.__dict__ and name == self.manifest.method:
+            return self.__call__  # the method that was exported
+        return super().__getattr__(name)
+
     @property
     def config(self) -> Any:
         """The exported model's config."""

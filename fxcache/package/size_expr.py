@@ -6,6 +6,7 @@ Nothing of the text is run: its tree becomes nested functions of Python's own op
 from __future__ import annotations
 
 import ast
+import math
 import operator
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
@@ -16,6 +17,7 @@ OPERATORS: dict[type, Callable[[Any, Any], Any]] = {
     ast.Sub: operator.sub,
     ast.Mult: operator.mul,
     ast.FloorDiv: operator.floordiv,
+    ast.Div: operator.truediv,
     ast.Mod: operator.mod,
     ast.Pow: operator.pow,
     ast.Eq: operator.eq,
@@ -25,7 +27,11 @@ OPERATORS: dict[type, Callable[[Any, Any], Any]] = {
     ast.Gt: operator.gt,
     ast.GtE: operator.ge,
 }
-FUNCTIONS: dict[str, Callable[..., Any]] = {"max": max, "min": min, "Max": max, "Min": min}
+FUNCTIONS: dict[str, Callable[..., Any]] = {
+    **{"max": max, "min": min, "Max": max, "Min": min, "abs": abs, "round": round},
+    **{"math.trunc": math.trunc, "math.floor": math.floor, "math.ceil": math.ceil, "math.sqrt": math.sqrt},
+    **{"torch.sym_float": float, "torch._sym_sqrt": math.sqrt},  # as torch prints square roots of sizes
+}
 
 
 def size_function(expression: int | str) -> SizeFunction:
@@ -63,14 +69,16 @@ def _function(node: ast.expr) -> SizeFunction:
         return lambda sizes: combine([part(sizes) for part in parts])
     if isinstance(node, ast.Compare) and len(node.ops) == 1 and type(node.ops[0]) in OPERATORS:
         return _binary(OPERATORS[type(node.ops[0])], node.left, node.comparators[0])
-    if (
-        isinstance(node, ast.Call)
-        and isinstance(node.func, ast.Name)
-        and node.func.id in FUNCTIONS
-        and not node.keywords
-    ):
-        return _applied(FUNCTIONS[node.func.id], node.args)
+    if isinstance(node, ast.Call) and not node.keywords and _called(node.func) in FUNCTIONS:
+        return _applied(FUNCTIONS[_called(node.func)], node.args)
     raise ValueError(f"not a size expression: {ast.dump(node)}")
+
+
+def _called(node: ast.expr) -> str:
+    """The name of a function, of a module or not; "" for what is no name."""
+    if isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name):
+        return f"{node.value.id}.{node.attr}"
+    return node.id if isinstance(node, ast.Name) else ""
 
 
 def _constant(value: Any) -> SizeFunction:

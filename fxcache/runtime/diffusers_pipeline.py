@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import Any, Protocol, TypeVar
+from typing import Any, Protocol, TypeVar, overload
 
 from torch import nn
 
@@ -113,8 +113,18 @@ def _configs(pipe: Pipeline, found: Mapping[str, nn.Module], config: ConfigLike)
     return {name: one for name in found}
 
 
-def restore(pipe: P) -> P:
+@overload
+def restore(pipe: CachedTransformer) -> nn.Module: ...
+
+
+@overload
+def restore(pipe: P) -> P: ...
+
+
+def restore(pipe: Any) -> Any:
     """Put the original denoisers back in `pipe`, and return it. Does nothing where none is cached.
+
+    Of a cached model, returns the original.
 
     Example:
         >>> import fxcache
@@ -122,7 +132,12 @@ def restore(pipe: P) -> P:
         >>> pipe = fxcache.transform(load_pipeline(), "F1B0_W4M0MC3_T1O1_R0.12")
         >>> type(fxcache.restore(pipe).transformer).__name__
         'FluxTransformer2DModel'
+        >>> cached = fxcache.transform(pipe.transformer, "F1B0_W4M0MC3_T1O1_R0.12")
+        >>> fxcache.restore(cached) is pipe.transformer
+        True
     """
+    if isinstance(pipe, CachedTransformer):
+        return pipe.original
     for name, component in pipe.components.items():
         if isinstance(component, CachedTransformer):
             setattr(pipe, name, component.original)

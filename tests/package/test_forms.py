@@ -11,12 +11,15 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import sympy
 import torch
 from torch import Tensor
+from torch.utils._sympy.functions import FloorDiv
 
 import fxcache
 from fxcache import PackagedTransformer
 from fxcache.errors import ExportError, PackageInputError
+from fxcache.package.aoti import postfix
 from tests.behaviour.forms import comfy, dit_cfg, native_flux, nested
 from tests.behaviour.forms.form import CACHING, HITS, STEPS, Call, Form
 
@@ -53,6 +56,8 @@ def test_a_package_equals_the_module(name: str, tmp_path: Path) -> None:
     for a, b in zip(ours, theirs, strict=True):
         torch.testing.assert_close(a, b, rtol=1e-4, atol=1e-4)
     assert package.stats()["default"].hits == cached.stats()["default"].hits == HITS
+    if name == "DiT with guidance":
+        assert torch.equal(run(name, package, "forward_with_cfg")[0], ours[0])
     if name == "ComfyUI":
         _other_options(package)
     if name == "native Flux":
@@ -110,6 +115,15 @@ def test_a_program_without_python_runs_the_native_flux(tmp_path: Path) -> None:
             call["img"] = call["img"] - cached(**call) / 12
     assert float(checksum) == pytest.approx(call["img"].double().abs().sum().item(), rel=1e-5)
     assert int(hits) == cached.stats().cached > 0
+
+
+def test_sizes_for_programs_without_python() -> None:
+    a, b = sympy.symbols("a b", integer=True, positive=True)
+    places = {a: "@0.1", b: "@2.1"}
+    assert [postfix(size, places) for size in (7, sympy.Integer(3), a)] == ["7", "3", "@0.1"]
+    assert postfix(a + b, places) in ("@0.1:@2.1:+", "@2.1:@0.1:+")
+    assert postfix(FloorDiv(a, 2) * b + 1, places).count(":") == 6
+    assert postfix(sympy.Mod(a, 4), places) == "@0.1:4:%"
 
 
 def _manifest(path: Path) -> str:

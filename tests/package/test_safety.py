@@ -224,6 +224,8 @@ def test_size_expressions_are_arithmetic_only() -> None:
         ("(s0 // 2) * s1 + max(s0, 3)", 20),
         ("-s1 + 2 ** s1", 5),
         ("Min(s0, s1, 5)", 3),
+        ("math.trunc(torch.sym_float(s0 * 2 + 1) ** 0.5)", 4),  # `int(tokens**0.5)`, as DiT has it
+        ("math.ceil(torch._sym_sqrt(s0)) + abs(-s1 / 2)", 4.5),
     ):
         assert size_function(expression)(sizes) == value
     for condition, holds in (
@@ -241,7 +243,8 @@ def test_size_expressions_are_arithmetic_only() -> None:
     "attack",
     [
         "__import__('os')", "s0.__class__", "[1][0]", "open('x')", "s0 if s1 else 0", "max(s0, key=s1)",
-        "max(*s0)", "'s0'", "(lambda: s0)()", "s0 := 3", "s0 +", "", "(" * 5000, "-" * 50000 + "1", None, 1.5,
+        "max(*s0)", "'s0'", "(lambda: s0)()", "s0 := 3", "s0 +", "",
+        "os.system('x')", "math.exp(1)", "(" * 5000, "-" * 50000 + "1", None, 1.5,
     ],
 )  # fmt: skip
 def test_what_is_no_size_expression(attack: Any) -> None:

@@ -77,7 +77,7 @@ def test_copies_and_other_lowerings_keep_it() -> None:
             for x, t in sample():
                 other.guided(x, t)
         assert other.stats()["default"].hits == HITS
-    assert not cached.stats().contexts
+    assert not cached.stats().contexts and fxcache.restore(cached) is cached.original
 
 
 def test_a_pipeline_like_loop_over_the_bound_method() -> None:
