@@ -22,7 +22,7 @@ class Denoisers:
     Example:
         >>> from fxcache.embedded import load_pipeline
         >>> from fxcache.integrations.denoisers import Denoisers
-    >>> from fxcache.integrations.settings import Settings
+        >>> from fxcache.integrations.settings import Settings
         >>> pipe = load_pipeline()
         >>> denoisers = Denoisers(pipe, ["transformer", "transformer_2"], Settings(speedup=2.0))
         >>> denoisers.cache()

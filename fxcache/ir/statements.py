@@ -90,9 +90,10 @@ class Sizes:
 
     def tensor(self, dtype: str, shape: Any) -> str:
         """A dtype and a shape as text."""
-        return f"{dtype}[{', '.join(map(self._size, shape))}]"
+        return f"{dtype}[{', '.join(map(self.size, shape))}]"
 
-    def _size(self, size: Any) -> str:
+    def size(self, size: Any) -> str:
+        """A size as text: a number, a name, or what is computed of such."""
         expression = size.node.expr if isinstance(size, torch.SymInt) else size
         if not isinstance(expression, sympy.Expr):
             return str(expression)

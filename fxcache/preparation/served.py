@@ -5,6 +5,7 @@ from __future__ import annotations
 import sympy
 
 from ..ir.captured import Capture
+from ..ir.statements import Sizes
 
 
 def served(capture: Capture) -> dict[str, list[int | str]]:
@@ -16,14 +17,14 @@ def served(capture: Capture) -> dict[str, list[int | str]]:
         >>> from fxcache.preparation.served import served
         >>> cached = fxcache.transform(load_transformer(), "2x", example_inputs=example_inputs())
         >>> served(cached.specializations()[0].program.capture)["hidden_states"]
-        ['s...', 's...', 16]
+        ['s0', 's1', 16]
     """
     shapes = capture.shapes
-    free = set(shapes.open_dims())
+    free, sizes = set(shapes.open_dims()), Sizes()
     numbers = {c.lhs: c.rhs for c in shapes.conditions if isinstance(c, sympy.Eq) and c.rhs.is_number}
     return {
         name: [
-            str(dim) if (i, d) in free else int(numbers.get(dim, dim)) for d, dim in enumerate(shapes.dims[i])
+            sizes.size(dim) if (i, d) in free else int(numbers.get(dim, dim)) for d, dim in enumerate(shapes.dims[i])
         ]
         for i, name in enumerate(capture.inputs)
     }

@@ -1,6 +1,6 @@
 """What torch and Triton ask of a GPU while they compile for it, answered where there is none.
 
-Seen in torch 2.14.1 with its Triton, 3.8. Names that an older one lacks are left out,
+Seen in torch 2.14.1 and 2.15.0 with the Triton that each brings. Names that an older one lacks are left out,
 so that this module is imported, and tested, everywhere; tests/gpu_codegen runs it.
 """
 
@@ -73,7 +73,7 @@ def answering_for(gpu: Any) -> Iterator[None]:
 def _answers(gpu: Any) -> Iterator[tuple[Any, dict[str, Any]]]:
     """(module or class, what its functions answer)."""
     from torch._dynamo import device_interface
-    from torch._inductor.codegen.wrapper import PythonWrapperCodegen
+    from torch._inductor.codegen import wrapper
     from torch._inductor.runtime.triton_heuristics import CachingAutotuner
     from torch._subclasses import fake_tensor
 
@@ -117,8 +117,10 @@ def _answers(gpu: Any) -> Iterator[tuple[Any, dict[str, Any]]]:
     # Of several configurations of a kernel the first is taken; nothing is measured.
     yield CachingAutotuner, {"bench": _constantly(0.0)}
     # What AOTInductor runs to choose them runs on fake tensors.
-    run_block = PythonWrapperCodegen.generate_and_run_autotune_block
-    yield PythonWrapperCodegen, {"generate_and_run_autotune_block": _on_fakes(run_block)}
+    run_block = wrapper.PythonWrapperCodegen.generate_and_run_autotune_block
+    yield wrapper.PythonWrapperCodegen, {"generate_and_run_autotune_block": _on_fakes(run_block)}
+    # 2.15 would move weights off the device meanwhile.
+    yield wrapper, {"_constant_offload_targets": _constantly(([], 0))}
 
 
 @contextlib.contextmanager
