@@ -22,9 +22,11 @@ def served(capture: Capture) -> dict[str, list[int | str]]:
     shapes = capture.shapes
     free, sizes = set(shapes.open_dims()), Sizes()
     numbers = {c.lhs: c.rhs for c in shapes.conditions if isinstance(c, sympy.Eq) and c.rhs.is_number}
+
+    def size(i: int, d: int, dim: sympy.Expr) -> int | str:
+        return sizes.size(dim) if (i, d) in free else int(numbers.get(dim, dim))
+
     return {
-        name: [
-            sizes.size(dim) if (i, d) in free else int(numbers.get(dim, dim)) for d, dim in enumerate(shapes.dims[i])
-        ]
+        name: [size(i, d, dim) for d, dim in enumerate(shapes.dims[i])]
         for i, name in enumerate(capture.inputs)
     }
