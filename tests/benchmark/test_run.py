@@ -223,7 +223,11 @@ def test_two_processes_share_a_run(done: RunFolder, tmp_path: Path) -> None:
         *map(str, words),
     ]
     ran = subprocess.run(
-        [*torchrun, *script], capture_output=True, text=True, env=os.environ | {"OMP_NUM_THREADS": "1"}
+        [*torchrun, *script],
+        capture_output=True,
+        text=True,
+        timeout=900,
+        env=os.environ | {"OMP_NUM_THREADS": "1"},
     )
     assert ran.returncode == 0, ran.stderr[-2000:]
     assert _told(folder.records()) == _told(done.records())
@@ -259,7 +263,7 @@ def test_a_killed_process_resumes(done: RunFolder, tmp_path: Path) -> None:
     process.send_signal(signal.SIGKILL)
     process.wait()
     assert 0 < len(folder.records()) < len(done.records())
-    ran = subprocess.run([*command, "--resume"], capture_output=True, text=True)
+    ran = subprocess.run([*command, "--resume"], capture_output=True, text=True, timeout=900)
     assert ran.returncode == 0, ran.stderr[-2000:]
     assert _told(folder.records()) == _told(done.records())
 

@@ -130,6 +130,9 @@ class Size:
 
 
 SMALL = Size(("C0_Q0_NONE", "F1B0_W2M0MC2_T0O1_R0.6"), seeds=1, steps=4, batch=1)
+LARGE = Size(
+    ("C0_Q0_NONE", "F1B0_W1M0MC1_T0O1_R0.6", "F1B0_W1M0MC1_T0O1_R0.1"), seeds=12, steps=3, batch=10
+)  # 360 records
 
 
 def finished(command: list[str]) -> None:
@@ -172,8 +175,8 @@ def kill_amid(command: list[str], folder: RunFolder, records: int) -> None:
 
 @pytest.mark.skipif(not Path("/proc/self/task").exists(), reason="finds a process of torchrun's in /proc")
 @pytest.mark.full
-def test_one_of_two_processes_is_killed_and_the_run_resumed(tmp_path: Path) -> None:
-    size, at = SMALL, 1
+@pytest.mark.parametrize(("size", "at"), [(SMALL, 1), (LARGE, 60)])
+def test_one_of_two_processes_is_killed_and_the_run_resumed(size: Size, at: int, tmp_path: Path) -> None:
     whole, folder = RunFolder(tmp_path / "whole"), RunFolder(tmp_path / "shared")
     alone = CliRunner().invoke(main, size.words(tmp_path, "whole"))
     assert alone.exit_code == 0, alone.output
