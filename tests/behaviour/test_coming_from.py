@@ -74,7 +74,8 @@ def watched(pipe: Any) -> Callable[[], list[int]]:
 def names(**more: Any) -> dict[str, Any]:
     """What a reader has imported."""
     configs = {config.__name__: config for config in CONFIGS}
-    return {**configs, **vars(fxcache), "fxcache": fxcache, "torch": torch, "ratios": RATIOS, **more}
+    ours = {name: getattr(fxcache, name) for name in fxcache.__all__}
+    return {**configs, **ours, "fxcache": fxcache, "torch": torch, "ratios": RATIOS, **more}
 
 
 @functools.cache
