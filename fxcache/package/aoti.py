@@ -64,7 +64,7 @@ def export_aoti(
     if target.suffix != ".pt2":
         raise ExportError(type(cached.original).__name__, f"the file's name must end in .pt2, not {target}")
     specialization, call = cached.specialization_for(example_inputs, numbers=False)
-    refuse_unpackable(cached, specialization, call)
+    refuse_unpackable(cached, specialization, call, example_inputs)
     with torch.no_grad():
         state = tuple(specialization.allocate(call, cached.cache_config).values())
         values = (*(t.detach().clone() for t in call.tensors), *state)

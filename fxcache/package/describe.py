@@ -26,8 +26,11 @@ from .hardware import accelerators, hardware
 from .manifest import FORMAT, Backend, Manifest, TensorEntry
 
 
-def refuse_unpackable(cached: CachedTransformer, specialization: Specialization, call: Call) -> None:
-    """Raises `ExportError` where a call depends on Python code beside the graph, or its state on values."""
+def refuse_unpackable(
+    cached: CachedTransformer, specialization: Specialization, call: Call, example_inputs: Mapping[str, Any]
+) -> None:
+    """Before anything is compiled: raises `ExportError` where a call depends on Python code beside the graph
+    or is of what cannot be written down, or its state depends on values."""
     captured = specialization.program.capture
     symbols = specialization.symbols[call.key]
     tensors = (*call.tensors, *cached.original.parameters(), *cached.original.buffers())
@@ -54,6 +57,8 @@ def refuse_unpackable(cached: CachedTransformer, specialization: Specialization,
     if captured.effects:
         why = "its forward sets values on its modules (a LoRA scale?), which no package can do"
         raise ExportError(type(cached.original).__name__, why)
+    _described(arguments_structure(cached._inputs.bind((), example_inputs)))
+    _described(captured.output, cached.original)
 
 
 def manifest_of(

@@ -59,7 +59,7 @@ def write_package(
         raise BackendError(f"the path of an exported package of engines, {str(path)!r},", "end in .zip")
     require_known(require_torch_tensorrt(), options.extra)
     specialization, call = cached.specialization_for(example_inputs, numbers=False)
-    refuse_unpackable(cached, specialization, call)
+    refuse_unpackable(cached, specialization, call, example_inputs)
     program = specialization.program
     sizes, stages = prepare_all(program, [tuple(t.shape) for t in call.tensors], options)
     specs = specs_of(program, sizes)
