@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import functools
 import importlib.util
+import sys
 from collections.abc import Callable, Iterator
 from types import ModuleType, SimpleNamespace
 from typing import Any
@@ -73,7 +74,7 @@ def answering_for(gpu: Any) -> Iterator[None]:
 def _answers(gpu: Any) -> Iterator[tuple[Any, dict[str, Any]]]:
     """(module or class, what its functions answer)."""
     from torch._dynamo import device_interface
-    from torch._inductor.codegen import wrapper
+    from torch._inductor.codegen.wrapper import PythonWrapperCodegen
     from torch._inductor.runtime.triton_heuristics import CachingAutotuner
     from torch._subclasses import fake_tensor
 
@@ -117,10 +118,10 @@ def _answers(gpu: Any) -> Iterator[tuple[Any, dict[str, Any]]]:
     # Of several configurations of a kernel the first is taken; nothing is measured.
     yield CachingAutotuner, {"bench": _constantly(0.0)}
     # What AOTInductor runs to choose them runs on fake tensors.
-    run_block = wrapper.PythonWrapperCodegen.generate_and_run_autotune_block
-    yield wrapper.PythonWrapperCodegen, {"generate_and_run_autotune_block": _on_fakes(run_block)}
+    run_block = PythonWrapperCodegen.generate_and_run_autotune_block
+    yield PythonWrapperCodegen, {"generate_and_run_autotune_block": _on_fakes(run_block)}
     # 2.15 would move weights off the device meanwhile.
-    yield wrapper, {"_constant_offload_targets": _constantly(([], 0))}
+    yield sys.modules[PythonWrapperCodegen.__module__], {"_constant_offload_targets": _constantly(([], 0))}
 
 
 @contextlib.contextmanager

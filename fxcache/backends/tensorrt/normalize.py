@@ -34,7 +34,7 @@ def _idle(node: Node) -> bool:
 
 def normalize(graph: GraphModule) -> None:
     """Drop checks of dtypes and what does nothing (nothing is written any more); set unset memory; slice
-    where a split is along an open size. In place."""
+    where a split is along an open size; scatter up to where the tensor ends. In place."""
     for node in list(graph.graph.nodes):
         if node.target is torch.ops.aten._assert_tensor_metadata.default:
             graph.graph.erase_node(node)
@@ -47,6 +47,8 @@ def normalize(graph: GraphModule) -> None:
             node.target = UNSET[node.target]
         elif node.target is torch.ops.aten.split_with_sizes.default and _along_open(node):
             _slice_instead(graph, node)
+        elif node.target is torch.ops.aten.slice_scatter.default:
+            _end_within(node)
     graph.graph.eliminate_dead_code()
 
 
@@ -77,6 +79,15 @@ def _slice_instead(graph: GraphModule, split: Node) -> None:
         item.replace_all_uses_with(part)
         graph.graph.erase_node(item)
     graph.graph.erase_node(split)
+
+
+def _end_within(scatter: Node) -> None:
+    """`x[::2] = y` ends at the largest number there is, up to which torch-tensorrt 2.14 would count."""
+    if len(scatter.args) > 4:
+        source, part, dim, start, end, *step = scatter.args
+        size = source.meta["val"].shape[dim]  # type: ignore[union-attr, index]
+        if isinstance(end, int) and isinstance(size, int) and end > size:
+            scatter.args = (source, part, dim, start, size, *step)
 
 
 def _sum(graph: GraphModule, one: Any, other: Any) -> Any:

@@ -61,6 +61,10 @@ class _Engine:
     def serialize(self) -> bytes:
         return self._bytes
 
+    def get_aliased_input_tensor(self, name: str) -> str | None:
+        """Asked by torch-tensorrt 2.14; fxcache's engines write to nothing that they are given."""
+        return None
+
 
 class _Runtime:
     def __init__(self, logger: Any) -> None:

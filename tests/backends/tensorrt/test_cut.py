@@ -16,7 +16,7 @@ import torch
 import fxcache
 from fxcache.backends.tensorrt import Lowered, TensorRTOptions, compile_tensorrt, engine_report, refit
 from fxcache.backends.tensorrt.compiling import captured_shapes, prepare_all
-from fxcache.backends.tensorrt.normalize import is_number
+from fxcache.backends.tensorrt.normalize import is_number, normalize
 from fxcache.backends.tensorrt.runner import HostRunner, StageRunner
 from fxcache.backends.tensorrt.shape_ranges import sizes_of, specs_of
 from fxcache.backends.tensorrt.split_side_effects import split_side_effects
@@ -118,6 +118,22 @@ def test_strides_that_change_nothing_do_not_reach_the_engine() -> None:
     options = TensorRTOptions(dynamic={"hidden_states": {1: (4, 6)}})
     for stage in prepare_all(found, captured_shapes(found), options)[1]:
         assert stage.engine is not None and "as_strided.default" not in stage.engine.operators
+
+
+class Interleaved(torch.nn.Module):
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        y = torch.zeros_like(x)
+        y[..., ::2] = x[..., 1::2]
+        return y
+
+
+def test_a_scatter_ends_where_the_tensor_does() -> None:
+    x = torch.randn(2, 8)
+    graph = torch.export.export(Interleaved(), (x,)).run_decompositions({}).module()
+    normalize(graph)
+    scatters = graph.graph.find_nodes(op="call_function", target=torch.ops.aten.slice_scatter.default)
+    assert [node.args[4] for node in scatters] == [8]
+    assert torch.equal(graph(x), Interleaved()(x))
 
 
 def test_effects_keep_their_order_and_leave_a_pure_stage() -> None:
