@@ -13,11 +13,13 @@ import sys
 import weakref
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
+from inspect import getattr_static
 from types import (
     BuiltinFunctionType,
     CellType,
     FunctionType,
     MappingProxyType,
+    MemberDescriptorType,
     MethodType,
     ModuleType,
 )
@@ -129,15 +131,18 @@ def _slot(holder: Any, name: str) -> Any:
 
 
 def slots_of(value: Any) -> frozenset[str]:
-    """Names of the slots of an object's class and its bases."""
-    names: set[str] = set()
-    for cls in type(value).__mro__:
+    """Names of the slots of an object's class and its bases.
+
+    One that a class beneath has a property of the same name for is hidden, and none (Python 3.13's paths).
+    """
+    kind, names = type(value), set()
+    for cls in kind.__mro__:
         slots = vars(cls).get("__slots__", ())
         for name in (slots,) if isinstance(slots, str) else slots:
             if name not in ("__dict__", "__weakref__"):
                 private = name.startswith("__") and not name.endswith("__")
                 names.add(f"_{cls.__name__.lstrip('_')}{name}" if private else name)
-    return frozenset(names)
+    return frozenset(n for n in names if isinstance(getattr_static(kind, n, None), MemberDescriptorType))
 
 
 def walk(

@@ -24,6 +24,16 @@ class Helper:
     __slots__ = ("slot",)
 
 
+class Hiding(Helper):
+    """As paths are in Python 3.13: what was a slot is computed here."""
+
+    __slots__ = ()
+
+    @property
+    def slot(self) -> object:  # type: ignore[override]
+        return object()
+
+
 class Kept:
     count = 0
     table: ClassVar[dict[str, Any]] = {}
@@ -98,6 +108,14 @@ def test_every_change_is_undone(change: str) -> None:
         CHANGES[change](model)
         assert change in ("data", "moved") or described(model) != before
     assert described(model) == before
+
+
+def test_a_slot_behind_a_property_is_left_alone() -> None:
+    model = Model()
+    model.hiding = Hiding()
+    with pristine(model):
+        model.items.append(fake())
+    assert model.items == [1, 2]
 
 
 def test_it_is_undone_after_an_error_as_well() -> None:
