@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 from dataclasses import dataclass
 from typing import Any
@@ -88,7 +89,9 @@ def compiled_steps(subject: Subject, arch: str = "sm_90") -> Steps:
         specialization, call = fast.specialization_for(arguments)
         state = allocated(specialization, call, fast.cache_config, device)
         crossings: dict[bool, list[str]] = {}
-        with handing_over(device) as graphs:
+        # In "staged" what lies around blocks runs eagerly, and there it may make tensors on the device.
+        eagerly = device.mode if subject.mode == "staged" else contextlib.nullcontext()
+        with handing_over(device) as graphs, eagerly:
             for hit in (False, True):
                 device.answer, device.crossings = hit, []
                 with knowing(hit if subject.setting == "plan" else None):
