@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import threading
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -72,6 +73,7 @@ class Specializations:
         self._remember = remember
         self._groups = groups
         self._blocks = blocks
+        self._making = threading.RLock()  # held by the thread that looks for what is not known, or makes it
         self._kinds: dict[Key, Kind] = {}
         self._by_call: dict[Key, tuple[Key, Specialization]] = {}
         self._last: tuple[Key, Specialization] | None = None
@@ -99,10 +101,11 @@ class Specializations:
                 specialization.served += 1
                 specialization.last_served = self._calls
                 return specialization, replace(call, key=key)
-        specialization, call = self._find(call, bound, numbers)
-        specialization.served += 1
-        specialization.last_served = self._calls
-        self._keep(call, specialization)
+        with self._making:  # two threads that need the same graph make one
+            specialization, call = self._find(call, bound, numbers)
+            specialization.served += 1
+            specialization.last_served = self._calls
+            self._keep(call, specialization)
         return specialization, call
 
     def all(self) -> list[Specialization]:
@@ -112,12 +115,13 @@ class Specializations:
 
     def forgive(self) -> None:
         """Try again what was refused."""
-        for kind in list(self._kinds.values()):  # other threads may add some meanwhile
-            kind.failures.clear()
-            if kind.wasted is not None:
-                for specialization in [v for v in kind.specializations if v.served <= 1]:
-                    self._drop(kind, specialization)
-            kind.refused = kind.wasted = None
+        with self._making:
+            for kind in self._kinds.values():
+                kind.failures.clear()
+                if kind.wasted is not None:
+                    for specialization in [v for v in kind.specializations if v.served <= 1]:
+                        self._drop(kind, specialization)
+                kind.refused = kind.wasted = None
 
     def flatten(self, bound: Any, numbers: bool = True) -> tuple[Call, Mapping[str, Any]]:
         """A call with these arguments, and the arguments; numbers that change are tensors in both.

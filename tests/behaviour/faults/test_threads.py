@@ -219,3 +219,22 @@ def test_s11_a_compilation_that_begins_in_a_capture_leaves_torch_as_it_was() -> 
     thread.join(PATIENCE)
     assert found == [True]
     assert (nn.Module.__call__, torch.fx.graph_module._forward_from_src) == before
+
+
+def test_threads_that_need_the_same_graph_make_one() -> None:
+    cached = fxcache.transform(build(Cached), NEVER)
+    together = threading.Barrier(4)
+    outputs: list[Tensor] = []
+
+    def call() -> None:
+        together.wait(PATIENCE)
+        with torch.no_grad():
+            outputs.append(cached(torch.ones(1, 4, WIDTH), torch.ones(1)))
+
+    threads = [threading.Thread(target=call) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(PATIENCE)
+    assert len(cached.specializations()) == 1
+    assert len(outputs) == 4 and all(torch.equal(output, outputs[0]) for output in outputs)
