@@ -17,6 +17,7 @@ from ..capture.input_splits import argument_name
 from ..capture.rank_groups import rank_groups
 from ..capture.root_hooks import FORWARD, beneath, has_root_hooks
 from ..config import CacheConfig, ConfigLike, as_config
+from ..environment.ignored import paths_of
 from ..ir.blocks import Segment
 from ..ir.named_blocks import Named, named_paths
 from ..ir.program import Program
@@ -239,8 +240,7 @@ def explain(
     """
     original = model.original if isinstance(model, CachedTransformer) else require_model(model)
     settings = as_config(config)
-    paths = (ignore,) if isinstance(ignore, str) else tuple(ignore)
-    inputs = ForwardInputs.of(original, timestep, method, paths)
+    inputs = ForwardInputs.of(original, timestep, method, paths_of(ignore))
     named = named_paths(original, blocks)
     groups = model.processes if isinstance(model, CachedTransformer) else rank_groups(original)
 

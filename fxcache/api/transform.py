@@ -12,6 +12,7 @@ from ..capture.rank_groups import AUTO
 from ..capture.root_hooks import FORWARD
 from ..capture.whole_parameters import class_of
 from ..config import FIELDS, CacheConfig, ConfigLike, as_config
+from ..environment.ignored import paths_of
 from ..errors import ConfigError
 from ..ir.named_blocks import Named, named_paths
 from ..ir.ranks import Agree
@@ -168,7 +169,7 @@ def transform(
             process_group=process_group,
             agree=agree,
             method=method,
-            ignore=(ignore,) if isinstance(ignore, str) else tuple(ignore),
+            ignore=paths_of(ignore),
             blocks=named_paths(original, blocks),
         )
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import copy
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from types import FrameType
 from typing import Any
@@ -20,6 +20,11 @@ from ..errors import ConfigError, IgnoredInputError
 
 CARRYING = frozenset({"fxcache", "torch"})  # may carry it about
 BETWEEN = frozenset({"abc", "copy", "dataclasses"})  # may be asked to by anybody
+
+
+def paths_of(ignore: str | Sequence[str]) -> tuple[str, ...]:
+    """Paths as a caller may give them: one, or several."""
+    return (ignore,) if isinstance(ignore, str) else tuple(ignore)
 
 
 class AbsentError(LookupError):
