@@ -27,7 +27,12 @@ from .profilers import told_of_calls, untold
 CALL_OF_MODULE = nn.Module.__call__.__code__
 # Code of these is not the model's: it reads no state that a model's results may depend on.
 _LIBRARIES = tuple(
-    os.path.dirname(path) + os.sep for path in (torch.__file__, __file__, sysconfig.__file__) if path
+    os.path.join(folder, "")
+    for folder in (
+        os.path.dirname(torch.__file__),
+        os.path.dirname(os.path.dirname(__file__)),  # fxcache
+        sysconfig.get_path("stdlib"),
+    )
 )
 _EVALUATING = ("sympy", "mpmath")
 _FOREIGN = ("sympy", "mpmath", "numpy", "torch", "fxcache")
