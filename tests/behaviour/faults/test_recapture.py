@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import gc
 import logging
 import re
@@ -15,6 +16,7 @@ from torch import Tensor
 from torch._subclasses import FakeTensorMode
 
 import fxcache
+from fxcache import CacheConfig
 from fxcache.capture.symbolic_reads import ReadEnv
 from fxcache.errors import CaptureError, PassthroughWarning, RecaptureWarning, TooManyCapturesError
 from fxcache.ir.fake_results import RESULTS
@@ -161,6 +163,40 @@ def test_values_that_come_again_are_served_and_the_least_used_graph_goes() -> No
     assert captures(cached) == 3
     modes = [part[2] for v in cached._specializations.all() for part in v.key if "mode" in str(part)]
     assert sorted(modes) == ["a", "d", "e"]
+
+
+class Ended(Static):
+    """What follows its blocks goes by the time, and by a table that its code makes."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.last = torch.nn.Linear(WIDTH, WIDTH)
+
+    def forward(self, x: Tensor, timestep: Tensor) -> Tensor:
+        table = torch.tensor([1.0, 2.0])
+        return self.last(super().forward(x, timestep)) * table[0] + timestep * table[1]
+
+
+@pytest.mark.parametrize("setting", ["F1B0", "F1B1", "plan", "output"])
+def test_a_run_goes_on_when_its_graph_was_dropped_amid_it(setting: str) -> None:
+    plan = CacheConfig.from_plans(fxcache.plan(steps=6, speedup=2.0))
+    settings = {
+        "F1B0": CacheConfig.from_string("F1B0_W1M0MC2_T1O1_R1000"),
+        "F1B1": CacheConfig.from_string("F1B1_W1M0MC2_T1O1_R1000"),
+        "plan": plan,
+        "output": dataclasses.replace(plan, level="output"),
+    }
+    config, model = settings[setting], build(Ended)
+    alone, among = fxcache.transform(model, config), fxcache.transform(model, config, max_captures=2)
+    with torch.no_grad():
+        for i, (x, timestep) in enumerate(sample(6)):
+            with among.cache_context("run"):
+                assert torch.equal(among(x, timestep), alone(x, timestep)), i
+            for tokens in (3, 4, 6):
+                with among.cache_context(f"{tokens} tokens"):
+                    among(*sample(1, tokens=tokens)[0])
+    assert captures(among) == 2
+    assert among.stats()["run"].cached_steps == alone.stats()["default"].cached_steps != []
 
 
 def objects() -> int:
