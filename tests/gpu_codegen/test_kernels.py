@@ -125,8 +125,8 @@ def test_every_stage_can_be_a_cuda_graph(subject: Subject, steps: Steps) -> None
 
 # What a hit starts beyond the minimum: the residual's norm and those it is compared with, the clock and the
 # decision, the weights, the sum over the stream's history, the log; and the text stream's half of the front
-# block, which the minimum leaves out and a miss needs: 14, 13, 8 and 16 for FLUX, SD3, Wan and Qwen with torch
-# 2.14.1. Under a plan, whose minimum is nothing: the clock, the weights, the sum, 9 for each.
+# block, which the minimum leaves out and a miss needs. Under a plan, whose minimum is nothing: the clock, the
+# weights, the sum. With torch 2.14.1: FLUX 14, SD3 13, Wan 8, Qwen 16; with a plan 9 each.
 BOOKKEEPING = 16
 HITS = [(name, setting) for name in CASES for setting in ("dbcache", "plan")]
 
