@@ -21,6 +21,7 @@ from ..torch_private import (
     Unsupported,
     UserError,
     capturing_scalars,
+    compiler_reason,
     is_marked,
     mark_static,
     maybe_mark_dynamic,
@@ -198,10 +199,7 @@ def _why_not_compiled(error: RuntimeError, mode: Mode) -> tuple[str, str] | None
     """The reason that the compiler gives and what to do; None where the error is not one of compiling."""
     if not isinstance(error, (BackendCompilerFailed, TorchRuntimeError, Unsupported, UserError)):
         return None
-    inner = getattr(error, "inner_exception", error)
-    lines = [line.strip() for line in str(inner).splitlines()]
-    chosen = [next(filter(None, lines), ""), *(line for line in lines if line.startswith("Caused by:"))]
-    reason = "; ".join(dict.fromkeys(line.rstrip(".: ") for line in chosen))
+    reason = compiler_reason(error)
     if mode == "single":
         return reason, 'mode="fused" asks less of the compiler.'
     if isinstance(error, (Unsupported, UserError)):

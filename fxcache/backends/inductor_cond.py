@@ -1,4 +1,4 @@
-"""Keep sizes open in the branches of a conditional that TorchInductor compiles.
+"""Bring the conditionals that TorchInductor compiles into a form that it can lower.
 
 Branches that update state are functionalized by torch, which asks composite operators (`aten.linear`)
 for concrete sizes: every size would be fixed, and another one compile the graph again. And it stumbles over
@@ -14,6 +14,7 @@ from typing import Any
 import torch
 from torch.fx import GraphModule, Node
 
+from ..ir.real_operands import give_reals
 from ..torch_private import HigherOrderOperator, TracingContext, inductor, inductor_mode, make_fx
 
 
@@ -24,10 +25,11 @@ def inductor_open_sizes(
     mode: str | None = None,
     options: Mapping[str, Any] | None = None,
 ) -> Any:
-    """A backend of `torch.compile`: TorchInductor, branches flattened where that is needed.
+    """A backend of `torch.compile`: TorchInductor, conditionals in a form that it can lower.
 
     mode, options: TorchInductor's, as `torch.compile` hands them on.
     """
+    give_reals(graph, "example_value")
     for node in graph.graph.find_nodes(op="call_function", target=torch.ops.higher_order.cond):
         _, *branches, operands = node.args
         values = [o.meta["example_value"] if isinstance(o, Node) else o for o in operands]

@@ -13,10 +13,11 @@ import torch
 
 from ..config import CacheConfig
 from ..errors import ExportError
+from ..ir.real_operands import give_reals
 from ..ir.settings import set_by
 from ..runtime.cached_transformer import CachedTransformer
 from ..runtime.specialization import Specialization
-from ..torch_private import aoti_write
+from ..torch_private import BackendCompilerFailed, aoti_write, compiler_reason
 from .describe import dtype_name, manifest_of, refuse_unpackable
 from .flatten import flat_graph
 from .hardware import hardware
@@ -72,7 +73,13 @@ def export_aoti(
         native = native_state(specialization, cached.cache_config)
         configuration = {**options, "aot_inductor.metadata": {"fxcache_state": native}}
         write = aoti_write if elsewhere is None else elsewhere.write
-        write(exported, target, configuration)
+        try:
+            write(exported, target, configuration)
+        except BackendCompilerFailed as error:
+            why = f"the compiler says: {compiler_reason(error)}"
+            if dynamic:
+                why += ". dynamic=False, which fixes all sizes, asks less of it."
+            raise ExportError(type(cached.original).__name__, why) from error
     # After compilation: what the compiler fixed by then is fixed in the package.
     open_sizes = _still_open(exported, len(call.tensors)) if dynamic else set()
     manifest = manifest_of(cached, specialization, example_inputs, open_sizes)
@@ -161,10 +168,12 @@ def _export_graph(
         shapes = {"values": tuple(_open_sizes(specialization, i, v) for i, v in enumerate(values))}
     try:
         # strict: non-strict tracing leaves the weights inside the branches unlifted
-        return torch.export.export(_Positional(graph), values, dynamic_shapes=shapes, strict=True)
+        exported = torch.export.export(_Positional(graph), values, dynamic_shapes=shapes, strict=True)
     except Exception as error:
         why = f"torch.export says: {str(error).strip().splitlines()[0]}"
         raise ExportError(type(cached.original).__name__, why) from error
+    give_reals(exported.graph_module, "val")
+    return exported
 
 
 class _Positional(torch.nn.Module):

@@ -27,6 +27,7 @@ from .compiler import (
     before_compiling,
     capturing_scalars,
     compile_lock,
+    compiler_reason,
     count_compiled_frames,
     eval_frame,
     forget_compiled,

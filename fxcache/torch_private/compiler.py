@@ -74,6 +74,13 @@ def inductor_options() -> tuple[str, ...]:
     return tuple(torch._inductor.config.get_config_copy())
 
 
+def compiler_reason(error: Exception) -> str:
+    """What the compiler says that stopped it, in one line."""
+    lines = [line.strip() for line in str(getattr(error, "inner_exception", error)).splitlines()]
+    chosen = [next(filter(None, lines), ""), *(line for line in lines if line.startswith("Caused by:"))]
+    return "; ".join(dict.fromkeys(line.rstrip(".: ") for line in chosen))
+
+
 def aoti_write(exported: torch.export.ExportedProgram, path: Path, options: Mapping[str, Any]) -> None:
     """Compile an exported program ahead of time, into a package at `path`."""
     torch._inductor.aoti_compile_and_package(exported, package_path=str(path), inductor_configs=dict(options))

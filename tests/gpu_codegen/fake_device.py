@@ -7,7 +7,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch._subclasses.fake_tensor import FakeTensorMode
+from torch._subclasses.fake_tensor import FakeTensor, FakeTensorMode
 from torch.utils import _pytree as pytree
 
 aten = torch.ops.aten
@@ -43,7 +43,9 @@ class FakeDevice:
         return fake
 
     def real(self, fake: Tensor) -> Tensor | None:
-        """What `fake` stands for."""
+        """What `fake` stands for: itself, if it is in the host's memory."""
+        if not isinstance(fake, FakeTensor):
+            return fake
         return self._real.get(id(fake), (None, None))[1]
 
     def tree(self, values: Any, dtype: torch.dtype | None = None, real: bool = False) -> Any:

@@ -43,14 +43,21 @@ def interpreting() -> Iterator[None]:
     }
     before = triton_helpers.libdevice, guards._empty_strided_cuda
     # As on a GPU, a division by zero is no error.
-    with np.errstate(all="ignore"), torch.library._scoped_library("aten", "IMPL") as library:
-        library.impl("_scaled_dot_product_efficient_attention", _efficient_attention, "CPU")
+    scoped = torch.library._scoped_library
+    with np.errstate(all="ignore"), scoped("aten", "IMPL") as aten, scoped("prims", "IMPL") as prims:
+        aten.impl("_scaled_dot_product_efficient_attention", _efficient_attention, "CPU")
+        prims.impl("device_put", _copied, "BackendSelect", allow_override=True)
         triton_helpers.libdevice = SimpleNamespace(**functions)
         guards._empty_strided_cuda = guards._empty_strided_cpu
         try:
             yield
         finally:
             triton_helpers.libdevice, guards._empty_strided_cuda = before
+
+
+def _copied(tensor: Tensor, device: torch.device, non_blocking: bool = False) -> Tensor:
+    """What a copy to the GPU's memory is here."""
+    return tensor.clone()
 
 
 def _elementwise(function: Callable[..., Tensor], gives: tl.dtype | None = None) -> Callable[..., tl.tensor]:

@@ -75,12 +75,16 @@ def test_nothing_waits_or_copies_inside_a_stage(subject: Subject, steps: Steps) 
         assert not [c for c in constants(graph) if c.device.type != "cuda"]
     read = ["aten._local_scalar_dense.default(torch.bool, ())"]  # the decision
     expected = [] if decided_inside or subject.setting == "plan" else read
-    assert steps.crossings == {False: expected, True: expected}
+    crossed = steps.crossings
+    if subject.name in COPY_TABLES:  # where its own code runs eagerly, between the blocks of a staged miss
+        crossed = {hit: [c for c in found if not TABLE.match(c)] for hit, found in crossed.items()}
+    assert crossed == {False: expected, True: expected}
 
 
 # These models keep rotary tables in the host's memory and copy them at each call, cached or not.
 COPY_TABLES = ("qwen",)
 COPIED = re.compile(r"prims\.device_put\.default")
+TABLE = re.compile(r"(prims\.device_put|aten\._to_copy)\.default between cpu, cuda$")
 WAITS = re.compile(
     r"\.item\(\)|\.tolist\(\)|\.cpu\(|\.to\(|device_put|synchronize|empty_strided_cpu\w*\(|'cpu'|memcpy"
 )

@@ -16,7 +16,7 @@ from torch import Tensor
 import fxcache
 from fxcache import CachedTransformer, PackagedTransformer, Plan
 from fxcache.api.load import load
-from fxcache.errors import TooManyContextsError
+from fxcache.errors import ExportError, TooManyContextsError
 from tests.toy import latents, timesteps, toy
 
 STEPS = 28
@@ -53,6 +53,17 @@ def test_other_sizes(
 ) -> None:
     for a, b in zip(run(package, 2, batch, tokens), run(toy_model, 2, batch, tokens), strict=True):
         torch.testing.assert_close(a, b, rtol=1e-4, atol=1e-4)
+
+
+def test_what_stops_the_compiler_is_an_error_of_export(tmp_path: Path) -> None:
+    inputs = {"hidden_states": latents(1, 0)[0], "timestep": timesteps(1)[0]}
+    cached = fxcache.transform(toy(), "F1B1_W3M0MC2_T1O1_R1000")
+    options = {"cpp.cxx": (None, str(tmp_path / "no-compiler"))}
+    for dynamic in (False, True):
+        with pytest.raises(ExportError, match="the compiler says") as caught:
+            fxcache.export(cached, tmp_path / "toy.pt2", inputs, dynamic=dynamic, **options)
+        assert ("dynamic=False" in str(caught.value)) == dynamic
+    assert not list(tmp_path.iterdir())
 
 
 def across(x: Tensor) -> Tensor:
