@@ -56,11 +56,16 @@ def test_every_kernel_is_machine_code_without_spills(subject: Subject, steps: St
     assert kernels
     with target_gpu("sm_90"):
         for kernel_name, kernel in kernels.items():
+            usages: dict[str, list[Usage]] = {arch: [] for arch in archs}
             for arch, code in machine_codes(kernel, archs):
-                usage = Usage.of(code)
-                assert usage.registers > 0
-                allowed = TRIGONOMETRY if re.search(r"\.(sin|cos)\(", kernel.fn.src) else 0
-                assert usage.local == 0 and usage.stack <= allowed, f"{kernel_name}, {arch}: {usage}"
+                usages[arch].append(Usage.of(code))
+            allowed = TRIGONOMETRY if re.search(r"\.(sin|cos)\(", kernel.fn.src) else 0
+            for arch, found in usages.items():
+                # Of the configurations that are tried when it first runs, those that spill are dropped.
+                assert any(u.local == 0 and u.stack <= allowed for u in found), (
+                    f"{kernel_name}, {arch}: {found}"
+                )
+                assert all(u.registers > 0 for u in found)
 
 
 def test_nothing_waits_or_copies_inside_a_stage(subject: Subject, steps: Steps) -> None:
@@ -69,7 +74,7 @@ def test_nothing_waits_or_copies_inside_a_stage(subject: Subject, steps: Steps) 
         waits, crossings = waiting(graph.body), crossing(graph)
         if subject.name in COPY_TABLES:
             waits = [w for w in waits if not COPIED.search(w)]
-            crossings = [c for c in crossings if "placeholder" not in c]
+            crossings = [c for c in crossings if not STAYS.search(c)]
         assert len(waits) == (1 if decided_inside else 0), "\n".join(waits)  # the branch that is taken
         assert not crossings
         assert not [c for c in constants(graph) if c.device.type != "cuda"]
@@ -84,6 +89,7 @@ def test_nothing_waits_or_copies_inside_a_stage(subject: Subject, steps: Steps) 
 # These models keep rotary tables in the host's memory and copy them at each call, cached or not.
 COPY_TABLES = ("qwen",)
 COPIED = re.compile(r"prims\.device_put\.default")
+STAYS = re.compile(r"placeholder|aten\.view_as_(real|complex)\.default")
 TABLE = re.compile(r"(prims\.device_put|aten\._to_copy)\.default between cpu, cuda$")
 WAITS = re.compile(
     r"\.item\(\)|\.tolist\(\)|\.cpu\(|\.to\(|device_put|synchronize|empty_strided_cpu\w*\(|'cpu'|memcpy"
