@@ -30,7 +30,7 @@ from .cudagraph_state_pool import with_pooled_state
 from .host.deferred_stores import defer_stores
 from .host.dispatch import Runner, host_runner
 from .host.stage_fusion import host_path
-from .inductor_cond import inductor_open_sizes
+from .inductor_cond import inductor_conditionals
 from .modes import MODES, Mode
 from .recompilation import compiled
 
@@ -106,11 +106,11 @@ class Inductor:
         return compiled(function, options)
 
     def _single(self, graph: GraphModule) -> Runner:
+        backend = self.options.get("backend", inductor_conditionals)
         if self.dynamic is False:
-            return self.compiled(graph)
+            return self.compiled(graph, backend=backend)
         # Sizes are marked one by one (see `_with_marks`): with all numbers open the conditional would be
         # given the floats that the model holds, which it does not take.
-        backend = self.options.get("backend", inductor_open_sizes)
         return self.compiled(graph, backend=backend, dynamic=None)
 
     def _with_marks(self, program: Program, run: Runner) -> Runner:

@@ -18,7 +18,7 @@ from ..ir.real_operands import give_reals
 from ..torch_private import HigherOrderOperator, TracingContext, inductor, inductor_mode, make_fx
 
 
-def inductor_open_sizes(
+def inductor_conditionals(
     graph: GraphModule,
     inputs: Sequence[Any],
     *,

@@ -63,10 +63,10 @@ def _equal_to(wanted: CachedTransformer, found: nn.Module) -> None:
     assert hits and found.stats()["default"].cached_steps == hits
 
 
-@pytest.mark.parametrize("setting", list(SETTINGS))
-def test_they_compile_as_one_graph(setting: str) -> None:
+@pytest.mark.parametrize(("setting", "dynamic"), [("dbcache", None), ("plan", None), ("plan", False)])
+def test_they_compile_as_one_graph(setting: str, dynamic: bool | None) -> None:
     model = build(Turning)
-    compiled = fxcache.compile(fxcache.transform(model, SETTINGS[setting]), mode="single")
+    compiled = fxcache.compile(fxcache.transform(model, SETTINGS[setting]), mode="single", dynamic=dynamic)
     _equal_to(fxcache.transform(model, SETTINGS[setting]), compiled)
 
 
