@@ -85,7 +85,9 @@ def calibrate(
     mapping from their names to plans, as `transform` takes it.
 
     Args:
-        target: a diffusers pipeline; or a model, which `run` samples with.
+        target: a diffusers pipeline; or a model, which `run` samples with. Of what `transform` made cached
+            the plain model is calibrated, entered and captured as `transform` was told (`method`, `timestep`,
+            `ignore`, `blocks` ...).
         calls: keyword arguments of `pipe(**call)`, one mapping a run.
         run: `run(model, i)` does the whole sampling of run i with `model` in the denoiser's place and
             returns what quality is measured on: images or latents. The same i is to give the same noise.

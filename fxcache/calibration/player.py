@@ -15,6 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from ..capture.forward_inputs import Bound, ForwardInputs
+from ..capture.root_hooks import FORWARD
 from ..errors import PlanError
 from ..plans import Plan
 from ..runtime.module_proxy import ModuleProxy
@@ -60,6 +61,8 @@ class Player(ModuleProxy):
     Args:
         observe: is told of each call, after it.
         timestep: the name of the forward's timestep; by default found by its usual names.
+        method: what is played, where the sampler enters the denoiser by another method than its forward,
+            which runs as it is then.
 
     Example:
         >>> import fxcache
@@ -75,11 +78,12 @@ class Player(ModuleProxy):
         >>> player.begin()  # as after every run
     """
 
-    KEPT: ClassVar[frozenset[str]] = ModuleProxy.KEPT | {"_plan", "_observe", "_inputs", "_run"}
+    KEPT: ClassVar[frozenset[str]] = ModuleProxy.KEPT | {"_plan", "_observe", "_inputs", "_run", "_method"}
     _plan: Plan | None
     _observe: Callable[[Played], object] | None
     _inputs: ForwardInputs
     _run: _Run
+    _method: str
 
     def __init__(
         self,
@@ -88,6 +92,7 @@ class Player(ModuleProxy):
         *,
         observe: Callable[[Played], object] | None = None,
         timestep: str | None = None,
+        method: str = FORWARD,
     ) -> None:
         super().__init__(original)
         if plan is not None and plan.level != "output":
@@ -95,7 +100,8 @@ class Player(ModuleProxy):
                 f'level "{plan.level}" is not the model\'s output', 'Give a plan of level "output".'
             )
         self._plan, self._observe = plan, observe
-        self._inputs = ForwardInputs.of(original, timestep)
+        self._method = method
+        self._inputs = ForwardInputs.of(original, timestep, method)
         self._run = _Run()
 
     def begin(self) -> None:
@@ -107,6 +113,17 @@ class Player(ModuleProxy):
 
     def forward(self, *args: Any, **kwargs: Any) -> Any:
         """What the plan says of this call; arguments and structure of the result are the original's."""
+        return self.original(*args, **kwargs) if self._method != FORWARD else self._play(*args, **kwargs)
+
+    def __getattr__(self, name: str) -> Any:
+        return self._play if name == self.__dict__.get("_method") else super().__getattr__(name)
+
+    @property
+    def _entries(self) -> frozenset[str]:
+        return super()._entries | {self._method}
+
+    def _play(self, *args: Any, **kwargs: Any) -> Any:
+        run_original = self.original if self._method == FORWARD else getattr(self.original, self._method)
         inputs = self._inputs.bind(args, kwargs, numbers=True)
         time = _time(self._inputs, inputs)
         if self._run.went_back(time):
@@ -117,7 +134,7 @@ class Player(ModuleProxy):
         history = run.history()
         value = None
         if row[0] != 0:
-            value, run.structure = pytree.tree_flatten(self.original(*args, **kwargs))
+            value, run.structure = pytree.tree_flatten(run_original(*args, **kwargs))
             given = weighted(row, [value, *history])
             history.insert(0, _copied(value))
             del history[self._plan.values if self._plan is not None else 0 :]

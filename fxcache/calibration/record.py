@@ -91,7 +91,9 @@ class Recorder:
         """
         if not self._calls:
             raise CalibrationError(
-                "the run called no denoiser", "Let the sampler call the model that it is given."
+                "the run called no denoiser",
+                "Let the sampler call the model that it is given; where it calls another method than the "
+                "forward, calibrate fxcache.transform(model, method=...).",
             )
         grouped = [list(g) for _, g in itertools.groupby(self._calls, key=lambda c: (c.denoiser, c.step))]
         _require_one_run(grouped)

@@ -20,7 +20,8 @@ Players = Mapping[str, nn.Module]
 
 @dataclass(frozen=True)
 class Sampler:
-    """denoisers: by name, without a cache. runs: how many there are.
+    """denoisers: by name, without a cache. options: by the same names, how those that were transformed are
+        entered and captured (`CachedTransformer.captured_as`). runs: how many there are.
     draw: does one, given its number and what stands in the denoisers' places; returns what quality is
         measured on.
     generators: that runs take noise from. scheduler: its class's name. key: what runs are known again by.
@@ -36,6 +37,7 @@ class Sampler:
     """
 
     denoisers: Mapping[str, nn.Module]
+    options: Mapping[str, Mapping[str, Any]]
     runs: int
     draw: Callable[[int, Players], Any]
     generators: list[torch.Generator]
@@ -74,7 +76,8 @@ def sampler(
             "a model is calibrated by sampling with it", "Give run=lambda model, i: ... and runs=8."
         )
     draw = run
-    return Sampler({"model": model}, runs, lambda i, players: draw(players["model"], i), [])
+    options = {"model": _options(target)}
+    return Sampler({"model": model}, options, runs, lambda i, players: draw(players["model"], i), [])
 
 
 def _of_pipeline(pipe: Any, calls: list[dict[str, Any]]) -> Sampler:
@@ -99,10 +102,15 @@ def _of_pipeline(pipe: Any, calls: list[dict[str, Any]]) -> Sampler:
                 pipe._progress_bar_config = shown
 
     plain = {name: require_model(_plain(module)) for name, module in found.items()}
+    options = {name: _options(module) for name, module in found.items()}
     scheduler = getattr(pipe, "scheduler", None)
     name = None if scheduler is None else type(scheduler).__name__
-    return Sampler(plain, len(calls), draw, list(generators(calls)), name, calls)
+    return Sampler(plain, options, len(calls), draw, list(generators(calls)), name, calls)
 
 
 def _plain(module: Any) -> Any:
     return module.original if isinstance(module, CachedTransformer) else module
+
+
+def _options(module: Any) -> Mapping[str, Any]:
+    return module.captured_as if isinstance(module, CachedTransformer) else {}

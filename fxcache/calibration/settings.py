@@ -8,6 +8,7 @@ from collections.abc import Mapping
 import torch
 
 from ..backends.lowering import lowering
+from ..capture.root_hooks import FORWARD
 from ..config import CacheConfig
 from ..errors import CalibrationError
 from ..policies.base import Seen
@@ -60,6 +61,12 @@ def fitted_settings(found: Sampler, config: CacheConfig, speedup: float, progres
         >>> len(found.policy.ratios)
         6
     """
+    for options in found.options.values():
+        if options.get("method", FORWARD) != FORWARD:
+            raise CalibrationError(
+                f"thresholds are found for models entered by their forward, not {options['method']}()",
+                "Leave out config=: a plan is fitted there, too.",
+            )
     trials = _Trials(found)
     configs = {name: trials.fitted(name, config, progress) for name in found.denoisers}
     threshold = _threshold(trials, configs, speedup, progress)
@@ -111,8 +118,11 @@ class _Trials:
 
     def cached(self, configs: Mapping[str, CacheConfig]) -> dict[str, CachedTransformer]:
         """The denoisers with these settings."""
-        models = self._sampler.denoisers
-        return {n: CachedTransformer(models[n], c, choose_lowering=lowering) for n, c in configs.items()}
+        models, options = self._sampler.denoisers, self._sampler.options
+        return {
+            n: CachedTransformer(models[n], c, choose_lowering=lowering, **options[n])
+            for n, c in configs.items()
+        }
 
     @property
     def runs(self) -> int:

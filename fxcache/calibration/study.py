@@ -239,10 +239,11 @@ class Study:
     def _draw(self, run: int, plans: Mapping[str, Plan]) -> tuple[Record, list[Tensor]]:
         """Do a run, with plans played over the denoisers."""
         recorder = Recorder()
-        players = {
-            name: Player(model, plans.get(name), observe=recorder.observer(name))
-            for name, model in self._sampler.denoisers.items()
-        }
+        players = {}
+        for name, model in self._sampler.denoisers.items():
+            options = self._sampler.options[name]
+            entry = {k: options[k] for k in ("timestep", "method") if k in options}
+            players[name] = Player(model, plans.get(name), observe=recorder.observer(name), **entry)
         self._noise.rewind(run)
         with torch.no_grad():
             result = pictures(self._sampler.draw(run, players))

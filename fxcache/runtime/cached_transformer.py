@@ -225,6 +225,20 @@ class CachedTransformer(ModuleProxy):
         return self.original if method == FORWARD else getattr(self.original, method)  # type: ignore[no-any-return]
 
     @property
+    def captured_as(self) -> dict[str, Any]:
+        """What `transform` was told of how the model is entered and captured, for another of the same.
+
+        Example:
+            >>> import fxcache
+            >>> from fxcache.embedded import load_transformer
+            >>> cached = fxcache.transform(load_transformer(), "F1B0_W4M0MC3_T1O1_R0.12", scope="list")
+            >>> cached.captured_as["scope"], cached.captured_as["method"]
+            ('list', 'forward')
+        """
+        names = ("scope", "timestep", "process_group", "agree", "method", "ignore", "blocks")
+        return {name: self._options[name] for name in names}
+
+    @property
     def _inputs(self) -> ForwardInputs:
         return self._forward.inputs
 

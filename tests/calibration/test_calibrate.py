@@ -28,6 +28,7 @@ from fxcache.errors import CalibrationError
 from fxcache.plans.fit import fit, simulate
 from fxcache.plans.formula import weights
 from fxcache.plans.response import responses
+from tests.behaviour.faults.base import build
 from tests.behaviour.pipelines.build import FLUX, SD3, WAN
 from tests.behaviour.zoo.draw import Draw
 
@@ -385,6 +386,44 @@ def test_a_cached_pipeline_is_calibrated_without_its_cache() -> None:
     again = fxcache.calibrate(pipe, [embedded_call(0), embedded_call(1)], speedup=2, search=False, **QUIET)
     assert again == plain
     assert pipe.transformer is cached
+
+
+class Entered(nn.Module):
+    """Called by a method of its own, with the time under no usual name."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.blocks = nn.ModuleList(nn.Linear(3, 3) for _ in range(3))
+
+    def guided(self, sample: Tensor, when: Tensor, note: Any = None) -> Tensor:
+        for block in self.blocks:
+            sample = sample + block(sample).tanh() * 0.1
+        return sample * (1 + when)
+
+    def forward(self, sample: Tensor) -> Tensor:
+        raise AssertionError("nobody calls this")
+
+
+def test_what_was_transformed_is_entered_and_captured_as_it_was_told() -> None:
+    def run(model: Any, i: int) -> Tensor:
+        x = noise(i).float()
+        with torch.no_grad():
+            for now in torch.linspace(1, 0.1, STEPS):
+                x = x - model.guided(x, now.reshape(1), note=object()) / STEPS
+        return x
+
+    model = build(Entered)
+    with pytest.raises(CalibrationError, match=r"called no denoiser.*method="):
+        fxcache.calibrate(model, run=run, runs=4, speedup=2, **QUIET)
+    options: dict[str, Any] = {"method": "guided", "timestep": "when", "ignore": ["note"]}
+    cached = fxcache.transform(model, "F1B0_W1M0MC2_T1O1_R0.1", **options)
+    plan = fxcache.calibrate(cached, run=run, runs=4, speedup=2, **QUIET)
+    assert plan.steps == STEPS and plan.speedup == pytest.approx(2)
+    planned = fxcache.transform(model, plan, **options)
+    run(planned, 0)
+    assert planned.stats()["default"].hits == tuple(i not in plan.computed for i in range(STEPS))
+    with pytest.raises(CalibrationError, match=r"entered by their forward, not guided\(\)"):
+        fxcache.calibrate(cached, run=run, runs=4, config="F1B0_W1M0MC2_T1O1_R0.1", **QUIET)
 
 
 def test_two_denoisers_have_a_plan_each() -> None:
