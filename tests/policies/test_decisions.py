@@ -74,7 +74,7 @@ def configs(draw: st.DrawFn, policy: st.SearchStrategy[Policy]) -> CacheConfig:
         fn_compute_blocks=0 if free else draw(st.integers(1, 2)),
         max_warmup_steps=draw(st.integers(0, 4)),
         max_continuous_cached_steps=draw(st.one_of(st.none(), st.integers(1, 4))),
-        # No round numbers: what sums up to a threshold exactly is below it in one precision and not in another.
+        # No round numbers: a sum that reaches a threshold exactly is below it in one precision only.
         residual_diff_threshold=draw(st.sampled_from((0.0513, 0.3017, 1.0119, 2.5123))),
         forecaster=draw(st.sampled_from((None, TaylorSeer(order=1)))),
         level="output"
