@@ -30,7 +30,8 @@ def give_reals(graph: GraphModule, described: str) -> None:
         given = list(operands)
         with graph.graph.inserting_before(node):
             for i in places:
-                given[i] = _described(graph, aten.view_as_real.default, operands[i], described)
+                given[i] = graph.graph.call_function(aten.view_as_real.default, (operands[i],))
+                given[i].meta[described] = aten.view_as_real.default(operands[i].meta[described])
         node.args = (predicate, *branches, tuple(given))
         for branch in branches:
             _take_pairs(graph.get_submodule(str(branch.target)), places, described)
@@ -52,12 +53,6 @@ def _take_pairs(branch: Any, places: list[int], described: str) -> None:
     branch.recompile()
 
 
-def _described(graph: GraphModule, function: Any, operand: Node, described: str) -> Node:
-    node = graph.graph.call_function(function, (operand,))
-    node.meta[described] = function(operand.meta[described])
-    return node
-
-
 def _is_complex(operand: Any, described: str) -> bool:
-    value = operand.meta.get(described) if isinstance(operand, Node) else operand
+    value = operand.meta.get(described) if isinstance(operand, Node) else None
     return isinstance(value, torch.Tensor) and value.is_complex()

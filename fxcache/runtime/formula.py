@@ -29,19 +29,19 @@ def formula(graph: GraphModule, value: Node, names: Mapping[Node, Any]) -> Formu
     their place, modules by identity, tensors by that or, where the forward's code made them, by what they
     hold. Raises `Incomparable`.
     """
-    wanted = ancestors([value], stop=names.__contains__)
+    known = {node: ("input", i) for i, node in enumerate(graph.graph.find_nodes(op="placeholder"))}
+    known |= {node: ("named", name) for node, name in names.items()}
+    wanted = ancestors([value], stop=known.__contains__)
     order: dict[Node, int] = {}
-    steps = []
-    for place, node in enumerate(graph.graph.nodes):
+    steps: list[Formula] = []
+    for node in graph.graph.nodes:
         if node in wanted:
-            steps.append(("named", names[node]) if node in names else _step(graph, node, place, order))
+            steps.append(known[node] if node in known else _step(graph, node, order))
             order[node] = len(order)
     return tuple(steps)
 
 
-def _step(graph: GraphModule, node: Node, place: int, order: Mapping[Node, int]) -> Formula:
-    if node.op == "placeholder":
-        return ("input", place)
+def _step(graph: GraphModule, node: Node, order: Mapping[Node, int]) -> Formula:
     if node.op == "get_attr":
         return ("attribute", _Constant(attribute_of(graph, node)))
     called = _Called(graph.get_submodule(str(node.target))) if node.op == "call_module" else node.target
