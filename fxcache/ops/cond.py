@@ -64,7 +64,8 @@ def _handed_over(value: Tensor) -> Tensor:
     traced with: a transposed operand would silently be read as if it were not. And it lowers no
     conditional with complex operands (rotary embeddings).
     """
-    return _as_it_is((torch.view_as_real(value) if value.is_complex() else value).contiguous())
+    dense = (torch.view_as_real(value) if value.is_complex() else value).contiguous()
+    return _as_it_is(dense, dense.shape)
 
 
 def _taking_reals(branch: Branch, positions: Sequence[int]) -> Branch:
@@ -84,10 +85,16 @@ def _returning(branch: Branch, written: Sequence[int]) -> Branch:
     return run
 
 
-def materialize(value: Tensor) -> Tensor:
+def materialize(value: Tensor, history: Tensor | None = None) -> Tensor:
     """`value` as a dense tensor of its own, where the conditional operator demands it of branches.
 
     Blocks may return views of one tensor; in eager they are left as they are.
+
+    Args:
+        value: any shape.
+        history: what the other branch makes it of, [values, *shape of `value`]. Sizes are then written as
+            those of `history`: a conditional takes sizes for different that are written in two ways
+            (`h // 2 * 2`, and the size of a state tensor), and what it makes of these is not compiled ahead.
 
     Example:
         >>> import torch
@@ -98,19 +105,20 @@ def materialize(value: Tensor) -> Tensor:
     """
     if not torch.compiler.is_compiling():
         return value
-    return _as_it_is(value.clone(memory_format=torch.contiguous_format))
+    dense = value.clone(memory_format=torch.contiguous_format)
+    return _as_it_is(dense, value.shape if history is None else history.shape[1:])
 
 
-def _as_it_is(value: Tensor) -> Tensor:
+def _as_it_is(value: Tensor, shape: torch.Size) -> Tensor:
     """A contiguous tensor whose strides the compiler keeps.
 
     They are written as products of sizes, as the conditional operator wants them: those of a contiguous
     tensor of dynamic sizes have maxima in them (a size might be 0).
     """
     strides: list[int] = [1]
-    for size in value.shape[:0:-1]:
+    for size in shape[:0:-1]:
         strides.insert(0, strides[0] * size)
-    return value.as_strided(value.shape, strides[: value.dim()])
+    return value.as_strided(shape, strides[: len(shape)])
 
 
 def store(slot: Tensor, value: Tensor) -> None:

@@ -50,6 +50,8 @@ class AbsentWeights:
 
         def with_bytes(self_: Any, name: str) -> Tensor:
             value: Tensor = original(self_, name)
+            if storage_id(value) not in self._real:  # of buffers there are copies, lest they be written to
+                value = self_.constants[name]
             number = storage_id(value)
             if number not in self._real:
                 return value
