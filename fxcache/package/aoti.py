@@ -17,7 +17,7 @@ from ..ir.real_operands import give_reals
 from ..ir.settings import set_by
 from ..runtime.cached_transformer import CachedTransformer
 from ..runtime.specialization import Specialization
-from ..torch_private import BackendCompilerFailed, aoti_write, compiler_reason
+from ..torch_private import BRANCHES_MAY_WRITE, BackendCompilerFailed, aoti_write, compiler_reason
 from .describe import dtype_name, manifest_of, refuse_unpackable
 from .flatten import flat_graph
 from .hardware import hardware
@@ -76,9 +76,11 @@ def export_aoti(
         try:
             write(exported, target, configuration)
         except BackendCompilerFailed as error:
-            why = f"the compiler says: {compiler_reason(error)}"
+            why = f"the compiler says: {compiler_reason(error)}."
             if dynamic:
-                why += ". dynamic=False, which fixes all sizes, asks less of it."
+                why += " dynamic=False, which fixes all sizes, asks less of it."
+            if not BRANCHES_MAY_WRITE:
+                why += " torch 2.12 and later compile more."
             raise ExportError(type(cached.original).__name__, why) from error
     # After compilation: what the compiler fixed by then is fixed in the package.
     open_sizes = _still_open(exported, len(call.tensors)) if dynamic else set()

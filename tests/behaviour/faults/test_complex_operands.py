@@ -14,6 +14,8 @@ from torch import Tensor, nn
 
 import fxcache
 from fxcache import CachedTransformer
+from fxcache.errors import ExportError
+from fxcache.torch_private import BRANCHES_MAY_WRITE
 from tests.behaviour.faults.base import WIDTH, Base, build, sample
 
 STEPS = 6
@@ -75,5 +77,10 @@ def test_they_are_exported(setting: str, tmp_path: Path) -> None:
     model = build(Turning)
     x, timestep, turns = _steps()[0]
     cached = fxcache.transform(model, SETTINGS[setting])
-    path = fxcache.export(cached, tmp_path / "turning.pt2", {"x": x, "timestep": timestep, "turns": turns})
+    path, inputs = tmp_path / "turning.pt2", {"x": x, "timestep": timestep, "turns": turns}
+    if setting == "plan" and not BRANCHES_MAY_WRITE:  # torch 2.11 fails to plan its memory
+        with pytest.raises(ExportError, match=r"the compiler says.*torch 2\.12"):
+            fxcache.export(cached, path, inputs)
+        return
+    fxcache.export(cached, path, inputs)
     _equal_to(fxcache.transform(model, SETTINGS[setting]), fxcache.load(path))
