@@ -186,9 +186,9 @@ def _remember(
         own, weights = paid
         before = _restored(compute, remembered, history, node, cast=False)
         value = compute.call(pay_back, value, cached, before, weights, own, named="corrected")
-    compute.call(remember, remembered, cached, computed)
     sized = () if skeletons is not None else (remembered,)  # as a hit, which knows no other size
     compute.outputs[node.name] = compute.call(materialize, value, *sized)
+    compute.call(remember, remembered, cached, computed)
     return history
 
 
