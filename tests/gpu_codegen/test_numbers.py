@@ -62,7 +62,8 @@ def test_generated_kernels_compute_what_eager_does(name: str, setting: str) -> N
                     assert_alike("output", device.real(a), b)
                 for state_name, tensor in held.items():
                     assert_alike(state_name, tensor, expected[state_name])
-    assert len(graphs) in (2, 3)  # the step as a hit and the miss; or its front, the miss and the hit
+    apart = setting == "dbcache" and name != "flux"  # there the hit is not started before the decision
+    assert len(graphs) == (3 if apart else 2)  # the front, the miss, the hit; or the step as a hit, the miss
     assert held["log_0"][0].tolist()[: len(steps)] == [0.0] * (len(steps) - 1) + [1.0]
 
 

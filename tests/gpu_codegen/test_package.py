@@ -15,6 +15,7 @@ from torch import Tensor, nn
 import fxcache
 from fxcache.cli import main
 from fxcache.errors import PackageError
+from fxcache.package.describe import dtype_name
 from fxcache.package.manifest import Manifest, read_manifest
 from tests.sweep import sweep
 from tests.toy import latents, toy
@@ -90,14 +91,15 @@ def test_a_package_is_written_whole(subject: Subject, package: Path) -> None:
     assert not weights_are_in(package, other)
 
 
-def test_its_manifest_says_for_what_it_is(package: Path) -> None:
+def test_its_manifest_says_for_what_it_is(subject: Subject, package: Path) -> None:
     manifest = read_manifest(package)
     assert manifest.devices == {"cuda:0"} and manifest.device_kinds == ("cuda",)
     assert manifest.hardware["cuda"] == "9.0" and manifest.hardware["arch"] == "sm_90"
     assert manifest.hardware["cuda_version"] == torch.version.cuda
     assert manifest.torch == torch.__version__
     assert manifest.kernels == len(files(package, ".cubin"))
-    assert "bfloat16" in {entry.dtype for entry in manifest.inputs}
+    given = [value for value in subject[1].values() if isinstance(value, Tensor)]
+    assert {entry.dtype for entry in manifest.inputs} == {dtype_name(value.dtype) for value in given}
     assert any(isinstance(size, str) for entry in manifest.inputs for size in entry.shape)
 
 
